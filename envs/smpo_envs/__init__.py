@@ -1,0 +1,1 @@
+"""Native JAX versions of the Safety-Gymnasium tasks."""

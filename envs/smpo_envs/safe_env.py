@@ -1,0 +1,77 @@
+"""The environment contract: brax's `reset`/`step` on a `State`, plus a cost.
+
+`State` has the fields of `brax.envs.State`, so brax-style wrappers and trainers can read it, but
+nothing here imports brax (importing `brax.envs` takes seconds). One sentence is added to brax's
+contract: `state.info["cost"]` is the cost of this step, a float >= 0.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class State(struct.PyTreeNode):
+    """What an environment carries from one step to the next, and what it shows.
+
+    Attributes:
+        pipeline_state: the physics and task state (an environment's own pytree).
+        obs: observation, `[O]`.
+        reward: reward of the step that led here; 0 after a reset.
+        done: 1 if the episode is over (terminated; a batched env also counts truncation).
+        metrics: scalars a person looks at, the same keys after every step.
+        info: `cost` (this step's cost), and whatever wrappers add.
+    """
+
+    pipeline_state: Any
+    obs: Float[Array, " O"]
+    reward: Float[Array, ""]
+    done: Float[Array, ""]
+    metrics: dict[str, jax.Array] = struct.field(default_factory=dict)
+    info: dict[str, Any] = struct.field(default_factory=dict)
+
+
+class SafeEnv(Protocol):
+    """One environment of pure functions. `step` never resets; wrappers do."""
+
+    @property
+    def observation_size(self) -> int:
+        """Length `O` of an observation."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Length `A` of an action; every component acts within [-1, 1]."""
+        ...
+
+    @property
+    def episode_length(self) -> int:
+        """Steps after which an episode is cut by the time limit."""
+        ...
+
+    def reset(self, key: PRNGKeyArray) -> State:
+        """The first state of a new episode, drawn with `key`."""
+        ...
+
+    def step(self, state: State, action: Float[Array, " A"]) -> State:
+        """The state after one action. `done` is 1 only if the episode terminated."""
+        ...
+
+
+class Step(NamedTuple):
+    """What happened in one step of `N` environments; flags are float 0/1.
+
+    Attributes:
+        reward: `[N]`.
+        cost: `[N]`, >= 0.
+        terminated: `[N]`, the episode ended in a state of no future.
+        truncated: `[N]`, the episode was cut by the time limit.
+        next_obs: `[N, O]`, the true successor, never the observation after a reset.
+    """
+
+    reward: Float[Array, " N"]
+    cost: Float[Array, " N"]
+    terminated: Float[Array, " N"]
+    truncated: Float[Array, " N"]
+    next_obs: Float[Array, "N O"]

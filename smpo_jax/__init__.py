@@ -1,0 +1,1 @@
+"""Safe reinforcement learning in JAX: SMPO and constrained baselines."""

@@ -1,0 +1,138 @@
+"""The records that flow between the parts, and the protocols at the seams.
+
+Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples, `O` observation,
+`A` action. Flags in rollouts are float 0/1, because they multiply.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Key = PRNGKeyArray
+Params = Any  # a pytree of network parameters
+Metrics = dict[str, jax.Array]  # flat, "group/name" -> scalar
+
+
+class DiagonalGaussian(NamedTuple):
+    """An unsquashed normal distribution with independent components."""
+
+    mean: Float[Array, "*batch A"]
+    log_std: Float[Array, "*batch A"]
+
+
+class Transition(NamedTuple):
+    """One step of `N` environments, stacked over `T` steps in a rollout."""
+
+    obs: Float[Array, "*T N O"]
+    action: Float[Array, "*T N A"]  # as sampled, before the environment clips it
+    log_prob: Float[Array, "*T N"]
+    dist: DiagonalGaussian  # the behaviour policy, for exact KL divergences
+    reward: Float[Array, "*T N"]
+    cost: Float[Array, "*T N"]  # >= 0, undiscounted
+    terminated: Float[Array, "*T N"]
+    truncated: Float[Array, "*T N"]
+    next_obs: Float[Array, "*T N O"]  # the true successor, never the observation after a reset
+
+
+class EpisodeStats(NamedTuple):
+    """Means over the episodes that finished in a rollout; NaN where `count` is 0."""
+
+    return_: Float[Array, ""]
+    cost: Float[Array, ""]  # undiscounted episode cost, the J_c of the constraint
+    length: Float[Array, ""]
+    over_limit: Float[Array, ""]  # share of episodes whose cost exceeds the limit
+    count: Float[Array, ""]
+
+
+class Rollout(NamedTuple):
+    """What an update learns from."""
+
+    transition: Transition  # leaves [T, N, ...]
+    cost_so_far: Float[Array, "T N"]  # C_t: the episode's cost before step t
+    episodes: EpisodeStats
+
+
+class LearnerState(struct.PyTreeNode):
+    """Everything an algorithm carries from one update to the next."""
+
+    params: Params
+    opt_state: Any
+    obs_moments: Any  # running mean and variance of observations
+    aux: Any  # the algorithm's own NamedTuple: multipliers, thresholds
+    iteration: Int[Array, ""]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything a run needs to go on exactly where it stopped."""
+
+    learner: LearnerState
+    env_state: Any
+    tracker: Any  # running return, cost and length of the episodes under way
+    key: Key
+    steps: Int[Array, ""]  # environment steps so far
+
+
+class Spec(NamedTuple):
+    """What an algorithm must know of the problem it is built for."""
+
+    observation_size: int
+    action_size: int
+    num_envs: int
+    rollout_length: int
+    episode_length: int
+    total_iterations: int  # for learning-rate decay
+
+
+Policy = Callable[
+    [Float[Array, "N O"], Key],
+    tuple[Float[Array, "N A"], Float[Array, " N"], DiagonalGaussian],
+]
+
+
+class Algorithm(NamedTuple):
+    """A method as a value: three pure functions, and how to act without noise.
+
+    Attributes:
+        init: the learner state before the first update.
+        policy: the acting policy of a learner state, `(obs, key) -> action, log_prob, dist`.
+            Its deterministic action is `dist.mean`.
+        update: one iteration of learning from a rollout.
+    """
+
+    init: Callable[[Key], LearnerState]
+    policy: Callable[[LearnerState], Policy]
+    update: Callable[[LearnerState, Rollout, Key], tuple[LearnerState, Metrics]]
+
+
+class StepLike(Protocol):
+    """What a batch of environments reports of one step (see `smpo_envs.safe_env.Step`)."""
+
+    reward: Float[Array, " N"]
+    cost: Float[Array, " N"]
+    terminated: Float[Array, " N"]
+    truncated: Float[Array, " N"]
+    next_obs: Float[Array, "N O"]
+
+
+class VectorEnv(Protocol):
+    """`N` environments of pure functions that reset themselves.
+
+    A state has an attribute `obs`, `[N, O]`: the observation to act on next, which after the end
+    of an episode is the first of a fresh one.
+    """
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    episode_length: int
+
+    def reset(self, key: Key) -> Any:
+        """The first state of all environments."""
+        ...
+
+    def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, StepLike]:
+        """Acts, and starts a new episode wherever one has ended."""
+        ...
