@@ -67,7 +67,7 @@ def _sparse(f: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.
     @single.def_vmap
     def _(size, batched, predicate, *leaves):
         full = _broadcast(size, batched, (predicate, *leaves))
-        return many(*full), [True] * len(leaves)
+        return many(*full), (True,) * len(leaves)
 
     @custom_vmap
     def many(predicate: jax.Array, *leaves: jax.Array) -> tuple[jax.Array, ...]:
@@ -78,7 +78,7 @@ def _sparse(f: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.
         full = _broadcast(size, batched, (predicate, *leaves))
         flat = many(*(x.reshape(-1, *x.shape[2:]) for x in full))
         out = tuple(y.reshape(x.shape) for y, x in zip(flat, full[1:], strict=True))
-        return out, [True] * len(leaves)
+        return out, (True,) * len(leaves)
 
     return single
 
