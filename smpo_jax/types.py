@@ -84,6 +84,7 @@ class Spec(NamedTuple):
     rollout_length: int
     episode_length: int
     total_iterations: int  # for learning-rate decay
+    cost_limit: float | Float[Array, ""] = 25.0  # d: the bound on the expected episode cost
 
 
 Policy = Callable[
