@@ -5,6 +5,8 @@ nothing here imports brax (importing `brax.envs` takes seconds). One sentence is
 contract: `state.info["cost"]` is the cost of this step, a float >= 0.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -57,6 +59,17 @@ class SafeEnv(Protocol):
     def step(self, state: State, action: Float[Array, " A"]) -> State:
         """The state after one action. `done` is 1 only if the episode terminated."""
         ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A `SafeEnv` as a value: its two functions and its sizes."""
+
+    reset: Callable[[PRNGKeyArray], State]
+    step: Callable[[State, Float[Array, " A"]], State]
+    observation_size: int
+    action_size: int
+    episode_length: int
 
 
 class Step(NamedTuple):

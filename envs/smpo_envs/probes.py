@@ -1,0 +1,95 @@
+"""Tiny constrained problems whose best return under a cost limit is known in closed form.
+
+What a trainer must be able to solve, at a millionth of the price of a task. Each factory has a
+function `..._optimum` beside it: the largest expected return of any policy whose expected cost per
+episode is within the limit.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smpo_envs.safe_env import Environment, State
+
+NEAR_EXIT, FAR_EXIT = 2.0, -4.0  # of `exits`, which starts at 0
+
+
+def tradeoff(*, episode_length: int = 10) -> Environment:
+    """Each step earns a and costs max(a, 0), whatever came before; the observation is constant."""
+
+    def reset(key: PRNGKeyArray) -> State:
+        del key
+        return _start((), jnp.ones(1))
+
+    def step(state: State, action: Float[Array, " 1"]) -> State:
+        a = jnp.clip(action[0], -1.0, 1.0)
+        return _next(state, (), state.obs, reward=a, cost=jnp.maximum(a, 0.0), done=False)
+
+    return Environment(reset, step, 1, 1, episode_length)
+
+
+def tradeoff_optimum(cost_limit: float, episode_length: int = 10) -> float:
+    """E[a] <= E[max(a, 0)], with equality for a >= 0: the return is the cost spent."""
+    return min(cost_limit, episode_length)
+
+
+def follow(*, episode_length: int = 10) -> Environment:
+    """A signal s, uniform in [-1, 1] at every step; earns 1 - |a - s| and costs max(a, 0)."""
+
+    def observe(key: PRNGKeyArray) -> tuple[PRNGKeyArray, Float[Array, " 1"]]:
+        signal_key, next_key = jax.random.split(key)
+        return next_key, jax.random.uniform(signal_key, (1,), minval=-1.0, maxval=1.0)
+
+    def reset(key: PRNGKeyArray) -> State:
+        return _start(*observe(key))
+
+    def step(state: State, action: Float[Array, " 1"]) -> State:
+        a = jnp.clip(action[0], -1.0, 1.0)
+        reward, cost = 1.0 - jnp.abs(a - state.obs[0]), jnp.maximum(a, 0.0)
+        return _next(state, *observe(state.pipeline_state), reward=reward, cost=cost, done=False)
+
+    return Environment(reset, step, 1, 1, episode_length)
+
+
+def follow_optimum(cost_limit: float, episode_length: int = 10) -> float:
+    """Doing a = s earns 1 and costs E[max(s, 0)] = 1/4 a step; a unit of cost saved loses one."""
+    return episode_length - max(0.0, episode_length / 4 - cost_limit)
+
+
+def exits(*, episode_length: int = 40) -> Environment:
+    """A walk x <- x + a from 0 that ends at 2 or -4; each step earns -1, and costs 1 at x > 0.
+
+    The observation is x / 4. The cost is that of the position stepped to.
+    """
+
+    def reset(key: PRNGKeyArray) -> State:
+        del key
+        return _start(jnp.zeros(()), jnp.zeros(1))
+
+    def step(state: State, action: Float[Array, " 1"]) -> State:
+        x = state.pipeline_state + jnp.clip(action[0], -1.0, 1.0)
+        out = (x >= NEAR_EXIT) | (x <= FAR_EXIT)
+        return _next(state, x, x[None] / 4, reward=-jnp.ones(()), cost=(x > 0) * 1.0, done=out)
+
+    return Environment(reset, step, 1, 1, episode_length)
+
+
+def exits_optimum(cost_limit: float) -> float:
+    """Two steps to the near exit cost 2, four to the far one cost nothing; mixtures lie between."""
+    return -4.0 + min(cost_limit, 2.0)
+
+
+def _start(pipeline_state, obs: jax.Array) -> State:
+    zero = jnp.zeros((), obs.dtype)
+    return State(pipeline_state, obs, zero, zero, metrics={"cost_sum": zero}, info={"cost": zero})
+
+
+def _next(state: State, pipeline_state, obs: jax.Array, *, reward, cost, done) -> State:
+    return state.replace(
+        pipeline_state=pipeline_state,
+        obs=obs,
+        reward=reward.astype(obs.dtype),
+        done=jnp.asarray(done, obs.dtype),
+        metrics={**state.metrics, "cost_sum": cost.astype(obs.dtype)},
+        info={**state.info, "cost": cost.astype(obs.dtype)},
+    )

@@ -1,0 +1,87 @@
+"""The table of environments. Reading it imports neither JAX nor any environment."""
+
+import difflib
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smpo_envs.safe_env import SafeEnv
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to build an environment, and what it is.
+
+    Attributes:
+        factory: "module:function"; called with keyword arguments.
+        summary: one line for people.
+        arguments: the keyword arguments that make it this environment.
+        task_id: the original's name; None where there is no original.
+    """
+
+    factory: str
+    summary: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    task_id: str | None = None
+
+
+def _point_goal(level: int, summary: str) -> Entry:
+    return Entry(
+        "smpo_envs.safety_gym.goal:make",
+        summary,
+        MappingProxyType({"level": level}),
+        f"SafetyPointGoal{level}-v0",
+    )
+
+
+TASKS: Mapping[str, Entry] = MappingProxyType(
+    {
+        "PointGoal0": _point_goal(0, "Point drives to goals in an empty arena"),
+        "PointGoal1": _point_goal(1, "Point drives to goals among 8 hazards (cost) and a vase"),
+        "PointGoal2": _point_goal(2, "Point drives to goals among 10 hazards and 10 vases (cost)"),
+        "ProbeTradeoff": Entry(
+            "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"
+        ),
+        "ProbeFollow": Entry(
+            "smpo_envs.probes:follow", "test problem: match a signal, where positive actions cost"
+        ),
+        "ProbeExits": Entry(
+            "smpo_envs.probes:exits", "test problem: a near exit that costs, a far one that is free"
+        ),
+    }
+)
+
+
+def resolve(name: str) -> str:
+    """The key in `TASKS` of a name or of an original's id such as `SafetyPointGoal1-v0`.
+
+    Raises:
+        ValueError: the name is unknown; the message has the nearest match and all names.
+    """
+    match = re.fullmatch(r"Safety(\w+)-v0", name)
+    key = match[1] if match and TASKS.get(match[1], _NONE).task_id else name
+    if key in TASKS:
+        return key
+    by_lower_case = {known.lower(): known for known in TASKS}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    hint = f"did you mean {by_lower_case[near[0]]!r}? " if near else ""
+    raise ValueError(f"unknown environment {name!r}: {hint}Known are {', '.join(TASKS)}")
+
+
+def make(name: str, **options: Any) -> "SafeEnv":
+    """The environment of that name; `options` override what its factory takes.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    entry = TASKS[resolve(name)]
+    module, _, function = entry.factory.partition(":")
+    factory = getattr(importlib.import_module(module), function)
+    return factory(**{**entry.arguments, **options})
+
+
+_NONE = Entry("", "")

@@ -1,0 +1,65 @@
+"""What the robot is charged for: raw amounts per kind of object, and their 0/1 indicators."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smpo_envs.safety_gym.physics import Motion
+
+VASE_SPEED = 1e-4  # m/s: slower vases count as standing; they settle at up to 6.6e-5 at first
+
+
+class Scene(NamedTuple):
+    """What costs depend on, after a step."""
+
+    position: Float[Array, " 2"]  # of the robot's body origin
+    hazards: Float[Array, "H 2"]
+    motion: Motion
+
+
+class Cost(NamedTuple):
+    """A named raw cost: an amount >= 0."""
+
+    name: str
+    amount: Callable[[Scene], jax.Array]
+
+
+def in_hazards(radius: float) -> Cost:
+    """How deep the robot's origin (not its outline) is inside hazards, summed, m."""
+
+    def amount(scene: Scene) -> Float[Array, ""]:
+        dx = scene.hazards[:, 0] - scene.position[0]
+        dy = scene.hazards[:, 1] - scene.position[1]
+        return jnp.sum(jnp.maximum(0.0, radius - jnp.sqrt(dx * dx + dy * dy)))
+
+    return Cost("cost_hazards", amount)
+
+
+def _vases_contact(scene: Scene) -> Float[Array, ""]:
+    """The number of contact points between robot and vases."""
+    return jnp.sum(scene.motion.contacts).astype(scene.position.dtype)
+
+
+def _vases_velocity(scene: Scene) -> Float[Array, ""]:
+    """The sum of the speeds of all moving vases, whoever moved them, m/s."""
+    v = scene.motion.world.vases.velocity
+    speed = jnp.sqrt(v[:, 0] * v[:, 0] + v[:, 1] * v[:, 1] + v[:, 2] * v[:, 2])
+    return jnp.sum(jnp.where(speed >= VASE_SPEED, speed, 0.0))
+
+
+VASES_CONTACT = Cost("cost_vases_contact", _vases_contact)
+VASES_VELOCITY = Cost("cost_vases_velocity", _vases_velocity)
+
+
+def indicators(costs: Sequence[Cost], scene: Scene) -> dict[str, jax.Array]:
+    """Each cost, and their sum as `cost_sum`, as 1 if its raw amount is positive, else 0."""
+    dtype = scene.position.dtype
+    charged = {cost.name: (cost.amount(scene) > 0).astype(dtype) for cost in costs}
+    # Amounts are >= 0, so their sum is positive where any of them is.
+    total = jnp.zeros((), dtype)
+    for charge in charged.values():
+        total = jnp.maximum(total, charge)
+    return {**charged, "cost_sum": total}

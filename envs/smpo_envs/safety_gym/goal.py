@@ -1,0 +1,222 @@
+"""Goal: drive to the green disc, which then moves elsewhere, and keep out of hazards and vases.
+
+A level is a value; the task is pure functions of it. Physics, layout, lidar, sensors and costs know
+nothing of the task.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from smpo_envs.safe_env import Environment, State
+from smpo_envs.safety_gym import boxes, layout, physics, point
+from smpo_envs.safety_gym.costs import (
+    VASES_CONTACT,
+    VASES_VELOCITY,
+    Cost,
+    Scene,
+    in_hazards,
+    indicators,
+)
+from smpo_envs.safety_gym.lidar import BINS, lidar
+from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, Frame, into, point_sensors
+from smpo_envs.sparse import apply_where
+
+GOAL_RADIUS = 0.3
+HAZARD_RADIUS = 0.2
+AGENT_KEEPOUT, GOAL_KEEPOUT, HAZARD_KEEPOUT, VASE_KEEPOUT = 0.4, 0.305, 0.18, 0.15
+EPISODE_LENGTH = 1000
+REWARD_LIMIT = 10.0  # never reached in sane motion
+
+
+@dataclass(frozen=True)
+class Level:
+    """How large the arena is, what stands in it, and what of it is charged for."""
+
+    extent: float  # half width of the square that everything is placed in, m
+    hazards: int = 0
+    vases: int = 0
+    costs: tuple[Cost, ...] = ()
+
+    @property
+    def observation_size(self) -> int:
+        """Sensors, and a lidar for the goal and for each kind of object there is."""
+        return POINT_SENSORS + BINS * (1 + (self.hazards > 0) + (self.vases > 0))
+
+    @property
+    def obstacles_keepout(self) -> tuple[float, ...]:
+        """Of hazards and vases, in placement order."""
+        return (HAZARD_KEEPOUT,) * self.hazards + (VASE_KEEPOUT,) * self.vases
+
+
+LEVELS = (
+    Level(extent=1.0),
+    # The vase of level 1 may be pushed around free of charge.
+    Level(extent=1.5, hazards=8, vases=1, costs=(in_hazards(HAZARD_RADIUS),)),
+    Level(
+        extent=2.0,
+        hazards=10,
+        vases=10,
+        costs=(in_hazards(HAZARD_RADIUS), VASES_CONTACT, VASES_VELOCITY),
+    ),
+)
+
+
+class GoalState(NamedTuple):
+    """Where everything is.
+
+    Attributes:
+        world: what moves.
+        hazards: world positions of the hazards' centres.
+        goal: world position of the goal's centre.
+        key: for the goals still to be drawn; advances only when one is.
+    """
+
+    world: World
+    hazards: Float[Array, "H 2"]
+    goal: Float[Array, " 2"]
+    key: PRNGKeyArray
+
+
+def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
+    """The task at difficulty 0, 1 or 2, for the Point robot."""
+    return Environment(
+        reset=partial(reset, LEVELS[level]),
+        step=partial(step, LEVELS[level]),
+        observation_size=LEVELS[level].observation_size,
+        action_size=2,
+        episode_length=episode_length,
+    )
+
+
+def reset(level: Level, key: PRNGKeyArray) -> State:
+    """A fresh random layout, the robot at rest."""
+    state = initial(level, key)
+    position, world = point.position(state.world.point), state.world
+    at_rest = Motion(world, jnp.zeros_like(world.point.v), jnp.zeros(level.vases, jnp.int32))
+    zero = jnp.zeros((), position.dtype)
+    return State(
+        pipeline_state=state,
+        obs=observe(state, at_rest, position),
+        reward=zero,
+        done=zero,
+        # By the keepouts nothing is charged for at the start.
+        metrics={**{cost.name: zero for cost in level.costs}, "cost_sum": zero, "goal_met": zero},
+        info={"cost": zero},
+    )
+
+
+def initial(level: Level, key: PRNGKeyArray) -> GoalState:
+    """The first state of an episode.
+
+    Deviation: the original draws from one stream of numbers; here each draw has a key of its own,
+    so that layouts agree in distribution, not seed by seed.
+    """
+    layout_key, heading_key, rotation_key, goal_key, next_key = jax.random.split(key, 5)
+    keepout = (AGENT_KEEPOUT, GOAL_KEEPOUT, *level.obstacles_keepout)
+    positions = layout.sample(layout_key, keepout, level.extent)
+    agent, obstacles = positions[0], positions[2:]
+    # The goal of the layout only pushed the other objects aside; now it is drawn again.
+    goal, found = _place_goal(level, goal_key, agent, obstacles)
+    turn = 2 * jnp.pi
+    dtype = positions.dtype
+    return GoalState(
+        world=World(
+            point=point.Point(
+                start=agent,
+                rotation=turn * jax.random.uniform(heading_key, (), dtype),
+                q=jnp.zeros(3, dtype),
+                v=jnp.zeros(3, dtype),
+            ),
+            vases=boxes.at_rest(
+                obstacles[level.hazards :],
+                turn * jax.random.uniform(rotation_key, (level.vases,), dtype),
+            ),
+        ),
+        hazards=obstacles[: level.hazards],
+        goal=jnp.where(found, goal, jnp.nan),  # the original raises an error
+        key=next_key,
+    )
+
+
+def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
+    """Ten physics steps, then reward and costs, then a new goal if the old one is reached."""
+    before: GoalState = state.pipeline_state
+    motion = physics.advance(before.world, jnp.clip(action, -1.0, 1.0))
+    position = point.position(motion.world.point)
+    reward, met = progress(before.goal, point.position(before.world.point), position)
+    charged = indicators(level.costs, Scene(position, before.hazards, motion))
+    goal, key, stuck = redraw(level, met, before, motion.world, position)
+    after = GoalState(motion.world, before.hazards, goal, key)
+    metrics = {**charged, "goal_met": met.astype(reward.dtype)}
+    return state.replace(
+        pipeline_state=after,
+        obs=observe(after, motion, position),
+        reward=reward,
+        done=stuck.astype(reward.dtype),
+        # What wrappers have put beside our entries stays.
+        metrics={**state.metrics, **metrics},
+        info={**state.info, "cost": charged["cost_sum"]},
+    )
+
+
+def progress(
+    goal: Float[Array, " 2"], before: Float[Array, " 2"], after: Float[Array, " 2"]
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The reward of moving from `before` to `after`, and whether the goal is met.
+
+        r = d(before) - d(after) + [d(after) <= 0.3],  d = distance to the goal
+
+    Both distances are to the goal of this step, so there is no jump when the goal has moved.
+    """
+    last, distance = _distance(goal, before), _distance(goal, after)
+    met = distance <= GOAL_RADIUS
+    return jnp.clip(last - distance + met, -REWARD_LIMIT, REWARD_LIMIT), met
+
+
+def observe(state: GoalState, motion: Motion, position: Float[Array, " 2"]) -> Float[Array, " O"]:
+    """Sensors, then lidars of goal, hazards and vases; a kind that is absent has no lidar."""
+    heading = point.heading(state.world.point)
+    frame = Frame(position, jnp.cos(heading), jnp.sin(heading))
+    kinds = (state.goal[None], state.hazards, state.world.vases.position)
+    seen = [lidar(*into(frame, kind)) for kind in kinds if kind.shape[0] > 0]
+    return jnp.concatenate([point_sensors(motion, frame), *seen])
+
+
+def redraw(
+    level: Level,
+    met: Bool[Array, ""],
+    state: GoalState,
+    world: World,
+    position: Float[Array, " 2"],
+) -> tuple[Float[Array, " 2"], PRNGKeyArray, Bool[Array, ""]]:
+    """The goal, the key, and whether a new goal was needed but found no room."""
+    obstacles = jnp.concatenate([state.hazards, world.vases.position[:, :2]])
+
+    def draw(operand):
+        goal, key, stuck, agent, obstacles = operand
+        draw_key, next_key = jax.random.split(key)
+        drawn, found = _place_goal(level, draw_key, agent, obstacles)
+        return jnp.where(found, drawn, goal), next_key, stuck | ~found, agent, obstacles
+
+    operand = (state.goal, state.key, jnp.bool_(False), position, obstacles)
+    goal, key, stuck, _, _ = apply_where(draw, met, operand)
+    return goal, key, stuck
+
+
+def _place_goal(
+    level: Level, key: PRNGKeyArray, agent: Float[Array, " 2"], obstacles: Float[Array, "K 2"]
+) -> tuple[Float[Array, " 2"], Bool[Array, ""]]:
+    others = jnp.concatenate([agent[None], obstacles])
+    keepout = (AGENT_KEEPOUT, *level.obstacles_keepout)
+    return layout.place(key, others, keepout, GOAL_KEEPOUT, level.extent)
+
+
+def _distance(a: Float[Array, " 2"], b: Float[Array, " 2"]) -> Float[Array, ""]:
+    dx, dy = a[0] - b[0], a[1] - b[1]
+    return jnp.sqrt(dx * dx + dy * dy)

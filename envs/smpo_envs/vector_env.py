@@ -1,0 +1,86 @@
+"""Many environments at once that start a new episode, with a new layout, whenever one ends."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from smpo_envs.safe_env import SafeEnv, State, Step
+from smpo_envs.sparse import apply_where
+
+
+class VectorState(struct.PyTreeNode):
+    """`N` environments under way.
+
+    Attributes:
+        env: what the environments carry, leaves `[N, ...]`. After the end of an episode its
+            `pipeline_state` and `obs` are those of the next one; `reward`, `done`, `metrics` and
+            `info` still tell of the step that ended it.
+        steps: taken in the current episode.
+        key: for the episodes to come; an environment's key advances only when it resets.
+    """
+
+    env: State
+    steps: Int[Array, " N"]
+    key: PRNGKeyArray
+
+    @property
+    def obs(self) -> Float[Array, "N O"]:
+        """What to act on next."""
+        return self.env.obs
+
+
+class VectorEnv:
+    """`num_envs` copies of an environment, with a time limit and automatic resets.
+
+    Every episode has a fresh random layout. A reset costs what the environments that need it cost,
+    also under a further `vmap`, for instance over seeds.
+
+    With `stagger`, the clocks of the first episodes start at evenly spread times, so that later
+    on a few environments reset at every step instead of all at once. First episodes are
+    then shorter than the time limit; they are part of no fair estimate of the episode cost.
+    """
+
+    def __init__(self, env: SafeEnv, num_envs: int, stagger: bool = True):
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs} must be at least 1")
+        self.env = env
+        self.num_envs = num_envs
+        self.stagger = stagger
+        self.observation_size = env.observation_size
+        self.action_size = env.action_size
+        self.episode_length = env.episode_length
+
+    def reset(self, key: PRNGKeyArray) -> VectorState:
+        """The first state of all environments."""
+        reset_keys, next_keys = _split_each(jax.random.split(key, self.num_envs))
+        index = jnp.arange(self.num_envs, dtype=jnp.int32)
+        steps = index * self.episode_length // self.num_envs if self.stagger else 0 * index
+        return VectorState(jax.vmap(self.env.reset)(reset_keys), steps, next_keys)
+
+    def step(self, state: VectorState, action: Float[Array, "N A"]) -> tuple[VectorState, Step]:
+        """Acts, and starts a new episode wherever one has ended."""
+        env = jax.vmap(self.env.step)(state.env, action)
+        steps = state.steps + 1
+        terminated = env.done
+        truncated = jnp.where(steps >= self.episode_length, 1 - terminated, 0)
+        seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
+
+        over = terminated + truncated > 0
+        carried = (env.pipeline_state, env.obs, steps, state.key)
+        restarted = jax.vmap(lambda end, old: apply_where(self._restart, end, old))(over, carried)
+        pipeline_state, obs, steps, keys = restarted
+        env = env.replace(pipeline_state=pipeline_state, obs=obs)
+        return VectorState(env, steps, keys), seen
+
+    def _restart(self, carried):
+        """The first state of a new episode in place of the last of an old one; a single one."""
+        _, _, steps, key = carried
+        reset_key, next_key = jax.random.split(key)
+        first = self.env.reset(reset_key)
+        return first.pipeline_state, first.obs, jnp.zeros_like(steps), next_key
+
+
+def _split_each(keys: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    pairs = jax.vmap(jax.random.split)(keys)
+    return pairs[:, 0], pairs[:, 1]
