@@ -1,0 +1,1 @@
+"""Safety-Gymnasium's navigation tasks, rewritten for JAX."""

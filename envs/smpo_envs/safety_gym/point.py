@@ -1,0 +1,180 @@
+"""The Point robot: a rigid body that slides along two axes and turns about the vertical.
+
+The slides act along the axes of the body's *initial* frame, so the coordinates q = (x, y, angle)
+are measured from the pose at reset. Everything here is exact: the equations of motion, their
+semi-implicit Euler step with implicit joint damping, and the order of operations are those of the
+simulator behind the original package. Numbers are of the compiled model (SI units).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+TIMESTEP = 0.002  # s, one physics step
+SUBSTEPS = 10  # physics steps per environment step
+
+MASS = 0.005188790204786391
+OFFSET = 0.0192723151357623  # of the centre of mass, ahead of the body's origin
+INERTIA = 2.84218274858122e-5  # about the vertical through the origin
+SLIDE_DAMPING = 0.01
+HINGE_DAMPING = 0.005
+GEAR = 0.3  # of both actuators
+FORCE_LIMIT = 0.05  # of both actuators, before the gear
+
+
+class Point(NamedTuple):
+    """Where the robot started, and how it has moved since.
+
+    Attributes:
+        start: world position of the body's origin at reset.
+        rotation: heading at reset, rad; the slides act along the axes of this frame.
+        q: joint coordinates: slide x, slide y, hinge. All 0 at reset.
+        v: their rates.
+    """
+
+    start: Float[Array, " 2"]
+    rotation: Float[Array, ""]
+    q: Float[Array, " 3"]
+    v: Float[Array, " 3"]
+
+
+class Coordinates(NamedTuple):
+    """Coordinates and rates as scalars, with the cosine and sine of the hinge angle.
+
+    Scalars, because under `vmap` each becomes a contiguous array, and the arithmetic between them
+    vectorises.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    angle: jax.Array
+    vx: jax.Array
+    vy: jax.Array
+    w: jax.Array
+    cos: jax.Array
+    sin: jax.Array
+
+
+def position(point: Point) -> Float[Array, " 2"]:
+    """World position of the body's origin."""
+    return point.start + rotate(point.q[:2], jnp.cos(point.rotation), jnp.sin(point.rotation))
+
+
+def heading(point: Point) -> Float[Array, ""]:
+    """World angle of the body's x axis, rad, not wrapped."""
+    return point.rotation + point.q[2]
+
+
+def velocity(point: Point) -> Float[Array, " 2"]:
+    """World velocity of the body's origin."""
+    return rotate(point.v[:2], jnp.cos(point.rotation), jnp.sin(point.rotation))
+
+
+def rotate(vector: Float[Array, " 2"], cos: jax.Array, sin: jax.Array) -> Float[Array, " 2"]:
+    """A vector turned counter-clockwise by the angle of the given cosine and sine."""
+    x, y = vector[0], vector[1]
+    return jnp.stack([cos * x - sin * y, sin * x + cos * y])
+
+
+def advance(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
+    """Ten physics steps without contact, and the joint acceleration after them.
+
+    The acceleration is the one at the new state under the same action, without the implicit part
+    of the damping: what the accelerometer shows.
+    """
+    drive, turn = controls(action)
+
+    def substep(_, motion: Coordinates) -> Coordinates:
+        return integrate(motion, *damped_acceleration(motion, *force(motion, drive, turn)))
+
+    motion = jax.lax.fori_loop(0, SUBSTEPS, substep, unpack(point))
+    return pack(point, motion), free_acceleration(motion, drive, turn)
+
+
+def controls(action: Float[Array, " 2"]) -> tuple[jax.Array, jax.Array]:
+    """The drive force (N) and the commanded turn (before the servo's feedback)."""
+    drive = GEAR * jnp.clip(action[0], -FORCE_LIMIT, FORCE_LIMIT)
+    return drive, jnp.clip(action[1], -1.0, 1.0)
+
+
+def unpack(point: Point) -> Coordinates:
+    """The scalars of a state; the only transcendental functions of an environment step."""
+    q, v = point.q, point.v
+    return Coordinates(q[0], q[1], q[2], v[0], v[1], v[2], jnp.cos(q[2]), jnp.sin(q[2]))
+
+
+def pack(point: Point, motion: Coordinates) -> Point:
+    """The state that `motion` describes, of the episode that `point` belongs to."""
+    q = jnp.stack([motion.x, motion.y, motion.angle])
+    return point._replace(q=q, v=jnp.stack([motion.vx, motion.vy, motion.w]))
+
+
+def force(motion: Coordinates, drive: jax.Array, turn: jax.Array) -> tuple[jax.Array, ...]:
+    """Generalised force in body axes: actuators, centrifugal term and damping."""
+    c, s, w = motion.cos, motion.sin, motion.w
+    # A velocity servo whose gain makes it unstable at this timestep; the limit holds it.
+    torque = GEAR * jnp.clip(turn - GEAR * w, -FORCE_LIMIT, FORCE_LIMIT)
+    along = drive + MASS * OFFSET * w * w - SLIDE_DAMPING * (c * motion.vx + s * motion.vy)
+    across = -SLIDE_DAMPING * (c * motion.vy - s * motion.vx)
+    return along, across, torque - HINGE_DAMPING * w
+
+
+def free_acceleration(motion: Coordinates, drive: jax.Array, turn: jax.Array) -> Float[Array, " 3"]:
+    """Joint acceleration M⁻¹f without contact."""
+    along, across, spin = _solve(*force(motion, drive, turn), damping_time=0.0)
+    c, s = motion.cos, motion.sin
+    return jnp.stack([c * along - s * across, s * along + c * across, spin])
+
+
+def damped_acceleration(
+    motion: Coordinates, along: jax.Array, across: jax.Array, torque: jax.Array
+) -> tuple[jax.Array, ...]:
+    """(M + hD)⁻¹ f in joint coordinates, for a force f in body axes."""
+    along, across, spin = _solve(along, across, torque, damping_time=TIMESTEP)
+    c, s = motion.cos, motion.sin
+    return c * along - s * across, s * along + c * across, spin
+
+
+def integrate(motion: Coordinates, ax: jax.Array, ay: jax.Array, spin: jax.Array) -> Coordinates:
+    """One semi-implicit Euler step: first the rates, then the coordinates with the new rates."""
+    h = TIMESTEP
+    vx, vy, w = motion.vx + h * ax, motion.vy + h * ay, motion.w + h * spin
+    c, s = _small_rotation(h * w)
+    return Coordinates(
+        motion.x + h * vx,
+        motion.y + h * vy,
+        motion.angle + h * w,
+        vx,
+        vy,
+        w,
+        motion.cos * c - motion.sin * s,
+        motion.sin * c + motion.cos * s,
+    )
+
+
+def _small_rotation(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine by their series, good to 2e-16 for |angle| < 0.04, i.e. rates of 20 rad/s."""
+    a2 = angle * angle
+    cos = 1 - a2 * (1 / 2 - a2 * (1 / 24 - a2 / 720))
+    sin = angle * (1 - a2 * (1 / 6 - a2 * (1 / 120 - a2 / 5040)))
+    return cos, sin
+
+
+def _solve(
+    along: jax.Array, across: jax.Array, torque: jax.Array, *, damping_time: float
+) -> tuple[jax.Array, ...]:
+    """(M + tD)⁻¹ f in body axes, where the mass matrix M is constant.
+
+    M = [[m, 0, 0], [0, m, mc], [0, mc, I]],  D = diag(slide, slide, hinge)
+    """
+    m = MASS + damping_time * SLIDE_DAMPING
+    inertia = INERTIA + damping_time * HINGE_DAMPING
+    coupling = MASS * OFFSET
+    scale = 1 / (m * inertia - coupling**2)
+    return (
+        along * (1 / m),
+        (inertia * scale) * across - (coupling * scale) * torque,
+        (m * scale) * torque - (coupling * scale) * across,
+    )
