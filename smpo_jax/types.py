@@ -52,6 +52,7 @@ class Rollout(NamedTuple):
 
     transition: Transition  # leaves [T, N, ...]
     cost_so_far: Float[Array, "T N"]  # C_t: the episode's cost before step t
+    elapsed: Float[Array, "T N"]  # steps of the episode before step t
     episodes: EpisodeStats
 
 
@@ -61,7 +62,7 @@ class LearnerState(struct.PyTreeNode):
     params: Params
     opt_state: Any
     obs_moments: Any  # running mean and variance of observations
-    aux: Any  # the algorithm's own NamedTuple: multipliers, thresholds
+    aux: Any  # the algorithm's own NamedTuple (multipliers, thresholds); () if it has none
     iteration: Int[Array, ""]
 
 

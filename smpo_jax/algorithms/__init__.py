@@ -1,0 +1,1 @@
+"""One file per method. `registry` lists them and loads nothing until `make`."""

@@ -1,0 +1,67 @@
+"""The methods by name. Importing this loads no jax; `make` loads the one method it builds."""
+
+import dataclasses
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from smpo_jax.types import Algorithm, Spec
+
+
+class Entry(NamedTuple):
+    """A method, or a named preset of one.
+
+    Attributes:
+        module: where `Hyperparameters` and `make(spec, hyperparameters)` are.
+        paper: its source.
+        year: of the paper.
+        summary: one line.
+        preset: hyperparameters that differ from the module's defaults.
+    """
+
+    module: str
+    paper: str
+    year: int
+    summary: str
+    preset: dict[str, Any]
+
+
+ALGORITHMS: dict[str, Entry] = {
+    "ppo": Entry(
+        module="smpo_jax.algorithms.ppo",
+        paper="Schulman et al., Proximal Policy Optimization Algorithms, arXiv 1707.06347",
+        year=2017,
+        summary="clipped surrogate; ignores costs",
+        preset={},
+    ),
+}
+
+
+def find(name: str) -> Entry:
+    """The entry of that name, or a ValueError with the nearest ones."""
+    return _lookup("algorithm", name, ALGORITHMS)
+
+
+def hyperparameters(name: str, **overrides: Any) -> Any:
+    """The validated settings of a method: module defaults, then its preset, then `overrides`."""
+    entry = find(name)
+    record = importlib.import_module(entry.module).Hyperparameters
+    fields = {field.name: field for field in dataclasses.fields(record)}
+    for override in overrides:
+        _lookup(f"hyperparameter of {name}", override, fields)
+    return record(**{**entry.preset, **overrides})
+
+
+def make(name: str, spec: "Spec", **overrides: Any) -> "Algorithm":
+    """The method `name` for the problem `spec`, its preset changed by `overrides`."""
+    settings = hyperparameters(name, **overrides)
+    return importlib.import_module(find(name).module).make(spec, settings)
+
+
+def _lookup(what: str, name: str, table: dict[str, Any]) -> Any:
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, list(table), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {what} {name!r}: there are {', '.join(sorted(table))}{hint}")

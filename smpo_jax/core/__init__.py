@@ -1,0 +1,1 @@
+"""Pure maths: arrays in, arrays out. Knows no environment, logger or clock."""

@@ -1,0 +1,111 @@
+"""Which episodes finished in a rollout, and what they cost."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smpo_jax.types import EpisodeStats, Rollout, Transition
+
+
+class Tracker(NamedTuple):
+    """Sums over the episodes under way."""
+
+    return_: Float[Array, " N"]
+    cost: Float[Array, " N"]
+    length: Float[Array, " N"]
+
+
+class Window(NamedTuple):
+    """A running mean of episode cost over about the last `size` episodes (see `remember`)."""
+
+    cost: Float[Array, ""]
+    count: Float[Array, ""]  # episodes in it
+
+
+def start(num_envs: int) -> Tracker:
+    """Nothing has happened yet."""
+    return Tracker(*(jnp.zeros(num_envs) for _ in range(3)))
+
+
+def ends(
+    terminated: Float[Array, "*batch"], truncated: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """1 where an episode is over, for either reason."""
+    return jnp.maximum(terminated, truncated)
+
+
+def is_whole(
+    terminated: Float[Array, "*batch"], length: Float[Array, "*batch"], episode_length: int
+) -> Float[Array, "*batch"]:
+    """1 where an episode that just ended counts as one.
+
+    Staggered environments begin their first episode in the middle; cut by the time limit before
+    `episode_length` steps were seen, it is not an episode but a piece of one.
+    """
+    return jnp.maximum(terminated, jnp.asarray(length >= episode_length, terminated.dtype))
+
+
+def advance(
+    tracker: Tracker,
+    reward: Float[Array, " N"],
+    cost: Float[Array, " N"],
+    terminated: Float[Array, " N"],
+    truncated: Float[Array, " N"],
+    *,
+    episode_length: int,
+) -> tuple[Tracker, Tracker, Float[Array, " N"]]:
+    """One step on: (the tracker for the next step, sums with this step, 1 where one finished)."""
+    total = Tracker(tracker.return_ + reward, tracker.cost + cost, tracker.length + 1.0)
+    end = ends(terminated, truncated)
+    finished = end * is_whole(terminated, total.length, episode_length)
+    return jax.tree.map(lambda x: x * (1.0 - end), total), total, finished
+
+
+def annotate(
+    tracker: Tracker,
+    transition: Transition,
+    *,
+    episode_length: int,
+    cost_limit: float | Float[Array, ""],
+) -> tuple[Tracker, Rollout]:
+    """The rollout with each step's C_t and age, and the statistics of the episodes it finished."""
+
+    def step(before, inputs):
+        after, total, finished = advance(before, *inputs, episode_length=episode_length)
+        return after, (before, total, finished)
+
+    inputs = (transition.reward, transition.cost, transition.terminated, transition.truncated)
+    tracker, (before, totals, finished) = jax.lax.scan(step, tracker, inputs)
+
+    count = jnp.sum(finished)
+
+    def mean(x: Float[Array, "T N"]) -> Float[Array, ""]:
+        return jnp.where(count > 0, jnp.sum(x * finished) / jnp.maximum(count, 1.0), jnp.nan)
+
+    stats = EpisodeStats(
+        return_=mean(totals.return_),
+        cost=mean(totals.cost),
+        length=mean(totals.length),
+        over_limit=mean(jnp.asarray(totals.cost > cost_limit, totals.cost.dtype)),
+        count=count,
+    )
+    return tracker, Rollout(transition, before.cost, before.length, stats)
+
+
+def empty_window() -> Window:
+    """No episode seen; the cost is a placeholder until one is."""
+    return Window(jnp.zeros(()), jnp.zeros(()))
+
+
+def remember(window: Window, stats: EpisodeStats, *, size: float) -> Window:
+    """Takes in the episodes that just finished, each with the weight of one in `size`.
+
+    The mean of all episodes until `size` of them are seen, an exponential average after that.
+    Unchanged, and never NaN, where none finished.
+    """
+    count = jnp.minimum(window.count + stats.count, size)
+    weight = jnp.minimum(stats.count / jnp.maximum(count, 1.0), 1.0)
+    newest = jnp.where(stats.count > 0, stats.cost, window.cost)
+    return Window(window.cost + weight * (newest - window.cost), count)

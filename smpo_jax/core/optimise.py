@@ -1,0 +1,111 @@
+"""Minibatch passes over a batch, with early stopping, and the gradient step they take."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from smpo_jax.types import Key, Metrics, Params
+
+State = TypeVar("State")
+Batch = TypeVar("Batch")  # a pytree whose leaves have a leading axis [B]
+
+
+def minibatch_passes(
+    step: Callable[[State, Batch], tuple[State, Metrics]],
+    state: State,
+    batch: Batch,
+    key: Key,
+    *,
+    minibatches: int,
+    passes: int,
+    check: Callable[[State], tuple[Bool[Array, ""], Metrics]],
+) -> tuple[State, Metrics]:
+    """Takes `step` on every minibatch of a freshly shuffled batch, at most `passes` times.
+
+    After each pass `check` says whether to stop; passes that are not taken cost nothing (under
+    `vmap`, the slowest member sets the number, the others' states are frozen). `B` must be a
+    multiple of `minibatches`.
+
+    Returns:
+        The state, and metrics: means of `step`'s over the last pass, `check`'s after it, and
+        `passes`, the number taken.
+    """
+
+    def one_pass(carry):
+        done, state, key, _, _ = carry
+        key, shuffle_key = jax.random.split(key)
+        # Shuffled once per pass and then cut in contiguous pieces: one gather instead of many.
+        shuffled = split(shuffle(batch, shuffle_key), minibatches)
+        state, metrics = jax.lax.scan(step, state, shuffled)
+        stop, checks = check(state)
+        return done + 1, state, key, stop, {**jax.tree.map(jnp.mean, metrics), **checks}
+
+    def go_on(carry):
+        done, _, _, stop, _ = carry
+        return (done < passes) & ~stop
+
+    unknown = jax.eval_shape(lambda: one_pass((0, state, key, False, {}))[-1])
+    metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), unknown)
+    start = (jnp.zeros((), jnp.int32), state, key, jnp.zeros((), bool), metrics)
+    done, state, _, _, metrics = jax.lax.while_loop(go_on, one_pass, start)
+    return state, {**metrics, "passes": done.astype(float)}
+
+
+def shuffle(batch: Batch, key: Key) -> Batch:
+    """The batch in random order, the same for all leaves."""
+    size = jax.tree.leaves(batch)[0].shape[0]
+    order = jax.random.permutation(key, size)
+    return jax.tree.map(lambda x: jnp.take(x, order, axis=0, unique_indices=True), batch)
+
+
+def split(batch: Batch, pieces: int) -> Batch:
+    """`[B, ...] -> [pieces, B / pieces, ...]`, contiguous."""
+    return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+
+
+def flatten(tree: Batch) -> Batch:
+    """`[T, N, ...] -> [T * N, ...]` in every leaf."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def adam(max_gradient_norm: float | Float[Array, ""]) -> optax.GradientTransformation:
+    """Adam directions from gradients clipped per network; `descend` supplies the learning rate.
+
+    Each entry of the (dict) parameters is a network with a norm of its own, so that a large value
+    error does not shrink the policy's step.
+    """
+
+    def clip(gradients: Params) -> Params:
+        return {name: clip_norm(g, max_gradient_norm) for name, g in gradients.items()}
+
+    return optax.chain(optax.stateless(lambda g, _: clip(g)), optax.scale_by_adam())
+
+
+def clip_norm(gradients: Params, max_norm: float | Float[Array, ""]) -> Params:
+    """Gradients scaled down, if need be, to the given global norm."""
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(optax.global_norm(gradients), 1e-12))
+    return jax.tree.map(lambda g: g * scale, gradients)
+
+
+def descend(
+    optimiser: optax.GradientTransformation,
+    gradients: Params,
+    opt_state: Any,
+    params: Params,
+    *,
+    learning_rate: float | Float[Array, ""],
+) -> tuple[Params, Any]:
+    """Parameters and optimiser state after one step against the gradients."""
+    directions, opt_state = optimiser.update(gradients, opt_state, params)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, params, directions), opt_state
+
+
+def linear_decay(
+    start: float | Float[Array, ""], iteration: Int[Array, ""], total: int
+) -> Float[Array, ""]:
+    """`start` at iteration 0, falling on a line to 0 at iteration `total`, never below."""
+    return start * jnp.maximum(1.0 - iteration / total, 0.0)

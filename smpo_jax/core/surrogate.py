@@ -1,0 +1,33 @@
+"""Policy-gradient objectives on probability ratios."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def ratio(
+    log_prob: Float[Array, " B"], behaviour_log_prob: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """π(a|s) / π_behaviour(a|s)."""
+    return jnp.exp(log_prob - behaviour_log_prob)
+
+
+def clipped(
+    ratio: Float[Array, " B"], advantage: Float[Array, " B"], *, clip: float | Float[Array, ""]
+) -> Float[Array, " B"]:
+    """PPO's pessimistic objective, to be maximised (Schulman et al. 2017, eq. 7).
+
+        min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)
+
+    The gradient is 0 where moving further would only profit from having moved already.
+    """
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def clip_share(ratio: Float[Array, " B"], *, clip: float | Float[Array, ""]) -> Float[Array, ""]:
+    """Share of samples whose ratio is outside 1 ± clip."""
+    return jnp.mean(jnp.asarray(jnp.abs(ratio - 1.0) > clip, ratio.dtype))
+
+
+def standardise(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Zero mean, unit standard deviation over all entries; a constant becomes 0."""
+    return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)

@@ -1,0 +1,112 @@
+"""Policy and critic networks; the only module that knows flax.
+
+Weights start orthogonal, with gain √2 in hidden layers, 0.01 at the policy's mean (actions start
+near zero whatever the observation) and 1 at a critic's head; biases start at 0.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from smpo_jax.types import DiagonalGaussian, Key, Params
+
+Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {"tanh": jnp.tanh, "relu": nn.relu, "silu": nn.silu}
+
+
+class Network(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+        init: fresh parameters from a key.
+        apply: the output for `(params, *inputs)`, over any leading axes of the inputs.
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[..., Any]
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them; the last is linear."""
+
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: Activation
+    head_gain: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Outputs of `x`, over any leading axes."""
+        dtype = jnp.result_type(float)
+        for size in self.hidden:
+            gain = nn.initializers.orthogonal(2.0**0.5)
+            x = self.activation(nn.Dense(size, kernel_init=gain, param_dtype=dtype)(x))
+        gain = nn.initializers.orthogonal(self.head_gain)
+        return nn.Dense(self.outputs, kernel_init=gain, param_dtype=dtype)(x)
+
+
+def _mlp(
+    inputs: int,
+    outputs: int,
+    *,
+    hidden: tuple[int, ...],
+    activation: Activation,
+    head_gain: float,
+) -> Network:
+    module = MLP(hidden, outputs, activation, head_gain)
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        return jnp.asarray(module.apply(params, x))
+
+    return Network(lambda key: module.init(key, jnp.zeros((1, inputs))), apply)
+
+
+def gaussian_policy(
+    observation_size: int,
+    action_size: int,
+    *,
+    hidden: tuple[int, ...],
+    activation: Activation,
+    initial_log_std: float,
+) -> Network:
+    """A normal distribution whose mean is an MLP of obs and whose spread depends on no state."""
+    mlp = _mlp(observation_size, action_size, hidden=hidden, activation=activation, head_gain=0.01)
+
+    def init(key: Key) -> Params:
+        log_std = jnp.full((action_size,), initial_log_std, jnp.result_type(float))
+        return {"mean": mlp.init(key), "log_std": log_std}
+
+    def apply(params: Params, obs: jax.Array) -> DiagonalGaussian:
+        mean = mlp.apply(params["mean"], obs)
+        return DiagonalGaussian(mean, jnp.broadcast_to(params["log_std"], mean.shape))
+
+    return Network(init, apply)
+
+
+def state_value(
+    observation_size: int, *, hidden: tuple[int, ...], activation: Activation
+) -> Network:
+    """V(s), from obs."""
+    mlp = _mlp(observation_size, 1, hidden=hidden, activation=activation, head_gain=1.0)
+    return Network(mlp.init, lambda params, obs: mlp.apply(params, obs)[..., 0])
+
+
+def nonnegative_action_value(
+    observation_size: int,
+    action_size: int,
+    *,
+    hidden: tuple[int, ...],
+    activation: Activation,
+) -> Network:
+    """Q(s, a) >= 0 from (obs, action), by a softplus at the head; for costs, which are >= 0."""
+    inputs = observation_size + action_size
+    mlp = _mlp(inputs, 1, hidden=hidden, activation=activation, head_gain=1.0)
+
+    def apply(params: Params, obs: jax.Array, action: jax.Array) -> jax.Array:
+        return nn.softplus(mlp.apply(params, jnp.concatenate([obs, action], axis=-1))[..., 0])
+
+    return Network(mlp.init, apply)

@@ -1,0 +1,1 @@
+"""Loops: rollouts, iterations, evaluation."""

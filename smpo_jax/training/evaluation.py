@@ -1,0 +1,88 @@
+"""Returns and costs of whole episodes, on environments of their own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smpo_jax.core import episodes as tracking
+from smpo_jax.types import Algorithm, Key, LearnerState, VectorEnv
+
+Act = Callable[[Float[Array, "N O"], Key], Float[Array, "N A"]]
+
+
+class Episodes(NamedTuple):
+    """One entry per episode."""
+
+    return_: Float[Array, " E"]
+    cost: Float[Array, " E"]  # undiscounted
+    length: Float[Array, " E"]
+
+
+def make_act(algorithm: Algorithm, learner: LearnerState, *, deterministic: bool) -> Act:
+    """How a learner acts: on the mean of its distribution, or with its exploration noise."""
+    policy = algorithm.policy(learner)
+
+    def act(obs: Float[Array, "N O"], key: Key) -> Float[Array, "N A"]:
+        action, _, dist = policy(obs, key)
+        return dist.mean if deterministic else action
+
+    return act
+
+
+def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
+    """Plays `episodes` whole episodes.
+
+    Every environment plays the same number of them, so that short episodes are not favoured for
+    being first; the surplus is dropped. A first episode that a staggered environment began in the
+    middle is not counted. Pure: wrap it in `jax.jit`, or see `make_evaluator`.
+    """
+    each = -(-episodes // env.num_envs)
+    reset_key, key = jax.random.split(key)
+    start = (
+        env.reset(reset_key),
+        tracking.start(env.num_envs),
+        jnp.zeros(env.num_envs, jnp.int32),
+        tracking.Tracker(*(jnp.zeros((each, env.num_envs)) for _ in range(3))),
+        key,
+    )
+
+    def unfinished(carry: Any) -> Array:
+        return jnp.any(carry[2] < each)
+
+    def step(carry: Any) -> Any:
+        env_state, tracker, count, results, key = carry
+        act_key, key = jax.random.split(key)
+        env_state, seen = env.step(env_state, act(env_state.obs, act_key))
+        tracker, total, finished = tracking.advance(
+            tracker,
+            seen.reward,
+            seen.cost,
+            seen.terminated,
+            seen.truncated,
+            episode_length=env.episode_length,
+        )
+        # Row `count` of an environment's column takes the episode; beyond the last row, none does.
+        row = jnp.where(finished > 0, count, each)
+        column = jnp.arange(env.num_envs)
+        results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, total)
+        return env_state, tracker, count + (finished > 0), results, key
+
+    _, _, _, results, _ = jax.lax.while_loop(unfinished, step, start)
+    flat = jax.tree.map(lambda x: x.reshape(-1)[:episodes], results)
+    return Episodes(flat.return_, flat.cost, flat.length)
+
+
+def make_evaluator(
+    algorithm: Algorithm, env: VectorEnv, episodes: int, *, deterministic: bool = True
+) -> Callable[[LearnerState, Key], Episodes]:
+    """`(learner, key) -> Episodes`, compiled once for all learners of a run."""
+
+    @jax.jit
+    def run(learner: LearnerState, key: Key) -> Episodes:
+        act = make_act(algorithm, learner, deterministic=deterministic)
+        return evaluate(act, env, key, episodes)
+
+    return run

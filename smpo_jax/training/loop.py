@@ -1,0 +1,127 @@
+"""Training as pure functions: a state, an iteration, many iterations in one compiled program.
+
+    algorithm = make("ppo", spec)
+    state = init(algorithm, env, key)
+    run = chunk(algorithm, env, spec, iterations=10)
+    state, metrics = run(state)                  # metrics: [10] each; the old state is gone
+
+Metrics of every method are finite as long as training is; `learner/norm`, which the loop adds,
+is not finite as soon as any parameter is not. Only `episode/*` is NaN as a matter of course,
+in iterations in which no episode finished (`episode/count` is 0).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from smpo_jax.core import episodes
+from smpo_jax.training.rollout import collect
+from smpo_jax.types import Algorithm, EpisodeStats, Key, Metrics, Spec, TrainState, VectorEnv
+
+Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
+
+
+def make_spec(
+    env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: float = 25.0
+) -> Spec:
+    """What a method must know of this batch of environments."""
+    return Spec(
+        observation_size=env.observation_size,
+        action_size=env.action_size,
+        num_envs=env.num_envs,
+        rollout_length=rollout_length,
+        episode_length=env.episode_length,
+        total_iterations=total_iterations,
+        cost_limit=cost_limit,
+    )
+
+
+def init(algorithm: Algorithm, env: VectorEnv, key: Key) -> TrainState:
+    """The state before the first iteration."""
+
+    @jax.jit  # one program instead of hundreds of small ones, and no two leaves share a buffer
+    def start(key):
+        learner_key, env_key, key = jax.random.split(key, 3)
+        return TrainState(
+            learner=algorithm.init(learner_key),
+            env_state=env.reset(env_key),
+            tracker=episodes.start(env.num_envs),
+            key=key,
+            steps=jnp.zeros((), jnp.int32),
+        )
+
+    return start(key)
+
+
+def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
+    """Roll out, track episodes, learn: one iteration as a function of the state."""
+    _require_match(env, spec)
+
+    def run(state: TrainState) -> tuple[TrainState, Metrics]:
+        rollout_key, update_key, key = jax.random.split(state.key, 3)
+        env_state, transition = collect(
+            algorithm.policy(state.learner), env, state.env_state, rollout_key, spec.rollout_length
+        )
+        tracker, rollout = episodes.annotate(
+            state.tracker,
+            transition,
+            episode_length=spec.episode_length,
+            cost_limit=spec.cost_limit,
+        )
+        learner, metrics = algorithm.update(state.learner, rollout, update_key)
+        metrics = {**episode_metrics(rollout.episodes), **metrics}
+        metrics["learner/norm"] = optax.global_norm(learner.params)
+        return TrainState(
+            learner=learner,
+            env_state=env_state,
+            tracker=tracker,
+            key=key,
+            steps=state.steps + spec.num_envs * spec.rollout_length,
+        ), metrics
+
+    return run
+
+
+def chunk(algorithm: Algorithm, env: VectorEnv, spec: Spec, iterations: int) -> Iterate:
+    """`iterations` iterations as one compiled program; metrics have a leading axis of that length.
+
+    The state that goes in is donated: its buffers are reused, so go on with the one that comes out.
+    """
+    one = iteration(algorithm, env, spec)
+
+    def run(state: TrainState) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def train(
+    algorithm: Algorithm, env: VectorEnv, spec: Spec, key: Key, iterations: int
+) -> tuple[TrainState, Metrics]:
+    """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
+
+    A batch of runs equals the same runs one by one.
+    """
+    one = iteration(algorithm, env, spec)
+    state = init(algorithm, env, key)
+    return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+
+
+def episode_metrics(stats: EpisodeStats) -> Metrics:
+    """`episode/...`: what the episodes that finished in a rollout were like; NaN if none did."""
+    return {
+        "episode/return": stats.return_,
+        "episode/cost": stats.cost,
+        "episode/length": stats.length,
+        "episode/over_limit": stats.over_limit,
+        "episode/count": stats.count,
+    }
+
+
+def _require_match(env: VectorEnv, spec: Spec) -> None:
+    for name in ("observation_size", "action_size", "num_envs", "episode_length"):
+        in_spec, in_env = getattr(spec, name), getattr(env, name)
+        if in_spec != in_env:
+            raise ValueError(f"the spec says {name}={in_spec}, the environments have {in_env}")
