@@ -1,0 +1,148 @@
+"""Acting in environments that live outside JAX, such as the real Safety-Gymnasium.
+
+They are stepped from Python, and a rollout travels to the device as a whole. It has the structure,
+shapes and dtypes of one from the compiled collector, so that everything that follows (episode
+tracking, the compiled update) is the same.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from smpo_jax.training.evaluation import Act, Episodes
+from smpo_jax.types import Algorithm, Key, LearnerState, Transition
+
+Collect = Callable[
+    [LearnerState, Float[np.ndarray, "N O"], Key], tuple[Float[np.ndarray, "N O"], Transition]
+]
+
+
+class HostStep(Protocol):
+    """What a batch of environments outside JAX reports of one step; flags are float 0/1."""
+
+    @property
+    def obs(self) -> Float[np.ndarray, "N O"]:
+        """What to act on next: the first observation of a new episode where one has ended."""
+        ...
+
+    @property
+    def reward(self) -> Float[np.ndarray, " N"]:
+        """Rewards of the step."""
+        ...
+
+    @property
+    def cost(self) -> Float[np.ndarray, " N"]:
+        """Costs of the step, >= 0."""
+        ...
+
+    @property
+    def terminated(self) -> Float[np.ndarray, " N"]:
+        """1 where the episode ended in a state of no future."""
+        ...
+
+    @property
+    def truncated(self) -> Float[np.ndarray, " N"]:
+        """1 where the episode was cut by the time limit."""
+        ...
+
+    @property
+    def next_obs(self) -> Float[np.ndarray, "N O"]:
+        """The true successor, never the observation after a reset."""
+        ...
+
+
+class HostVectorEnv(Protocol):
+    """`N` environments outside JAX that reset themselves; they hold their own state."""
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    episode_length: int
+
+    def reset(self, seed: int) -> Float[np.ndarray, "N O"]:
+        """First observations of new episodes."""
+        ...
+
+    def step(self, action: Float[np.ndarray, "N A"]) -> HostStep:
+        """Acts, and starts a new episode wherever one has ended."""
+        ...
+
+
+def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Collect:
+    """`(learner, obs, key) -> (obs, transition)`: `length` steps of every environment.
+
+    `obs` is what to act on next: of `env.reset` at first, then what the last call returned. Same
+    use of the key as `rollout.collect`. The acting policy is compiled once for all learners.
+    """
+
+    @jax.jit
+    def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], keys: Key, t: int):
+        return algorithm.policy(learner)(jnp.asarray(obs, float), keys[t])
+
+    def collect(
+        learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key
+    ) -> tuple[Float[np.ndarray, "N O"], Transition]:
+        keys = jax.random.split(key, length)
+        acted, happened = [], []
+        for t in range(length):
+            action, log_prob, dist = act(learner, obs, keys, t)
+            step = env.step(np.asarray(action))
+            acted.append((action, log_prob, dist))
+            happened.append(
+                (obs, step.reward, step.cost, step.terminated, step.truncated, step.next_obs)
+            )
+            obs = step.obs
+        action, log_prob, dist = jax.tree.map(_stack, *acted)
+        seen, reward, cost, terminated, truncated, next_obs = map(_stack, *happened)
+        transition = Transition(
+            obs=seen,
+            action=action,
+            log_prob=log_prob,
+            dist=dist,
+            reward=reward,
+            cost=cost,
+            terminated=terminated,
+            truncated=truncated,
+            next_obs=next_obs,
+        )
+        return obs, transition
+
+    return collect
+
+
+def _stack(*rows: jax.Array | np.ndarray) -> jax.Array:
+    # Through NumPy: stacking hundreds of device arrays would compile a large program.
+    return jnp.asarray(np.stack([np.asarray(row) for row in rows]), float)
+
+
+def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Episodes:
+    """Plays `episodes` whole episodes, counted as `evaluation.evaluate` counts them.
+
+    Every environment plays the same number (one less where `episodes` does not divide), fixed
+    beforehand, so that short episodes are not favoured for being first. `act` must be traceable.
+    """
+    jitted = jax.jit(lambda obs, key, t: act(jnp.asarray(obs, float), jax.random.fold_in(key, t)))
+    seed_key, key = jax.random.split(key)
+    obs = env.reset(int(jax.random.bits(seed_key)))
+
+    index = np.arange(env.num_envs)
+    shares = episodes // env.num_envs + (index < episodes % env.num_envs)
+    totals = np.zeros((3, env.num_envs))
+    finished: list[list[np.ndarray]] = [[] for _ in index]
+    t = 0
+    while any(len(own) < share for own, share in zip(finished, shares, strict=True)):
+        step = env.step(np.asarray(jitted(obs, key, t)))
+        totals += [step.reward, step.cost, np.ones(env.num_envs)]
+        over = np.maximum(step.terminated, step.truncated) > 0
+        for i in index[over]:
+            finished[i].append(totals[:, i].copy())
+        totals[:, over] = 0.0
+        obs = step.obs
+        t += 1
+    counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
+    return_, cost, length = np.array([row for own in counted for row in own]).T
+    return Episodes(*(jnp.asarray(x, float) for x in (return_, cost, length)))
