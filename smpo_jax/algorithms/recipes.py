@@ -70,13 +70,13 @@ class ActorCritic(NamedTuple):
 
         return act
 
-    def learning_rate(self, learner: LearnerState) -> float | Float[Array, ""]:
-        """Of this iteration."""
+    def decayed(
+        self, learning_rate: float | Float[Array, ""], learner: LearnerState
+    ) -> float | Float[Array, ""]:
+        """A learning rate as it is in this iteration."""
         if not self.settings.learning_rate_decay:
-            return self.settings.learning_rate
-        return optimise.linear_decay(
-            self.settings.learning_rate, learner.iteration, self.spec.total_iterations
-        )
+            return learning_rate
+        return optimise.linear_decay(learning_rate, learner.iteration, self.spec.total_iterations)
 
 
 class Estimates(NamedTuple):
@@ -213,7 +213,7 @@ def fit(
     fraction of one and says exactly what the update did.
     """
     settings, batch = ac.settings, batch_of(samples)
-    learning_rate = ac.learning_rate(learner)
+    learning_rate = ac.decayed(settings.learning_rate, learner)
 
     def step(carry, minibatch):
         params, opt_state = carry

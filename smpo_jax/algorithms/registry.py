@@ -27,12 +27,49 @@ class Entry(NamedTuple):
     preset: dict[str, Any]
 
 
+_SMPO_PAPER = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 2504.03040"
+
 ALGORITHMS: dict[str, Entry] = {
     "ppo": Entry(
         module="smpo_jax.algorithms.ppo",
         paper="Schulman et al., Proximal Policy Optimization Algorithms, arXiv 1707.06347",
         year=2017,
         summary="clipped surrogate; ignores costs",
+        preset={},
+    ),
+    "smpo": Entry(
+        module="smpo_jax.algorithms.smpo",
+        paper=_SMPO_PAPER,
+        year=2025,
+        summary="cost-modulated rewards, with what we found to work best",
+        preset={
+            # A smooth weight: the paper's steep one is a step that says nothing on the way.
+            "weight_base": 2.718281828459045,
+            "weight_temperature": 23.0,
+            "prediction_clip": 4.0,
+            # The episode's own C_t is not in the observation, and past the budget can only punish.
+            "spent": "none",
+            "prediction_scale": "episode",
+            # Rewards below zero times f < 0 would be gains.
+            "shift_amount": 0.03,
+            # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
+            "cost_trace": 0.95,
+            "cost_rounds": 4,
+            "cost_epochs": 1,
+            "cost_max_gradient_norm": 40.0,
+            "cost_activation": "tanh",
+            "critic_gradient": "reparameterised",
+            "critic_gradient_trace": 1.0,
+            "critic_gradient_standardised": True,
+            # A fixed weight ends at whatever cost it ends at; this ends at the limit.
+            "threshold_feedback": 0.03,
+        },
+    ),
+    "smpo-paper": Entry(
+        module="smpo_jax.algorithms.smpo",
+        paper=_SMPO_PAPER,
+        year=2025,
+        summary="cost-modulated rewards, as literally as the paper can be read",
         preset={},
     ),
 }
