@@ -1,4 +1,4 @@
-"""Rare, costly work in vectorised code: a `cond` whose cost under `vmap` follows the number of hits.
+"""Rare, costly work in vectorised code: a `cond` whose cost under `vmap` follows the hits.
 
 `jax.vmap` turns `lax.cond` into a select that runs the costly branch for every member of the batch.
 Resets, goal draws and contacts concern a few environments in a hundred at any step, so here the
@@ -76,7 +76,8 @@ def _sparse(f: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.
     @many.def_vmap
     def _(size, batched, predicate, *leaves):
         full = _broadcast(size, batched, (predicate, *leaves))
-        flat = many(*(x.reshape(-1, *x.shape[2:]) for x in full))
+        # Sizes spelled out: a leaf may be empty.
+        flat = many(*(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in full))
         out = tuple(y.reshape(x.shape) for y, x in zip(flat, full[1:], strict=True))
         return out, (True,) * len(leaves)
 
