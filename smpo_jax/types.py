@@ -112,11 +112,30 @@ class Algorithm(NamedTuple):
 class StepLike(Protocol):
     """What a batch of environments reports of one step (see `smpo_envs.safe_env.Step`)."""
 
-    reward: Float[Array, " N"]
-    cost: Float[Array, " N"]
-    terminated: Float[Array, " N"]
-    truncated: Float[Array, " N"]
-    next_obs: Float[Array, "N O"]
+    @property
+    def reward(self) -> Float[Array, " N"]:
+        """Rewards of the step."""
+        ...
+
+    @property
+    def cost(self) -> Float[Array, " N"]:
+        """Costs of the step, >= 0."""
+        ...
+
+    @property
+    def terminated(self) -> Float[Array, " N"]:
+        """1 where the episode ended in a state of no future."""
+        ...
+
+    @property
+    def truncated(self) -> Float[Array, " N"]:
+        """1 where the episode was cut by the time limit."""
+        ...
+
+    @property
+    def next_obs(self) -> Float[Array, "N O"]:
+        """The true successor, never the observation after a reset."""
+        ...
 
 
 class VectorEnv(Protocol):

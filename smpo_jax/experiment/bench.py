@@ -1,0 +1,127 @@
+"""How fast this machine steps the environments and trains, compilation apart."""
+
+import json
+import statistics
+import time
+from typing import Any
+
+import jax
+
+from smpo_envs import throughput
+from smpo_envs.registry import TASKS
+from smpo_jax.experiment.config import Config
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.options import BenchOptions
+from smpo_jax.experiment.problem import build, machine
+from smpo_jax.training import loop
+
+BUDGET = 10_000_000  # environment steps of a run of the usual length
+
+
+def main(options: BenchOptions) -> None:
+    """Measures and prints; the numbers as they come, unless they are wanted as JSON."""
+    _check(options)
+    config = Config(env=options.env)
+
+    def say(line: str) -> None:
+        if not options.json:
+            print(line, flush=True)
+
+    result: dict[str, Any] = {"machine": machine(), "env": config.env, "repeats": options.repeats}
+    say(", ".join(f"{key}: {value}" for key, value in result["machine"].items()))
+    say(f"{config.env}, median of {options.repeats}")
+
+    result["environment"] = []
+    for num_envs in options.num_envs:
+        row = environment(config.env, num_envs, options.repeats)
+        result["environment"].append(row)
+        say(f"  step {num_envs:>6} envs      {_rate(row)}")
+
+    result["training"] = []
+    for algo in options.algos:
+        row = training(algo, options)
+        result["training"].append(row)
+        say(
+            f"  train {algo:16} {_rate(row)}, 1e7 steps of "
+            f"{options.seeds} seed(s) in {row['seconds_per_1e7_steps']:,.0f} s"
+        )
+
+    result["real"] = real(config.env)
+    result["ratio"] = None
+    if result["real"]:
+        native = max((row["steps_per_second"] for row in result["environment"]), default=None)
+        theirs = result["real"]["steps_per_second"]
+        say(f"  {TASKS[config.env].task_id}  {theirs:12,.0f} steps/s in one process")
+        if native:
+            result["ratio"] = native / theirs
+            say(f"  native steps per real step  {result['ratio']:,.0f}")
+    if options.json:
+        print(json.dumps(result))
+
+
+def environment(env: str, num_envs: int, repeats: int) -> dict[str, Any]:
+    """Random actions, resets included."""
+    seen = throughput.measure(env, num_envs, repeats=repeats)
+    return {"num_envs": num_envs, **seen._asdict()}
+
+
+def training(algo: str, options: BenchOptions) -> dict[str, Any]:
+    """Whole iterations: rollout and update, of `seeds` runs in one program."""
+    config = Config(
+        env=options.env,
+        algo=algo,
+        num_envs=options.train_envs,
+        rollout_length=options.rollout_length,
+    )
+    problem = build(config)
+    keys = jax.random.split(jax.random.key(0), options.seeds)
+    state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key))(keys)
+    iteration = jax.vmap(loop.iteration(problem.algorithm, problem.env, problem.spec))
+    began = time.perf_counter()
+    compiled = jax.jit(iteration, donate_argnums=0).lower(state).compile()
+    compile_seconds = time.perf_counter() - began
+    state, _ = jax.block_until_ready(compiled(state))  # the first call is slower
+    rates = []
+    for _ in range(options.repeats):
+        began = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state))
+        took = time.perf_counter() - began
+        rates.append(options.seeds * config.steps_per_iteration / took)
+    rate = statistics.median(rates)
+    return {
+        "algo": algo,
+        "num_envs": config.num_envs,
+        "rollout_length": config.rollout_length,
+        "seeds": options.seeds,
+        "compile_seconds": compile_seconds,
+        "steps_per_second": rate,
+        "seconds_per_1e7_steps": options.seeds * BUDGET / rate,
+    }
+
+
+def real(env: str) -> dict[str, Any] | None:
+    """The real package on the same machine; None where it is not installed."""
+    task_id = TASKS[env].task_id
+    if task_id is None:
+        return None
+    from smpo_envs.host import measure_real
+
+    try:
+        seen = measure_real(task_id)
+    except ImportError:
+        return None
+    return {"task": task_id, **seen._asdict()}
+
+
+def _check(options: BenchOptions) -> None:
+    for name in ("train_envs", "rollout_length", "seeds", "repeats"):
+        if getattr(options, name) < 1:
+            raise UserError(f"{name}: must be at least 1, got {getattr(options, name)}")
+    if any(count < 1 for count in options.num_envs):
+        raise UserError(f"num_envs: must be at least 1, got {min(options.num_envs)}")
+    for algo in options.algos:
+        Config(env=options.env, algo=algo)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return f"{row['steps_per_second']:12,.0f} steps/s, compiled in {row['compile_seconds']:.1f} s"

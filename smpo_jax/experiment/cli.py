@@ -1,0 +1,152 @@
+"""The command line `smpo-jax`.
+
+Commands are looked up here and imported only when called: `--help` and `list` answer without
+importing jax. A mistake of the user's is one line on stderr and exit status 2.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PROGRAM = "smpo-jax"
+
+HELP = f"""usage: {PROGRAM} COMMAND [OPTIONS]
+
+Safe reinforcement learning in JAX: SMPO and constrained baselines on native Safety-Gymnasium tasks.
+
+commands:
+  train      train a policy, or go on with a run that was stopped
+  evaluate   return and cost of a trained policy, in the native or the real environment
+  plot       learning curves of one or more runs
+  list       tasks and algorithms, one line each
+  bench      steps per second of environments and training on this machine
+
+Every command has its own --help. Try: {PROGRAM} train --env PointGoal1 --algo smpo
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        0 if it succeeded, 1 if training diverged, 2 for a mistake of the user's or a disk that
+        cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    from smpo_jax.experiment.errors import DivergenceError, UserError
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except DivergenceError as error:
+        return _fail(error, status=1)
+    except UserError as error:
+        return _fail(error, status=2)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for what the interpreter flushes last)
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", status=2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from smpo_jax.experiment.errors import UserError, suggest
+
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}{suggest(name, COMMANDS)}")
+    return COMMANDS[name](rest)
+
+
+def _fail(message: object, *, status: int) -> int:
+    from smpo_jax.experiment.errors import one_line
+
+    print(f"{PROGRAM}: error: {one_line(message)}", file=sys.stderr)
+    return status
+
+
+def _train(arguments: list[str]) -> int:
+    _use_compilation_cache()
+    from smpo_jax.experiment.options import parse_train
+
+    options = parse_train(arguments)
+    from smpo_jax.experiment import run
+
+    if options.resume is not None:
+        return run.resume(options.resume)
+    return run.start(options.config, overwrite=options.overwrite)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    _use_compilation_cache()
+    from smpo_jax.experiment.options import EvaluateOptions, parse
+
+    options = parse(EvaluateOptions, arguments, command="evaluate")
+    from smpo_jax.experiment import evaluate
+
+    evaluate.main(options)
+    return 0
+
+
+def _plot(arguments: list[str]) -> int:
+    from smpo_jax.experiment.options import PlotOptions, parse
+
+    options = parse(PlotOptions, arguments, command="plot")
+    from smpo_jax.experiment import plots
+
+    plots.main(options)
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    if arguments:
+        from smpo_jax.experiment.options import ListOptions, parse
+
+        parse(ListOptions, arguments, command="list")
+    from smpo_envs.registry import TASKS
+    from smpo_jax.algorithms.registry import ALGORITHMS
+
+    width = max(map(len, (*TASKS, *ALGORITHMS)))
+    print("tasks")
+    for name, task in TASKS.items():
+        print(f"  {name:{width}}  {task.summary}")
+    print("algorithms")
+    for name, algorithm in ALGORITHMS.items():
+        print(f"  {name:{width}}  {algorithm.summary} ({algorithm.paper}, {algorithm.year})")
+    return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is one of the measurements
+    from smpo_jax.experiment.options import BenchOptions, parse
+
+    options = parse(BenchOptions, arguments, command="bench")
+    from smpo_jax.experiment import bench
+
+    bench.main(options)
+    return 0
+
+
+def _use_compilation_cache() -> None:
+    """Lets jax keep compiled programs between runs, so that the second start is quick.
+
+    Has to be called before jax is imported, which reads its environment only then. The user's own
+    `JAX_COMPILATION_CACHE_DIR` and `JAX_ENABLE_COMPILATION_CACHE` (false: no cache) win.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / PROGRAM / "jax"))
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "plot": _plot,
+    "list": _list,
+    "bench": _bench,
+}

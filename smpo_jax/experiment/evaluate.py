@@ -1,0 +1,131 @@
+"""Return and cost of a trained policy, in the native environment or in the real one."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import smpo_envs
+from smpo_envs.registry import TASKS
+from smpo_jax.experiment import config as config_file
+from smpo_jax.experiment import statistics
+from smpo_jax.experiment.checkpoint import Checkpoints
+from smpo_jax.experiment.config import Config
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.options import EvaluateOptions
+from smpo_jax.experiment.problem import build
+from smpo_jax.training.evaluation import Act, Episodes, make_act, make_evaluator
+from smpo_jax.training.host import evaluate_host
+from smpo_jax.types import Algorithm, LearnerState
+
+LARGEST_BATCH = 256  # native environments played side by side, at most
+
+
+class TrainedPolicy(NamedTuple):
+    """A learner as it was saved, with what it takes to act."""
+
+    config: Config
+    algorithm: Algorithm
+    learner: LearnerState
+    iteration: int
+
+    def act(self, *, deterministic: bool) -> Act:
+        """`(obs [N, O], key) -> action [N, A]`."""
+        return make_act(self.algorithm, self.learner, deterministic=deterministic)
+
+
+def load_policy(folder: Path) -> TrainedPolicy:
+    """The policy in the newest whole checkpoint of a run; needs nothing but its folder.
+
+    Raises:
+        UserError: the folder holds no such thing.
+    """
+    config = config_file.load(folder)
+    algorithm = build(config).algorithm
+    with Checkpoints(folder, config, write=False) as checkpoints:
+        template = jax.eval_shape(algorithm.init, jax.random.key(0))
+        found = checkpoints.restore(template, part="learner")
+    return TrainedPolicy(config, algorithm, found.state, found.iteration)
+
+
+def main(options: EvaluateOptions) -> None:
+    """Evaluates and prints."""
+    if options.episodes < 1:
+        raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    policy = load_policy(options.folder)
+    play = _play_native if options.on == "native" else _play_real
+    result = _summary(policy, options, play(policy, options))
+    print(json.dumps(result) if options.json else _describe(result))
+
+
+def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
+    env = smpo_envs.VectorEnv(
+        smpo_envs.make(policy.config.env), min(options.episodes, LARGEST_BATCH), stagger=False
+    )
+    run = make_evaluator(
+        policy.algorithm, env, options.episodes, deterministic=options.deterministic
+    )
+    return run(policy.learner, jax.random.key(options.seed))
+
+
+def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
+    from smpo_envs.host import vector_env
+
+    batch = min(options.episodes, 4 * (os.cpu_count() or 1))
+    act = policy.act(deterministic=options.deterministic)
+    try:
+        env = vector_env(policy.config.env, batch)
+    except (ImportError, ValueError) as error:
+        raise UserError(one_line(error)) from error
+    with env:
+        return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
+
+
+def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:
+    config = policy.config
+    return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
+    over = int(np.sum(cost > config.cost_limit))
+    return {
+        "env": config.env if options.on == "native" else TASKS[config.env].task_id,
+        "on": options.on,
+        "algo": config.algo,
+        "train_seed": config.seed,
+        "iteration": policy.iteration,
+        "steps": policy.iteration * config.steps_per_iteration,
+        "episodes": options.episodes,
+        "deterministic": options.deterministic,
+        "seed": options.seed,
+        "return": _with_interval(statistics.mean(return_), return_),
+        "cost": _with_interval(statistics.mean(cost), cost),
+        "cost_limit": config.cost_limit,
+        "over_limit": _with_interval(statistics.share(over, len(cost))),
+    }
+
+
+def _with_interval(
+    estimate: statistics.Estimate, samples: np.ndarray | None = None
+) -> dict[str, Any]:
+    known = {} if samples is None or len(samples) < 2 else {"std": float(np.std(samples, ddof=1))}
+    low, high = (None if np.isnan(bound) else bound for bound in estimate[1:])
+    return {"value": estimate.value, "interval": [low, high], **known}
+
+
+def _describe(result: dict[str, Any]) -> str:
+    how = "deterministic" if result["deterministic"] else "sampled"
+    lines = [
+        f"{result['algo']} on {result['env']} ({result['on']}) after {result['steps']:,} steps, "
+        f"seed {result['train_seed']}: {result['episodes']} episodes, actions {how}",
+    ]
+    for name, scale, unit in (("return", 1, ""), ("cost", 1, ""), ("over_limit", 100, " %")):
+        low, high = (scale * (np.nan if x is None else x) for x in result[name]["interval"])
+        label = name.replace("_", " ")
+        value = scale * result[name]["value"]
+        lines.append(f"  {label:10} {value:8.2f}{unit:2}  95 % interval [{low:.2f}, {high:.2f}]")
+    lines.append(
+        f"over limit: share of episodes that cost more than {result['cost_limit']:g}. "
+        "Intervals: Student's t for means, Wilson's for the share."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""What each command accepts, parsed by tyro, with every mistake told in one line."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import tyro
+
+from smpo_jax.experiment import config as config_file
+from smpo_jax.experiment.config import Config, integer
+from smpo_jax.experiment.errors import UserError, one_line, suggest
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Where a run comes from.
+
+    Attributes:
+        config: a YAML file with some or all of the fields below; the command line wins over it.
+        resume: the folder of a run that was stopped; takes no other option.
+        overwrite: replace the run that is in the folder.
+    """
+
+    config: Path | None = None
+    resume: Path | None = None
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Return and cost of a trained policy.
+
+    Attributes:
+        folder: the folder of a run; its newest checkpoint is used.
+        episodes: how many episodes to play.
+        on: the native environment, or the real Safety-Gymnasium.
+        deterministic: act with the mean of the policy instead of sampling from it.
+        seed: seed of the episodes and of the policy's samples.
+        json: print JSON.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    episodes: int = 100
+    on: Literal["native", "safety-gymnasium"] = "native"
+    deterministic: bool = False
+    seed: int = 0
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotOptions:
+    """Learning curves: return and cost against environment steps, one column for each task.
+
+    Attributes:
+        folders: folders of runs; those of one algorithm on one task are averaged over seeds.
+        out: the picture to write; its ending (png, pdf, svg) says which format.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOptions:
+    """Tasks and algorithms, one line each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchOptions:
+    """Steps per second on this machine, compilation apart; medians of several repeats.
+
+    Attributes:
+        env: the task.
+        num_envs: numbers of environments to step at the same time.
+        algos: algorithms to time training with; none times the environment only.
+        train_envs: environments while training.
+        rollout_length: steps of each environment between two updates, while training.
+        seeds: independent runs trained at the same time by one program.
+        repeats: how often each measurement is made.
+        json: print JSON.
+    """
+
+    env: str = "PointGoal1"
+    num_envs: tuple[int, ...] = (256, 1024)
+    algos: tuple[str, ...] = ("ppo", "smpo")
+    train_envs: int = Config.num_envs
+    rollout_length: int = Config.rollout_length
+    seeds: int = 1
+    repeats: int = 5
+    json: bool = False
+
+
+class TrainRequest(NamedTuple):
+    """What `train` was asked to do."""
+
+    config: Config
+    resume: Path | None
+    overwrite: bool
+
+
+def parse_train(arguments: Sequence[str]) -> TrainRequest:
+    """The run that the command line, the YAML file it names and the defaults describe.
+
+    The algorithm decides which hyperparameters there are, and the file may name the algorithm, so
+    the arguments are read twice: first for these two, then for everything.
+    """
+    first, others = _first_pass(arguments)
+    if first.options.resume is not None and not _asks_for_help(arguments):
+        if others or first.options.config or first.options.overwrite:
+            raise UserError(
+                "--resume goes on with the run as it is saved and takes no other option"
+            )
+        return TrainRequest(config_file.Config(), first.options.resume, overwrite=False)
+    overrides = {"algo": first.algo} if first.algo else {}
+    if first.options.config is None:
+        base = config_file.from_mapping({}, where="defaults", **overrides)
+    else:
+        base = config_file.load_yaml(first.options.config, **overrides)
+    own = config_file.hyperparameters(base.algo, base.hyperparameters, where="config")
+    shape = dataclasses.make_dataclass(
+        "Train",
+        [("source", TrainOptions), ("run", Config), (base.algo.replace("-", "_"), type(own))],
+        frozen=True,
+    )
+    shape.__doc__ = f"Train a policy. The last group are the hyperparameters of {base.algo}."
+    chosen = parse(shape, arguments, command="train", default=shape(first.options, base, own))
+    source, run, own = (getattr(chosen, field.name) for field in dataclasses.fields(chosen))
+    config = dataclasses.replace(run, hyperparameters=dataclasses.asdict(own))
+    return TrainRequest(config, None, source.overwrite)
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
+    """The options of a command.
+
+    Raises:
+        UserError: an unknown option, with the nearest one that exists, or a bad value.
+        SystemExit: 0, after printing the help that was asked for.
+    """
+    given = {} if default is None else {"default": default}
+    parsed, unknown = _run_tyro(kind, arguments, prog=f"smpo-jax {command}", **given)
+    _refuse(unknown, _option_names(kind))
+    return parsed
+
+
+@dataclasses.dataclass(frozen=True)
+class _FirstPass:
+    options: TrainOptions
+    algo: str | None = None
+
+
+def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
+    plain = [each for each in arguments if each not in ("-h", "--help")]
+    return _run_tyro(_FirstPass, plain, prog="smpo-jax train")
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+def _run_tyro(kind: Any, arguments: Sequence[str], **options: Any) -> tuple[Any, list[str]]:
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors), _integers:
+            return tyro.cli(
+                kind,
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes,),
+                return_unknown_args=True,
+                **options,
+            )
+    except SystemExit as exit_:
+        if exit_.code:
+            raise UserError(_first_message(errors.getvalue())) from None
+        raise
+
+
+def _first_message(text: str) -> str:
+    """What tyro says at the top of its box, in one line."""
+    lines = []
+    for line in text.splitlines():
+        words = line.strip("│| ")
+        if words.startswith(("╭", "+")):
+            continue
+        if not words.strip("─-╰╯+ "):
+            break
+        lines.append(words)
+    return one_line(" ".join(lines))
+
+
+def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:
+    for argument in unknown:
+        if argument.startswith("-"):
+            name = argument.split("=", 1)[0].replace("_", "-")
+            raise UserError(f"unknown option {name}{suggest(name, known)}")
+    if unknown:
+        raise UserError(f"unexpected argument {unknown[0]!r}")
+
+
+def _option_names(kind: Any) -> list[str]:
+    names = []
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            names += _option_names(field.type)
+        elif field.name != "hyperparameters":
+            names.append("--" + field.name.replace("_", "-"))
+    return names
+
+
+# Whole numbers may be written 1e7.
+_integers = tyro.constructors.ConstructorRegistry()
+
+
+@_integers.primitive_rule
+def _integer_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: integer(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )

@@ -1,0 +1,69 @@
+"""From a config to the things that run: environment, specification and algorithm."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import smpo_envs
+import smpo_jax
+from smpo_jax.experiment.config import Config
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.training.loop import make_spec
+from smpo_jax.types import Algorithm, Spec, VectorEnv
+
+
+class Problem(NamedTuple):
+    """What a training run needs besides its state."""
+
+    env: VectorEnv
+    spec: Spec
+    algorithm: Algorithm
+
+
+def build(config: Config) -> Problem:
+    """The environment and the algorithm of a run.
+
+    Raises:
+        UserError: sizes that do not fit together, or values the algorithm refuses.
+    """
+    try:
+        env = smpo_envs.VectorEnv(smpo_envs.make(config.env), config.num_envs)
+        spec = make_spec(
+            env,
+            rollout_length=config.rollout_length,
+            total_iterations=config.total_iterations,
+            cost_limit=config.cost_limit,
+        )
+        algorithm = smpo_jax.make(config.algo, spec, **config.hyperparameters)
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
+    return Problem(env, spec, algorithm)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM as a question to answer between two chunks."""
+
+import signal
+from types import FrameType
+
+
+class StopRequest:
+    """Remembers that a stop was asked for, while in its `with` block.
+
+    The first signal only sets `asked`. A second one ends the process at once, as it would have
+    without this: what was saved is on disk, and checkpoints are there as a whole or not at all.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports of a process that the signal ended: 130 or 143."""
+        return 128 + self.asked if self.asked else 0
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.asked = signal.Signals(number)
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
