@@ -9,7 +9,7 @@ edited: what stops it is mended in memory, and only while or where it matters.
 | gymnasium-robotics pins MuJoCo < 3 | MuJoCo 3 | `_multi_agent_stand_in`, during the import |
 | `model.jnt(array([k]))` | NumPy 2.4 | `_accept_one_element_arrays`, in its module |
 | `float(array([x]))` | NumPy 2.4 | `_accept_one_element_arrays`, in its module |
-| `np.array(x, copy=False)` copies | NumPy 2 | float64 actions (`worker`) |
+| `np.array([...], copy=False)` | NumPy 2 | `worker`, which hands `step` arrays |
 
 The navigation tasks of all five robots run (`Goal`, `Button`, `Push`, `Circle`, `Run`). It stays
 with gymnasium 0.29: 1.x moved a dozen modules that the package imports. Nothing here imports jax,

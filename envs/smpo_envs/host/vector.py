@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,7 @@ from jaxtyping import Float
 
 from smpo_envs.host.compat import check_installed
 from smpo_envs.host.worker import HostStep, Sizes
-
-_NATIVE_NAME = re.compile(r"(Point|Car|Racecar|Ant|Doggo)((Goal|Button|Push|Circle)[012]|Run0)")
+from smpo_envs.registry import TASKS, resolve
 
 
 class WorkerError(RuntimeError):
@@ -28,14 +26,13 @@ def native_name_to_id(name: str) -> str:
     """The real package's id of a task: `PointGoal1` is `SafetyPointGoal1-v0`.
 
     Raises:
-        ValueError: the real package has no navigation task of that name.
+        ValueError: there is no such task, or it has no counterpart in the real package.
     """
-    if not _NATIVE_NAME.fullmatch(name):
-        raise ValueError(
-            f"safety-gymnasium has no task {name!r}; its names are like PointGoal1: one of Point, "
-            "Car, Racecar, Ant, Doggo, then Goal, Button, Push or Circle with level 0 to 2, or Run0"
-        )
-    return f"Safety{name}-v0"
+    task_id = TASKS[resolve(name)].task_id
+    if task_id is None:
+        both = ", ".join(native for native, entry in TASKS.items() if entry.task_id)
+        raise ValueError(f"safety-gymnasium has no task {name!r}; in both are {both}")
+    return task_id
 
 
 def vector_env(name: str, num_envs: int, processes: int | None = None) -> "SafetyGymnasiumVector":

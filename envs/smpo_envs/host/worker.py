@@ -70,7 +70,7 @@ class Environments:
 
     def step(self, action: np.ndarray) -> HostStep:
         """One step of each, `action` `[k, A]`, and a reset (its stream goes on) at an end."""
-        # float64: what the package would otherwise have to copy, which NumPy 2 refuses.
+        # The package asks for an array without a copy, which NumPy 2 refuses for anything else.
         steps = [
             _step(env, row)
             for env, row in zip(self._envs, np.asarray(action, np.float64), strict=True)
