@@ -80,16 +80,15 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
     """
 
     @jax.jit
-    def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], keys: Key, t: int):
-        return algorithm.policy(learner)(jnp.asarray(obs, float), keys[t])
+    def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key):
+        return algorithm.policy(learner)(jnp.asarray(obs, float), key)
 
     def collect(
         learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key
     ) -> tuple[Float[np.ndarray, "N O"], Transition]:
-        keys = jax.random.split(key, length)
         acted, happened = [], []
-        for t in range(length):
-            action, log_prob, dist = act(learner, obs, keys, t)
+        for act_key in jax.random.split(key, length):
+            action, log_prob, dist = act(learner, obs, act_key)
             step = env.step(np.asarray(action))
             acted.append((action, log_prob, dist))
             happened.append(

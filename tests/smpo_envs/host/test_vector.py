@@ -84,8 +84,8 @@ def test_recorded_episode_is_reproduced_from_its_seed_on_todays_simulator():
     differ within 50 steps even between two versions of the simulator.
     """
     recorded = golden.recording("PointGoal2_bang_s200")
-    with SafetyGymnasiumVector(recorded["meta"]["task_id"], 1) as env:
-        obs = [env.reset(recorded["meta"]["seed"])[0]]
+    with SafetyGymnasiumVector("SafetyPointGoal2-v0", 1) as env:
+        obs = [env.reset(200)[0]]
         steps = [env.step(action[None]) for action in recorded["action"]]
     obs += [step.obs[0] for step in steps]
     # Recorded values are rounded to 2⁻⁴⁰; the accelerometer amplifies errors of the yaw rate 3000
@@ -143,6 +143,7 @@ def test_workers_end_when_their_parent_is_killed():
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     os.kill(worker, signal.SIGINT)  # as Ctrl-C does to the whole group: the parent's to handle
     time.sleep(0.2)
