@@ -218,8 +218,8 @@ def fit(
     def step(carry, minibatch):
         params, opt_state = carry
         gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
-        metrics["policy/gradient_norm"] = optax.global_norm(gradients["policy"])
-        metrics["value/gradient_norm"] = optax.global_norm(gradients["value"])
+        metrics["policy/gradient_norm"] = optimise.norm(gradients["policy"])
+        metrics["value/gradient_norm"] = optimise.norm(gradients["value"])
         carry = optimise.descend(
             ac.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )

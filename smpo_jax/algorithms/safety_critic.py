@@ -118,7 +118,7 @@ def fit(
     def step(carry, minibatch):
         params, opt_state = carry
         gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
-        metrics["cost_value/gradient_norm"] = optax.global_norm(gradients)
+        metrics["cost_value/gradient_norm"] = optimise.norm(gradients)
         carry = optimise.descend(
             critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, recipes, safety_critic
@@ -395,4 +394,4 @@ def _gradient_norm(
     def loss(params):
         return policy_term(ac.policy.apply(params, some.batch.obs), some)
 
-    return optax.global_norm(jax.grad(loss)(learner.params["policy"]))
+    return optimise.norm(jax.grad(loss)(learner.params["policy"]))

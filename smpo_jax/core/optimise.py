@@ -91,9 +91,14 @@ def adam(max_gradient_norm: float | Float[Array, ""]) -> optax.GradientTransform
     return optax.chain(optax.stateless(lambda g, _: clip(g)), optax.scale_by_adam())
 
 
+def norm(tree: Params) -> Float[Array, ""]:
+    """The Euclidean norm of all leaves together."""
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
+
+
 def clip_norm(gradients: Params, max_norm: float | Float[Array, ""]) -> Params:
     """Gradients scaled down, if need be, to the given global norm."""
-    scale = jnp.minimum(1.0, max_norm / jnp.maximum(optax.global_norm(gradients), 1e-12))
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm(gradients), 1e-12))
     return jax.tree.map(lambda g: g * scale, gradients)
 
 

@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from smpo_jax.core import episodes
+from smpo_jax.core import episodes, optimise
 from smpo_jax.training.rollout import collect
 from smpo_jax.types import Algorithm, EpisodeStats, Key, Metrics, Spec, TrainState, VectorEnv
 
@@ -72,7 +71,7 @@ def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
         )
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
         metrics = {**episode_metrics(rollout.episodes), **metrics}
-        metrics["learner/norm"] = optax.global_norm(learner.params)
+        metrics["learner/norm"] = optimise.norm(learner.params)
         return TrainState(
             learner=learner,
             env_state=env_state,

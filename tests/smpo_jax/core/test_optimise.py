@@ -1,0 +1,88 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from smpo_jax.core import optimise
+
+
+def record(state, minibatch):
+    """A step that writes down which samples it was given."""
+    seen, index = state
+    return (seen.at[index].set(minibatch["x"]), index + 1), {"first": minibatch["x"][0]}
+
+
+def run(passes, check=optimise.never, seed=0):
+    state = (jnp.full((100, 3), -1.0), 0)
+    batch = {"x": jnp.arange(12.0), "y": jnp.arange(12.0)}
+    settings = {"minibatches": 4, "passes": passes, "check": check}
+    return optimise.minibatch_passes(record, state, batch, jax.random.key(seed), **settings)
+
+
+def test_every_pass_sees_every_sample_once_in_a_new_order():
+    (seen, index), metrics = run(passes=2)
+    assert index == 8
+    first, second = np.asarray(seen[:4]).ravel(), np.asarray(seen[4:8]).ravel()
+    np.testing.assert_array_equal(np.sort(first), np.arange(12))
+    np.testing.assert_array_equal(np.sort(second), np.arange(12))
+    assert not np.array_equal(first, second)
+    assert metrics["passes"] == 2
+    np.testing.assert_allclose(metrics["first"], seen[4:8, 0].mean())  # of the last pass
+
+
+def test_passes_stop_as_soon_as_the_check_says_so():
+    def check(state):
+        return state[1] >= 8, {"steps": state[1]}
+
+    (seen, index), metrics = run(passes=10, check=check)
+    assert (index, metrics["passes"], metrics["steps"]) == (8, 2, 8)
+    assert np.all(np.asarray(seen[8:]) == -1)
+
+
+def test_under_vmap_each_member_stops_by_itself():
+    def member(limit):
+        state, metrics = run(passes=5, check=lambda state: (state[1] >= limit, {}))
+        return state[1], metrics["passes"]
+
+    steps, passes = jax.vmap(member)(jnp.array([4, 12, 99]))
+    np.testing.assert_array_equal(steps, [4, 12, 20])
+    np.testing.assert_array_equal(passes, [1, 3, 5])
+
+
+def test_leaves_are_shuffled_together():
+    batch = {"x": jnp.arange(10.0), "y": jnp.arange(10.0)[:, None] * 2}
+    shuffled = optimise.shuffle(batch, jax.random.key(3))
+    np.testing.assert_array_equal(shuffled["y"][:, 0], 2 * shuffled["x"])
+
+
+def test_gradients_are_clipped_per_network():
+    gradients = {"policy": {"w": jnp.array([0.3, 0.4])}, "value": {"w": jnp.array([30.0, 40.0])}}
+    optimiser = optimise.adam(1.0)
+    # Adam's first direction is the sign of g: look at its first moment, 0.1 of what it was given.
+    _, state = optimiser.update(gradients, optimiser.init(gradients))
+    given = jax.tree.map(lambda m: m / 0.1, optax.tree_utils.tree_get(state, "mu"))
+    np.testing.assert_allclose(given["policy"]["w"], [0.3, 0.4], rtol=1e-5)  # norm 0.5: as it is
+    np.testing.assert_allclose(given["value"]["w"], [0.6, 0.8], rtol=1e-5)  # norm 50: scaled to 1
+
+
+def test_clip_norm_leaves_a_zero_gradient_finite():
+    np.testing.assert_array_equal(optimise.clip_norm(jnp.zeros(2), 1.0), [0.0, 0.0])
+
+
+def test_descend_is_adam_with_that_learning_rate():
+    params = {"policy": jnp.array([1.0, -2.0])}
+    gradients = {"policy": jnp.array([0.5, 0.25])}
+    ours, reference = optimise.adam(1e9), optax.adam(0.1)
+    state, expected, expected_state = ours.init(params), params, reference.init(params)
+    for _ in range(3):
+        params, state = optimise.descend(ours, gradients, state, params, learning_rate=0.1)
+        updates, expected_state = reference.update(gradients, expected_state)
+        expected = jax.tree.map(jnp.add, expected, updates)
+    np.testing.assert_allclose(params["policy"], expected["policy"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("iteration, expected", [(0, 0.2), (5, 0.1), (10, 0.0), (12, 0.0)])
+def test_linear_decay_reaches_zero_and_stays(iteration, expected):
+    rate = optimise.linear_decay(0.2, jnp.asarray(iteration), 10)
+    np.testing.assert_allclose(rate, expected, atol=1e-8)
