@@ -44,32 +44,26 @@ def still(obs, key):
 
 
 def native_state(task):
-    """The state of a real task, as its native twin holds it; NumPy arrays, and no key."""
+    """World, hazards and goal of a real task, as its native twin holds them, in NumPy arrays."""
     model, data = task.model, task.data
     agent = model.body("agent")
     cos_half, _, _, sin_half = agent.quat
     pose, rates = data.qpos[3:].reshape(-1, 7), data.qvel[3:].reshape(-1, 6)
     hazards = [data.body(f"hazard{i}").xpos[:2] for i in range(goal.LEVELS[level(task)].hazards)]
-    state = goal.GoalState(
-        world=World(
-            point=point.Point(
-                start=agent.pos[:2],
-                rotation=2 * np.arctan2(sin_half, cos_half),
-                q=data.qpos[:3],
-                v=data.qvel[:3],
-            ),
-            vases=boxes.FreeBoxes(
-                position=pose[:, :3],
-                quaternion=pose[:, 3:],
-                velocity=rates[:, :3],
-                angular_velocity=rates[:, 3:],
-            ),
-        ),
-        hazards=np.reshape(hazards, (-1, 2)),
-        goal=data.body("goal").xpos[:2],
-        key=None,
+    robot = point.Point(
+        start=agent.pos[:2],
+        rotation=2 * np.arctan2(sin_half, cos_half),
+        q=data.qpos[:3],
+        v=data.qvel[:3],
     )
-    return jax.tree.map(np.array, state)  # copies: the simulator writes into its own arrays
+    vases = boxes.FreeBoxes(
+        position=pose[:, :3],
+        quaternion=pose[:, 3:],
+        velocity=rates[:, :3],
+        angular_velocity=rates[:, 3:],
+    )
+    where = (World(robot, vases), np.reshape(hazards, (-1, 2)), data.body("goal").xpos[:2])
+    return jax.tree.map(np.array, where)  # copies: the simulator writes into its own arrays
 
 
 def level(task):
@@ -132,9 +126,9 @@ def test_native_step_from_a_real_state_does_what_the_real_step_does(difficulty):
 
 
 def step(env, state_and_action):
-    state, action = state_and_action
+    where, action = state_and_action
     zero = jnp.zeros(())
-    state = state._replace(key=jax.random.key(0))
+    state = goal.GoalState(*where, key=jax.random.key(0))
     unseen = State(state, jnp.zeros(env.observation_size), zero, zero, {}, {"cost": zero})
     return env.step(unseen, action).replace(pipeline_state=None)
 
