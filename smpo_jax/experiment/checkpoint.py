@@ -10,7 +10,9 @@ notice. Only arrays and JSON are stored: loading runs no code.
 import contextlib
 import hashlib
 import logging
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from smpo_jax.experiment.errors import UserError, one_line
 
 FORMAT = 1
 FOLDER = "checkpoints"
+SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, generously
 
 Leaves = dict[str, np.ndarray]
 
@@ -103,6 +106,7 @@ class Checkpoints:
         # in the record is all there is to know of them.
         stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
         try:
+            _reserve(self._folder, sum(leaf.nbytes for leaf in stored.values()) + SLACK)
             with _quiet():
                 self._manager.save(
                     iteration,
@@ -148,7 +152,7 @@ class Checkpoints:
                 shutil.rmtree(self._folder / str(newer))
         self._manager.reload()
 
-    def _read(self, iteration: int) -> tuple[Leaves, dict[str, Any]]:
+    def _read(self, iteration: int) -> tuple[Leaves, Mapping[str, Any]]:
         try:
             with _quiet():
                 found = self._manager.restore(
@@ -157,20 +161,9 @@ class Checkpoints:
                         state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
                     ),
                 )
+            return _verified(found["state"], found["record"])
         except Exception as error:  # whatever orbax and tensorstore make of a broken file
             raise _DamagedError(_short(error)) from error
-        record = found["record"]
-        if not isinstance(record, Mapping) or record.get("format") != FORMAT:
-            raise _DamagedError("it was not written by smpo-jax")
-        empty = {
-            path: np.zeros(shape, dtype)
-            for path, (shape, dtype) in record["leaves"].items()
-            if 0 in shape
-        }
-        leaves = {path: np.asarray(leaf) for path, leaf in found["state"].items()} | empty
-        if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
-            raise _DamagedError("its arrays are not those that were saved")
-        return leaves, dict(record)
 
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
         ours = self._config
@@ -239,6 +232,23 @@ def _signature(leaves: Leaves) -> dict[str, list[Any]]:
     return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in sorted(leaves.items())}
 
 
+def _verified(
+    state: Mapping[str, Any], record: Mapping[str, Any]
+) -> tuple[Leaves, Mapping[str, Any]]:
+    """The leaves, those without elements included, if they are what the record says."""
+    if record["format"] != FORMAT:
+        raise ValueError(f"its format is {record['format']}, not {FORMAT}")
+    empty = {
+        path: np.zeros(shape, dtype)
+        for path, (shape, dtype) in record["leaves"].items()
+        if 0 in shape
+    }
+    leaves = {path: np.asarray(leaf) for path, leaf in state.items()} | empty
+    if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
+        raise ValueError("its arrays are not those that were saved")
+    return leaves, record
+
+
 def _digest(leaves: Leaves) -> str:
     digest = hashlib.sha256()
     for path, leaf in sorted(leaves.items()):
@@ -247,8 +257,23 @@ def _digest(leaves: Leaves) -> str:
     return digest.hexdigest()
 
 
+def _reserve(folder: Path, size: int) -> None:
+    """Raises an OSError unless there is room for this many bytes.
+
+    Orbax finds out too, but from threads that then fill the screen with their tracebacks.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".room") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.write(bytes(size))
+
+
 def _short(error: Exception) -> str:
-    return one_line(error)[:200] or type(error).__name__
+    """The message in one line; of a long one the two ends, where libraries say what and why."""
+    named = isinstance(error, OSError) and error.strerror
+    message = one_line(named or error) or type(error).__name__
+    return message if len(message) < 300 else f"{message[:100]} ... {message[-180:]}"
 
 
 @contextlib.contextmanager

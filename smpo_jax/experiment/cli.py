@@ -118,7 +118,8 @@ def _list(arguments: list[str]) -> int:
         print(f"  {name:{width}}  {task.summary}")
     print("algorithms")
     for name, algorithm in ALGORITHMS.items():
-        print(f"  {name:{width}}  {algorithm.summary} ({algorithm.paper}, {algorithm.year})")
+        source = algorithm.paper.rpartition(", ")[2]  # as short as it can be looked up
+        print(f"  {name:{width}}  {algorithm.summary} ({algorithm.year}, {source})")
     return 0
 
 

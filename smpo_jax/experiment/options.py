@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -180,16 +181,17 @@ def _run_tyro(kind: Any, arguments: Sequence[str], **options: Any) -> tuple[Any,
 
 
 def _first_message(text: str) -> str:
-    """What tyro says at the top of its box, in one line."""
-    lines = []
+    """What tyro says below the title of its box, up to the first rule, in one line."""
+    blocks: list[list[str]] = [[]]
     for line in text.splitlines():
         words = line.strip("│| ")
-        if words.startswith(("╭", "+")):
-            continue
-        if not words.strip("─-╰╯+ "):
-            break
-        lines.append(words)
-    return one_line(" ".join(lines))
+        if words.startswith("╭") or not words.strip("─-╰╯ "):
+            blocks.append([])
+        else:
+            blocks[-1].append(words)
+    message = one_line(" ".join(blocks[1]) if len(blocks) > 1 else text)
+    # Of a hyperparameter record that refuses its values tyro names the group, which says nothing.
+    return re.sub(r"^Error parsing (?!-)\S+: ", "", message)
 
 
 def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:

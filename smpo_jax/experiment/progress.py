@@ -27,8 +27,9 @@ class Progress(Protocol):
         ...
 
 
-def make_progress(config: Config, stream: TextIO = sys.stdout) -> Progress:
-    """The display that suits the stream."""
+def make_progress(config: Config) -> Progress:
+    """The display that suits where stdout goes."""
+    stream = sys.stdout
     return Live(config, stream) if stream.isatty() else Plain(config, stream)
 
 

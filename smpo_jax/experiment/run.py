@@ -18,7 +18,7 @@ from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment import writers
 from smpo_jax.experiment.checkpoint import FOLDER as CHECKPOINTS
 from smpo_jax.experiment.checkpoint import Checkpoints, made_with
-from smpo_jax.experiment.chunk import Report, compile_chunk, make_chunk, may_be_nan
+from smpo_jax.experiment.chunk import Chunk, Report, compile_chunk, make_chunk, may_be_nan
 from smpo_jax.experiment.config import CONFIG_FILE, Config
 from smpo_jax.experiment.errors import DivergenceError, UserError
 from smpo_jax.experiment.problem import Problem, build
@@ -100,8 +100,7 @@ def _restored(config: Config, problem: Problem, folder: Path) -> Start:
 
 def _train(config: Config, problem: Problem, folder: Path, begin: Start, stop: StopRequest) -> int:
     state, iteration = begin
-    total = config.total_iterations
-    if iteration >= total:
+    if iteration >= config.total_iterations:
         print(f"{folder} is complete: {iteration} iterations")
         return 0
     with contextlib.ExitStack() as stack:
@@ -115,35 +114,20 @@ def _train(config: Config, problem: Problem, folder: Path, begin: Start, stop: S
         saved_at = time.monotonic()
         chunk = _compile(problem, state, progress, config, folder)
         clock = _Clock(writers.seconds_so_far(folder))
-        count = 1  # the first report comes as soon as it can
-        while iteration < total and not stop.asked:
-            began = time.monotonic()
-            state, report = chunk(state, jnp.int32(min(count, total - iteration)))
-            report = jax.device_get(report)
-            done = int(report.done)
-            per_iteration = (time.monotonic() - began) / done
-            rows = _rows(report, iteration, config)
-            iteration += done
-            rate = config.steps_per_iteration / per_iteration
-            timing: Row = {
-                "iteration": iteration,
-                "steps": rows[-1]["steps"],
-                "seconds": round(clock.seconds(), 3),
-                "steps_per_second": round(rate, 1),
-            }
+        for report in _reports(chunk, config, begin, clock, stop):
+            state, iteration = report.state, report.rows[-1]["iteration"]
             for output in outputs:
-                output.write(rows, timing)
-            progress.update(rows[-1], rate)
+                output.write(report.rows, report.timing)
+            progress.update(report.rows[-1], report.timing["steps_per_second"])
             if not report.finite:
-                raise _divergence(rows[-1], checkpoints, folder)
+                raise _divergence(report.rows[-1], checkpoints, folder)
             if time.monotonic() - saved_at >= config.checkpoint_every:
                 checkpoints.save(state, iteration)
                 saved_at = time.monotonic()
-            count = int(np.clip(config.report_every / per_iteration, 1, LARGEST_CHUNK))
         checkpoints.save(state, iteration)
         if stop.asked:
             progress.say(
-                f"stopped at iteration {iteration} of {total} and saved; "
+                f"stopped at iteration {iteration} of {config.total_iterations} and saved; "
                 f"go on with: smpo-jax train --resume {folder}"
             )
         else:
@@ -151,7 +135,43 @@ def _train(config: Config, problem: Problem, folder: Path, begin: Start, stop: S
     return stop.exit_status
 
 
-def _compile(problem: Problem, state: TrainState, progress: Progress, config: Config, folder: Path):
+class Reported(NamedTuple):
+    """What one chunk led to."""
+
+    state: TrainState
+    rows: list[Row]  # one per iteration
+    timing: Row
+    finite: bool
+
+
+def _reports(
+    chunk: Chunk, config: Config, begin: Start, clock: "_Clock", stop: StopRequest
+) -> Iterator[Reported]:
+    """Chunk after chunk, each of about `report_every` seconds but the first, until the end."""
+    state, iteration = begin
+    count = 1  # the first report comes as soon as it can
+    finite = True
+    while finite and iteration < config.total_iterations and not stop.asked:
+        began = time.monotonic()
+        state, report = chunk(state, jnp.int32(min(count, config.total_iterations - iteration)))
+        report = jax.device_get(report)
+        seconds = (time.monotonic() - began) / int(report.done)
+        rows = _rows(report, iteration, config)
+        iteration += int(report.done)
+        finite = bool(report.finite)
+        timing: Row = {
+            "iteration": iteration,
+            "steps": rows[-1]["steps"],
+            "seconds": round(clock.seconds(), 3),
+            "steps_per_second": round(config.steps_per_iteration / seconds, 1),
+        }
+        yield Reported(state, rows, timing, finite)
+        count = int(np.clip(config.report_every / seconds, 1, LARGEST_CHUNK))
+
+
+def _compile(
+    problem: Problem, state: TrainState, progress: Progress, config: Config, folder: Path
+) -> Chunk:
     progress.say(
         f"{config.algo} on {config.env}, seed {config.seed}: {config.total_iterations} iterations "
         f"of {config.num_envs} x {config.rollout_length} steps, in {folder}"

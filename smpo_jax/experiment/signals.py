@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a question to answer between two chunks."""
 
+import os
 import signal
 from types import FrameType
 
@@ -32,5 +33,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.asked = signal.Signals(number)
+        # Not `print`, which may be what the signal interrupted.
+        os.write(2, b"\nstopping when the iterations under way are done; again to stop at once\n")
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)

@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError
 
-Row = dict[str, int | float]
+Row = dict[str, Any]  # metric name -> int or float
 
 METRICS_CSV = "metrics.csv"
 METRICS_JSONL = "metrics.jsonl"
@@ -76,9 +76,9 @@ class TensorBoard:
         for row in rows:
             for name, value in row.items():
                 if name not in ("iteration", "steps") and math.isfinite(value):
-                    self._writer.add_scalar(name, value, int(row["steps"]))
+                    self._writer.add_scalar(name, value, row["steps"])
         self._writer.add_scalar(
-            "timing/steps_per_second", timing["steps_per_second"], int(timing["steps"])
+            "timing/steps_per_second", timing["steps_per_second"], timing["steps"]
         )
         self._writer.flush()
 
@@ -109,7 +109,7 @@ class Wandb:
         for row in rows:
             finite = {name: value for name, value in row.items() if math.isfinite(value)}
             extra = timing if row is rows[-1] else {}
-            self._run.log(finite | extra, step=int(row["steps"]))
+            self._run.log(finite | extra, step=row["steps"])
 
     def close(self) -> None:
         """Tells the service that the run has ended."""

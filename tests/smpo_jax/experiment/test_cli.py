@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smpo_envs.registry import TASKS
+from smpo_jax.algorithms.registry import ALGORITHMS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("trian", "there is no command 'trian'; did you mean train?"),
+        ("train --algo toy --lerning-rate 3", "unknown option --lerning-rate"),
+        ("train --algo toy --stpe 3", "unknown option --stpe; did you mean --step?"),
+        ("train --algo toy --cost_limt=3", "unknown option --cost-limt; did you mean --cost-limit"),
+        ("train --algo toy 3", "unexpected argument '3'"),
+        ("train --algo smop", "algo: there is no algorithm 'smop'; did you mean smpo?"),
+        ("train --algo toy --env PointGaol1", "did you mean 'PointGoal1'?"),
+        ("train --algo toy --steps 1.5", "--steps: expected an integer, got '1.5'"),
+        ("train --algo toy --steps many", "--steps: expected an integer, got 'many'"),
+        ("train --algo toy --seed", "Missing value for argument '--seed'"),
+        ("train --algo toy --step x", "--step: could not convert string to float: 'x'"),
+        ("train --algo toy --form x", "invalid choice 'x' for argument '--form'"),
+        ("train --algo toy --cost-limit -1", "cost_limit: must not be negative, got -1.0"),
+        ("train --algo toy --cost-limit nan", "cost_limit: must not be negative, got nan"),
+        ("train --algo toy --seed -1", "seed: must be between 0 and 2**32 - 1, got -1"),
+        ("train --algo toy --repeats 7", "32 envs are not divisible by 7"),
+        ("train --algo ppo --minibatches 7", "is not divisible by minibatches=7"),
+        ("train --algo ppo --minibatches 0", "minibatches=0 must be a whole number, 1 or more"),
+        ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),
+        ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
+        ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
+        ("evaluate", "the folder of a run; its newest checkpoint is used. (required)"),
+        ("plot missing --out a.png", "missing is not the folder of a run"),
+        ("plot --out a.png", "plot needs the folder of at least one run"),
+        ("plot missing", "--out"),
+        ("bench --env Nowhere", "env: unknown environment 'Nowhere'"),
+        ("bench --algos smop", "there is no algorithm 'smop'; did you mean smpo?"),
+        ("bench --repeats 0", "repeats: must be at least 1, got 0"),
+        ("list all", "unexpected argument 'all'"),
+    ],
+)
+def test_mistake_is_one_line_on_stderr_and_exit_status_2(command, arguments, expected):
+    result = command(arguments)
+    assert result.status == 2
+    assert expected in result.error
+    assert not result.out
+    assert not list(Path().iterdir())
+
+
+def test_train_help_shows_the_hyperparameters_of_the_chosen_algorithm(command):
+    result = command("train --algo toy --help")
+    assert result.status == 0
+    for expected in ("--step FLOAT", "of the random walk that the weights take", "--num-envs INT"):
+        assert expected in result.out
+    assert "--learning-rate" not in result.out
+    assert "--learning-rate" in command("train --algo ppo --help").out
+
+
+@pytest.mark.parametrize("name", ["evaluate", "plot", "list", "bench"])
+def test_every_command_has_help(command, name):
+    result = command(f"{name} --help")
+    assert result.status == 0 and f"smpo-jax {name}" in result.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_every_command(command, arguments):
+    result = command(*arguments) if arguments else command("")
+    assert result.status == 0
+    for name in ("train", "evaluate", "plot", "list", "bench"):
+        assert f"\n  {name} " in result.out
+
+
+def test_list_has_one_line_for_every_task_and_algorithm(command):
+    lines = command("list").out.splitlines()
+    for name in (*TASKS, *ALGORITHMS):
+        assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
+    assert len(lines) == len(TASKS) + len(ALGORITHMS) + 2
+
+
+@pytest.mark.parametrize("argument", ["--help", "list"])
+def test_help_and_list_are_quick_because_they_import_no_jax(argument):
+    program = (
+        "import sys; from smpo_jax.experiment.cli import main; status = main()\n"
+        "heavy = {'jax', 'numpy', 'tyro', 'yaml', 'matplotlib', 'brax'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program, argument], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 1.0
+
+
+def test_console_script_runs_the_command_line():
+    script = Path(sys.executable).with_name("smpo-jax")
+    result = subprocess.run([script, "trian"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "smpo-jax: error: there is no command 'trian'; did you mean train?\n"
+
+
+def test_two_iterations_from_training_to_picture(command):
+    Path("run.yaml").write_text("env: ProbeFollow\nalgo: ppo\nhyperparameters: {hidden: [8]}\n")
+    result = command(
+        "train --config run.yaml --num-envs 8 --rollout-length 10 --steps 1.6e2 --minibatches 2 "
+        "--epochs 1 --out run"
+    )
+    assert result.status == 0 and not result.err
+    assert "100%   steps 160   return" in result.out and "steps/s" in result.out
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["steps"] == 160 and config["hyperparameters"]["hidden"] == [8]
+
+    result = command("evaluate run --episodes 12 --json")
+    assert result.status == 0
+    assert json.loads(result.out)["steps"] == 160
+
+    assert command("plot run --out curves.png").status == 0
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")

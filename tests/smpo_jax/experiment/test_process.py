@@ -1,0 +1,87 @@
+"""The real thing in processes of its own: kill -9, Ctrl-C and a reader that goes away."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smpo_jax.experiment import config as config_file
+from smpo_jax.experiment.checkpoint import Checkpoints
+
+# SMPO on the real task, as small as it gets: 24 iterations of 4 x 25 steps
+LINE = (
+    "train --env PointGoal1 --algo smpo --num-envs 4 --rollout-length 25 --steps 2400 --hidden 8 "
+    "--minibatches 2 --epochs 1 --report-every 0"
+)
+RUN = LINE.split()
+PATIENCE = 240  # seconds that a slow machine may take for what should take ten
+
+
+def wait_for_iteration(child, folder, iteration):
+    """Waits until this many rows are on disk, or the process has ended."""
+    path = Path(folder) / "metrics.jsonl"
+    for _ in range(PATIENCE * 100):
+        if path.is_file() and path.read_bytes().count(b"\n") >= iteration:
+            return
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{folder} did not reach iteration {iteration}")
+
+
+def finish(child):
+    out, err = child.communicate(timeout=PATIENCE)
+    return child.returncode, out, err
+
+
+def newest(folder):
+    config = config_file.load(Path(folder))
+    with Checkpoints(Path(folder), config, write=False) as checkpoints:
+        iteration = checkpoints.iterations()[-1]
+        return iteration, checkpoints._read(iteration)[0]
+
+
+@pytest.mark.xdist_group("processes")
+def test_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(process):
+    status, _, err = finish(process(*RUN, "--out", "whole"))
+    assert status == 0, err
+
+    # killed in the middle, then right after it went on, then at the end
+    child = process(*RUN, "--out", "killed", "--checkpoint-every", "0.3")
+    for iteration in (5, 9, 16):
+        wait_for_iteration(child, "killed", iteration)
+        child.send_signal(signal.SIGKILL)
+        assert finish(child)[0] == -signal.SIGKILL
+        child = process("train", "--resume", "killed")
+    status, _, err = finish(child)
+    assert status == 0, err
+
+    for name in ("metrics.csv", "metrics.jsonl"):
+        assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes()
+    iteration, leaves = newest("killed")
+    assert iteration == 24
+    for path, leaf in newest("whole")[1].items():
+        np.testing.assert_array_equal(leaf, leaves[path], err_msg=path)
+
+
+@pytest.mark.xdist_group("processes")
+def test_ctrl_c_saves_and_exits_130(process):
+    child = process(*RUN, "--out", "stopped", "--checkpoint-every", "1000")
+    wait_for_iteration(child, "stopped", 2)
+    child.send_signal(signal.SIGINT)
+    status, out, err = finish(child)
+    assert status == 130, err
+    assert "Traceback" not in err
+    assert "go on with: smpo-jax train --resume stopped" in out
+    iteration, _ = newest("stopped")
+    rows = Path("stopped/metrics.jsonl").read_text().splitlines()
+    assert len(rows) == iteration >= 2
+
+
+@pytest.mark.xdist_group("processes")
+def test_reader_that_goes_away_is_no_error(process):
+    child = process("list")
+    child.stdout.close()
+    assert child.wait(PATIENCE) == 0
+    assert not child.stderr.read()
