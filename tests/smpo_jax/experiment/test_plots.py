@@ -68,10 +68,11 @@ def test_figure_has_a_column_per_task_a_line_per_algorithm_and_the_limit():
     figure = plots.draw(runs)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["ProbeExits", "ProbeFollow"]
-    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    _, labels = figure.axes[1].get_legend_handles_labels()
     assert labels == ["ppo (1 seed)", "toy (mean and 95 % interval of 2 seeds)"]
     below = figure.axes[3]  # cost of ProbeFollow
-    assert [line.get_ydata()[0] for line in below.lines if line.get_linestyle() == "--"] == [25.0]
+    limits = [line for line in below.lines if line.get_linestyle() == "--"]
+    assert [list(np.asarray(line.get_ydata())) for line in limits] == [[25.0, 25.0]]
     colours = {line.get_color() for line in figure.axes[1].lines}
     assert len(colours) == 2
 

@@ -110,11 +110,11 @@ def test_full_disk_is_an_os_error(tmp_path):
     files.close()
 
 
-def test_tensorboard_gets_every_finite_metric_against_steps(tmp_path):
+def test_tensorboard_gets_every_finite_metric_against_steps(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
     seen = []
     board = TensorBoard(tmp_path, after_steps=0)
-    board._writer.add_scalar = lambda *values: seen.append(values)
+    monkeypatch.setattr(board._writer, "add_scalar", lambda *values: seen.append(values))
     board.write([row(1, math.nan), row(2)], timing(2))
     board.close()
     assert seen == [("policy/loss", 0.5, 20), ("timing/steps_per_second", 5.0, 20)]
@@ -131,10 +131,10 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
             calls.append((values, step))
 
         def finish(self):
-            calls.append("finish")
+            calls.append(("finish", None))
 
     def init(**options):
-        calls.append(options["id"])
+        calls.append(("init", options["id"]))
         return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
@@ -143,8 +143,8 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
         wandb.write([row(1, math.nan), row(2)], timing(2))
         wandb.close()
     first = {"iteration": 1, "steps": 10}
-    assert calls[:4] == [None, (first, 10), (row(2) | timing(2), 20), "finish"]
-    assert calls[4] == "abc"
+    assert calls[:4] == [("init", None), (first, 10), (row(2) | timing(2), 20), ("finish", None)]
+    assert calls[4] == ("init", "abc")
 
 
 def test_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):
