@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smpo_envs.host.compat import import_safety_gymnasium
+from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky
 
 
 class Sizes(NamedTuple):
@@ -46,16 +46,21 @@ class HostStep(NamedTuple):
 
 
 class Environments:
-    """`k` real environments of one task, stepped in turn."""
+    """`k` real environments of one task, stepped in turn.
+
+    Attributes:
+        envs: the environments themselves, as the real package makes them.
+    """
 
     def __init__(self, task_id: str, count: int) -> None:
         package = import_safety_gymnasium()
+        leave_out_the_sky()
         # The checker judges spaces and dtypes by the rules of 2023's NumPy.
-        self._envs = [package.make(task_id, disable_env_checker=True) for _ in range(count)]
+        self.envs = [package.make(task_id, disable_env_checker=True) for _ in range(count)]
 
     def sizes(self) -> Sizes:
         """Sizes of one environment."""
-        env = self._envs[0]
+        env = self.envs[0]
         return Sizes(
             observation=env.observation_space.shape[0],
             action=env.action_space.shape[0],
@@ -65,7 +70,7 @@ class Environments:
     def reset(self, seeds: list[int]) -> np.ndarray:
         """First observations `[k, O]`; each random stream starts at its seed."""
         return np.stack(
-            [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
+            [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
         )
 
     def step(self, action: np.ndarray) -> HostStep:
@@ -73,7 +78,7 @@ class Environments:
         # The package asks for an array without a copy, which NumPy 2 refuses for anything else.
         steps = [
             _step(env, row)
-            for env, row in zip(self._envs, np.asarray(action, np.float64), strict=True)
+            for env, row in zip(self.envs, np.asarray(action, np.float64), strict=True)
         ]
         return HostStep(*map(np.stack, zip(*steps, strict=True)))
 

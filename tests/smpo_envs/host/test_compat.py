@@ -166,6 +166,25 @@ def _reset_and_step(task_id):
     assert np.isfinite([*obs, reward, cost]).all()
 
 
+@pytest.mark.host
+def test_leaving_out_the_sky_changes_no_number(monkeypatch):
+    package = compat.import_safety_gymnasium()
+    world = sys.modules["safety_gymnasium.world"]
+
+    def play():
+        env = package.make("SafetyPointGoal2-v0", disable_env_checker=True)
+        actions = np.random.default_rng(0).uniform(-1, 1, (30, 2))
+        seen = [env.reset(seed=0)[0], *(np.hstack(env.step(action)[:3]) for action in actions)]
+        return np.hstack(seen), env.unwrapped.task.model.ntexdata
+
+    with_sky, before = play()
+    monkeypatch.setattr(world, "xmltodict", world.xmltodict)  # put back after the test
+    compat.leave_out_the_sky()
+    without_sky, after = play()
+    np.testing.assert_array_equal(without_sky, with_sky)
+    assert before > 100e6 > 1e6 > after  # bytes of texture
+
+
 def test_missing_package_names_the_commands_that_install_it(monkeypatch):
     def version(name):
         if name == "safety-gymnasium":

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 import smpo_envs
-from smpo_envs.host import compat, vector_env
+from smpo_envs.host import vector_env
+from smpo_envs.host.worker import Environments
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import boxes, goal, point
 from smpo_envs.safety_gym.physics import World
@@ -88,7 +89,7 @@ def test_native_step_from_a_real_state_does_what_the_real_step_does(difficulty):
     name = f"PointGoal{difficulty}"
     noise = np.random.default_rng(difficulty)
     with jax.enable_x64(True):
-        real = compat.import_safety_gymnasium().make(f"Safety{name}-v0", disable_env_checker=True)
+        (real,) = Environments(f"Safety{name}-v0", 1).envs
         task = real.unwrapped.task
         obs, _ = real.reset(seed=8)  # an episode with goals and hazards
         before, actions, seen = [], [], []
