@@ -81,14 +81,15 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
 
     @jax.jit
     def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key):
-        return algorithm.policy(learner)(jnp.asarray(obs, float), key)
+        action_key, key = jax.random.split(key)
+        return *algorithm.policy(learner)(jnp.asarray(obs, float), action_key), key
 
     def collect(
         learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key
     ) -> tuple[Float[np.ndarray, "N O"], Transition]:
         acted, happened = [], []
-        for act_key in jax.random.split(key, length):
-            action, log_prob, dist = act(learner, obs, act_key)
+        for _ in range(length):
+            action, log_prob, dist, key = act(learner, obs, key)
             step = env.step(np.asarray(action))
             acted.append((action, log_prob, dist))
             happened.append(
