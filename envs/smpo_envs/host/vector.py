@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -108,7 +108,7 @@ class SafetyGymnasiumVector:
             worker.wait()
         self._workers = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SafetyGymnasiumVector":
         return self
 
     def __exit__(
