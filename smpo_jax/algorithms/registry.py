@@ -46,7 +46,6 @@ ALGORITHMS: dict[str, Entry] = {
             # A smooth weight: the paper's steep one is a step that says nothing on the way.
             "weight_base": 2.718281828459045,
             "weight_temperature": 23.0,
-            "prediction_clip": 4.0,
             # The episode's own C_t is not in the observation, and past the budget can only punish.
             "spent": "none",
             "prediction_scale": "episode",

@@ -124,9 +124,10 @@ def fit(
         )
         return carry, metrics
 
-    def one_round(carry, key):
-        action_key, shuffle_key = jax.random.split(key)
-        predict = critic.predict(carry[0]["cost_value"])
+    def one_round(carry, _):
+        networks, opt_state, key = carry
+        action_key, shuffle_key, key = jax.random.split(key, 3)
+        predict = critic.predict(networks["cost_value"])
         next_value = expectation(
             predict, estimates.next_obs, next_dist, action_key, samples=settings.samples
         )
@@ -139,18 +140,18 @@ def fit(
             lambda_=settings.trace,
         )
         samples = optimise.flatten(Samples(estimates.obs, transition.action, target))
-        return optimise.minibatch_passes(
+        (networks, opt_state), metrics = optimise.minibatch_passes(
             step,
-            carry,
+            (networks, opt_state),
             samples,
             shuffle_key,
             minibatches=settings.minibatches,
             passes=settings.epochs,
         )
+        return (networks, opt_state, key), metrics
 
-    keys = jax.random.split(key, settings.rounds)
-    start = ({"cost_value": params}, opt_state)
-    (networks, opt_state), metrics = jax.lax.scan(one_round, start, keys)
+    start = ({"cost_value": params}, opt_state, key)
+    (networks, opt_state, _), metrics = jax.lax.scan(one_round, start, length=settings.rounds)
     metrics = {name: x[-1] for name, x in metrics.items() if name != "passes"}
     return networks["cost_value"], opt_state, metrics
 

@@ -10,11 +10,13 @@ def collect(
 ) -> tuple[object, Transition]:
     """`length` steps of every environment under a fixed policy; leaves `[length, N, ...]`."""
 
-    def step(env_state, key):
+    def step(carry, _):
+        env_state, key = carry
+        action_key, key = jax.random.split(key)
         obs = env_state.obs
-        action, log_prob, dist = policy(obs, key)
+        action, log_prob, dist = policy(obs, action_key)
         env_state, seen = env.step(env_state, action)
-        return env_state, Transition(
+        return (env_state, key), Transition(
             obs=obs,
             action=action,
             log_prob=log_prob,
@@ -26,4 +28,5 @@ def collect(
             next_obs=seen.next_obs,
         )
 
-    return jax.lax.scan(step, env_state, jax.random.split(key, length))
+    (env_state, _), transition = jax.lax.scan(step, (env_state, key), length=length)
+    return env_state, transition

@@ -1,0 +1,66 @@
+import dataclasses
+import importlib
+import subprocess
+import sys
+
+import pytest
+import toy
+
+from smpo_jax.algorithms import registry
+
+
+@pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
+def test_presets_are_valid_settings_and_say_only_what_differs(name):
+    entry = registry.ALGORITHMS[name]
+    defaults = importlib.import_module(entry.module).Hyperparameters()
+    settings = registry.hyperparameters(name)
+    for field, value in entry.preset.items():
+        assert getattr(settings, field) == value != getattr(defaults, field), field
+    assert entry.summary and entry.paper and entry.year > 1990
+
+
+def test_overrides_win_over_the_preset():
+    assert registry.hyperparameters("smpo").cost_trace != 0.5
+    assert registry.hyperparameters("smpo", cost_trace=0.5).cost_trace == 0.5
+
+
+@pytest.mark.parametrize(
+    "name, overrides, message",
+    [
+        ("smpoo", {}, "unknown algorithm 'smpoo'.*did you mean 'smpo'"),
+        ("ppo", {"learning_rat": 1.0}, "hyperparameter of ppo 'learning_rat'.*'learning_rate'"),
+        ("ppo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
+        ("ppo", {"learning_rate": float("nan")}, "learning_rate=nan must be positive"),
+        ("ppo", {"learning_rate": "fast"}, "learning_rate='fast' must be positive"),
+        ("ppo", {"discount": 1.5}, "discount=1.5 must be from 0 to 1"),
+        ("ppo", {"minibatches": 2.5}, "minibatches=2.5 must be a whole number"),
+        ("ppo", {"hidden": ()}, r"hidden=\(\) must be one or more positive"),
+        ("ppo", {"activation": "tanhh"}, "activation='tanhh' is unknown.*did you mean 'tanh'"),
+        ("smpo", {"weight_base": 1.0}, "weight_base=1.0 must be more than 1"),
+        ("smpo", {"weight_floor": 1.0}, "weight_floor=1.0 must be less than 1"),
+        ("smpo", {"spent": "episodes"}, "spent='episodes' is unknown.*did you mean 'episode'"),
+        ("smpo", {"critic_gradient": "on"}, "critic_gradient='on' is unknown: choose one of"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        registry.hyperparameters(name, **overrides)
+
+
+def test_minibatches_that_do_not_divide_the_rollout_are_one_clear_error():
+    _, spec = toy.problem(num_envs=7, rollout_length=10)
+    with pytest.raises(ValueError, match="10 × num_envs=7 = 70 is not divisible by minibatches=4"):
+        registry.make("ppo", spec, minibatches=4)
+    with pytest.raises(ValueError, match="is not divisible by cost_minibatches=4"):
+        registry.make("smpo", spec, minibatches=5, cost_minibatches=4)
+
+
+def test_settings_are_frozen():
+    settings = registry.hyperparameters("ppo")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.clip = 0.1
+
+
+def test_listing_the_methods_loads_no_jax():
+    code = "import sys, smpo_jax; smpo_jax.ALGORITHMS; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

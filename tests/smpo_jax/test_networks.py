@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smpo_jax import networks
+
+
+def policy():
+    return networks.gaussian_policy(
+        5, 2, hidden=(16, 16), activation=jnp.tanh, initial_log_std=-0.5
+    )
+
+
+def test_policy_starts_near_zero_with_the_given_spread_in_every_state():
+    network = policy()
+    obs = jax.random.normal(jax.random.key(1), (100, 5))
+    dist = network.apply(network.init(jax.random.key(0)), obs)
+    assert dist.mean.shape == dist.log_std.shape == (100, 2)
+    assert np.abs(dist.mean).max() < 0.05
+    np.testing.assert_array_equal(dist.log_std, np.float32(-0.5))
+
+
+def test_hidden_layers_start_orthogonal_with_gain_root_two():
+    params = policy().init(jax.random.key(0))
+    kernel = params["mean"]["params"]["Dense_1"]["kernel"]
+    np.testing.assert_allclose(kernel @ kernel.T, 2.0 * np.eye(16), atol=1e-5)
+
+
+def test_networks_take_any_leading_axes():
+    value = networks.state_value(5, hidden=(8,), activation=jnp.tanh)
+    params = value.init(jax.random.key(0))
+    obs = jax.random.normal(jax.random.key(1), (3, 4, 5))
+    out = value.apply(params, obs)
+    assert out.shape == (3, 4)
+    np.testing.assert_allclose(value.apply(params, obs[1, 2]), out[1, 2], rtol=1e-5)
+
+
+def test_action_values_are_never_negative_and_depend_on_the_action():
+    q = networks.nonnegative_action_value(
+        5, 2, hidden=(8,), activation=networks.ACTIVATIONS["relu"]
+    )
+    params = q.init(jax.random.key(0))
+    obs, action = (10 * jax.random.normal(jax.random.key(i), (200, n)) for i, n in ((1, 5), (2, 2)))
+    out = q.apply(params, obs, action)
+    assert out.shape == (200,) and out.min() >= 0
+    assert np.any(out != q.apply(params, obs, -action))
+
+
+@pytest.mark.parametrize("name", networks.ACTIVATIONS)
+def test_activations_keep_zero(name):
+    assert networks.ACTIVATIONS[name](jnp.zeros(())) == 0

@@ -1,0 +1,94 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from smpo_jax.training import loop
+from smpo_jax.training.rollout import collect
+from smpo_jax.types import Algorithm, DiagonalGaussian, LearnerState
+
+
+def echo(spec):
+    """A method that acts by the observation, learns nothing, and reports what it was given."""
+
+    def init(key):
+        del key
+        return LearnerState({"w": jnp.ones(())}, (), (), (), jnp.zeros((), jnp.int32))
+
+    def policy(learner):
+        def act(obs, key):
+            del key
+            dist = DiagonalGaussian(obs * learner.params["w"], jnp.zeros_like(obs))
+            return dist.mean, jnp.zeros(obs.shape[0]), dist
+
+        return act
+
+    def update(learner, rollout, key):
+        del key
+        t = rollout.transition
+        metrics = {"seen/reward": jnp.mean(t.reward), "seen/cost": jnp.mean(t.cost)}
+        return learner.replace(iteration=learner.iteration + 1), metrics
+
+    return Algorithm(init, policy, update)
+
+
+def test_an_iteration_rolls_out_counts_episodes_and_steps():
+    env, spec = toy.problem(num_envs=4, rollout_length=10, stagger=False)
+    algorithm = echo(spec)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    state, metrics = jax.jit(loop.iteration(algorithm, env, spec))(state)
+    # `follow`: the action equals the signal, so each of 10 steps earns 1.
+    assert metrics["episode/count"] == 4
+    assert metrics["episode/length"] == 10
+    np.testing.assert_allclose(metrics["episode/return"], 10.0, rtol=1e-6)
+    np.testing.assert_allclose(metrics["episode/cost"], 10 * metrics["seen/cost"], rtol=1e-5)
+    assert (state.steps, state.learner.iteration) == (40, 1)
+    assert metrics["learner/norm"] == 1
+
+
+def test_episodes_go_on_across_iterations():
+    env, spec = toy.problem(num_envs=2, rollout_length=4, stagger=False)
+    algorithm = echo(spec)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    _, metrics = loop.chunk(algorithm, env, spec, 5)(state)
+    np.testing.assert_array_equal(metrics["episode/count"], [0, 0, 2, 0, 2])  # after 10, 20 steps
+    assert np.isnan(metrics["episode/return"][0])
+    np.testing.assert_allclose(metrics["episode/return"][2], 10.0, rtol=1e-6)
+
+
+def test_a_broken_parameter_shows_in_the_metrics():
+    env, spec = toy.problem()
+    algorithm = echo(spec)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    broken = state.replace(learner=state.learner.replace(params={"w": jnp.array(jnp.nan)}))
+    _, metrics = loop.iteration(algorithm, env, spec)(broken)
+    assert np.isnan(metrics["learner/norm"])
+
+
+def test_a_rollout_keeps_the_true_successor_at_the_end_of_an_episode():
+    env, spec = toy.problem(num_envs=3, rollout_length=12, stagger=False)
+    algorithm = echo(spec)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    policy = algorithm.policy(state.learner)
+    _, t = collect(policy, env, state.env_state, jax.random.key(1), spec.rollout_length)
+    assert t.obs.shape == t.next_obs.shape == (12, 3, 1) and t.reward.shape == (12, 3)
+    np.testing.assert_array_equal(t.truncated[:, 0], np.arange(12) == 9)
+    within = np.arange(11) != 9
+    np.testing.assert_array_equal(t.next_obs[:-1][within], t.obs[1:][within])
+    assert np.all(t.next_obs[9] != t.obs[10])  # the next episode has another signal
+
+
+def test_a_spec_of_other_environments_is_refused():
+    env, spec = toy.problem(num_envs=4)
+    algorithm = echo(spec)
+    with pytest.raises(ValueError, match="spec says num_envs=8, the environments have 4"):
+        loop.iteration(algorithm, env, spec._replace(num_envs=8))
+
+
+def test_importing_the_package_loads_no_jax_and_knows_its_names():
+    code = "import sys, smpo_jax; 'train' in dir(smpo_jax) or 1/0; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
