@@ -117,26 +117,23 @@ def initial(level: Level, key: PRNGKeyArray) -> GoalState:
     Deviation: the original draws from one stream of numbers; here each draw has a key of its own,
     so that layouts agree in distribution, not seed by seed.
     """
-    layout_key, heading_key, rotation_key, goal_key, next_key = jax.random.split(key, 5)
+    layout_key, rotation_key, goal_key, next_key = jax.random.split(key, 4)
     keepout = (AGENT_KEEPOUT, GOAL_KEEPOUT, *level.obstacles_keepout)
     positions = layout.sample(layout_key, keepout, level.extent)
     agent, obstacles = positions[0], positions[2:]
     # The goal of the layout only pushed the other objects aside; now it is drawn again.
     goal, found = _place_goal(level, goal_key, agent, obstacles)
-    turn = 2 * jnp.pi
     dtype = positions.dtype
+    rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (1 + level.vases,), dtype)
     return GoalState(
         world=World(
             point=point.Point(
                 start=agent,
-                rotation=turn * jax.random.uniform(heading_key, (), dtype),
+                rotation=rotation[0],
                 q=jnp.zeros(3, dtype),
                 v=jnp.zeros(3, dtype),
             ),
-            vases=boxes.at_rest(
-                obstacles[level.hazards :],
-                turn * jax.random.uniform(rotation_key, (level.vases,), dtype),
-            ),
+            vases=boxes.at_rest(obstacles[level.hazards :], rotation[1:]),
         ),
         hazards=obstacles[: level.hazards],
         goal=jnp.where(found, goal, jnp.nan),  # the original raises an error

@@ -1,0 +1,49 @@
+"""Arithmetic on small vectors and matrices, batch last.
+
+Throughout the contact code the *first* axes of an array are components (x, y, z; rows, columns) and
+the last is the batch of environments, so that each operation is one long vector operation over the
+batch. `*s` in a shape stands for the axes in between (contact slots, vases) and the batch. Sums are
+written out, because XLA's CPU backend runs a reduction over a short leading axis as a scalar loop.
+"""
+
+import functools
+import operator
+from collections.abc import Iterable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Tree = TypeVar("Tree")
+
+
+def total(terms: jax.Array | Iterable[jax.Array]) -> jax.Array:
+    """The sum of some arrays, or of an array over its first axis."""
+    return functools.reduce(operator.add, terms)
+
+
+def together(values: Tree) -> Tree:
+    """The same values, computed once and stored.
+
+    A fence against fusion: without it XLA's CPU backend computes a shared intermediate result
+    anew for every element of everything that uses it.
+    """
+    return jax.lax.optimization_barrier(values)
+
+
+def dot(a: Float[Array, "n *s"], b: Float[Array, "n *s"]) -> Float[Array, "*s"]:
+    """Inner products."""
+    return total(a[i] * b[i] for i in range(a.shape[0]))
+
+
+def outer(a: Float[Array, "n *s"], b: Float[Array, "m *s"]) -> Float[Array, "n m *s"]:
+    """Outer products."""
+    return a[:, None] * b[None]
+
+
+def cross(a: Float[Array, "3 *s"], b: Float[Array, "3 *s"]) -> Float[Array, "3 *s"]:
+    """Cross products."""
+    return jnp.stack(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    )
