@@ -32,7 +32,7 @@ class FirstOrder:
     discount: float = 0.99  # gamma
     gae_lambda: float = 0.95  # of the advantage estimate
     clip: float = 0.2  # bound on the probability ratio's departure from 1
-    epochs: int = 10  # passes over a rollout, at most
+    epochs: int = 5  # passes over a rollout, at most
     minibatches: int = 16  # gradient steps per pass; must divide num_envs * rollout_length
     target_kl: float = 0.02  # stop passing once KL(old || new) of the rollout exceeds it
     entropy_coefficient: float = 0.0  # bonus on the policy's entropy, in nats

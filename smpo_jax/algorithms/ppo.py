@@ -4,7 +4,7 @@ Settings and semantics follow OmniSafe's PPO, for large vectorised batches: adva
 once over the rollout, passes stopped by the divergence of the whole batch, gradients clipped per
 network, learning rate decayed linearly.
 
-Deviation: minibatches are about 2 000 samples instead of 64, and passes at most 10 instead of 40,
+Deviation: minibatches are about 2 000 samples instead of 64, and passes at most 5 instead of 40,
 which is what keeps two CPU cores (or a GPU) busy; the step size is the same.
 """
 

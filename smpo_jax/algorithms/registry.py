@@ -57,8 +57,8 @@ ALGORITHMS: dict[str, Entry] = {
             "cost_epochs": 1,
             "cost_max_gradient_norm": 40.0,
             "cost_activation": "tanh",
+            # The whole recursion (trace 1) drowns the advantage and never recovers.
             "critic_gradient": "reparameterised",
-            "critic_gradient_trace": 1.0,
             "critic_gradient_standardised": True,
             # A fixed weight ends at whatever cost it ends at; this ends at the limit.
             "threshold_feedback": 0.03,

@@ -61,7 +61,7 @@ class Hyperparameters(base.FirstOrder):
     cost_trace: float = 0.0  # lambda of the return in the target; 0 is one-step expected SARSA
     cost_learning_rate: float = 3e-4  # Adam's; decays as the policy's does
     cost_rounds: int = 1  # times that targets are computed per iteration
-    cost_epochs: int = 10  # passes on each set of targets
+    cost_epochs: int = 5  # passes on each set of targets
     cost_minibatches: int = 16  # gradient steps per pass; must divide num_envs * rollout_length
     cost_max_gradient_norm: float = 1.0  # of the safety critic
     cost_hidden: tuple[int, ...] = (64, 64)  # units of its hidden layers
