@@ -54,8 +54,8 @@ class Config:
     algo: str = "smpo"
     seed: int = 0
     steps: int = 10_000_000
-    num_envs: int = 32
-    rollout_length: int = 1000
+    num_envs: int = 128
+    rollout_length: int = 250
     cost_limit: float = 25.0
     out: Path | None = None
     report_every: float = 2.0
