@@ -22,3 +22,9 @@ def names(pattern: str) -> list[str]:
     if not found:
         raise FileNotFoundError(f"no recording matches {pattern!r} in {DATA}")
     return found
+
+
+def recording_of_layouts(level: int) -> dict[str, np.ndarray]:
+    """The 500 recorded layouts of PointGoal at a level."""
+    with np.load(DATA / f"layouts_PointGoal{level}.npz") as file:
+        return {key: file[key] for key in file.files}

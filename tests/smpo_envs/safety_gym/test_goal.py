@@ -1,0 +1,163 @@
+"""The rules of the Goal task on hand-made states."""
+
+from functools import lru_cache, partial
+
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import point_goal
+import pytest
+from numpy.testing import assert_allclose
+
+from smpo_envs.safety_gym import goal
+from smpo_envs.safety_gym.goal import LEVELS, Level, progress
+
+
+@lru_cache
+def compiled(level: Level):
+    return jax.jit(partial(goal.reset, level)), jax.jit(partial(goal.step, level))
+
+
+def at(state, agent, goal_position):
+    """A state with the robot and the goal put elsewhere."""
+    s = state.pipeline_state
+    robot = s.world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
+    s = s._replace(
+        world=s.world._replace(point=robot), goal=jnp.asarray(goal_position, s.goal.dtype)
+    )
+    return state.replace(pipeline_state=s)
+
+
+def keys_differ(a, b):
+    return not np.array_equal(jax.random.key_data(a), jax.random.key_data(b))
+
+
+def test_progress_rewards_approach_and_pays_one_at_the_goal():
+    target = jnp.array([3.0, 4.0])
+    reward, met = progress(target, jnp.array([0.0, 0.0]), jnp.array([0.6, 0.8]))
+    assert_allclose(reward, 5 - 4, rtol=1e-6)
+    assert not met
+    reward, met = progress(target, jnp.array([3.0, 3.5]), jnp.array([3.0, 3.75]))
+    assert_allclose(reward, 0.5 - 0.25 + 1, rtol=1e-6)
+    assert met
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(0.25, True), (0.375, False)])
+def test_progress_meets_the_goal_by_the_distance_after_the_step(distance, expected):
+    _, met = progress(jnp.zeros(2), jnp.array([1.0, 0.0]), jnp.array([distance, 0.0]))
+    assert met == expected
+
+
+def test_progress_is_clipped():
+    reward, _ = progress(jnp.zeros(2), jnp.array([50.0, 0.0]), jnp.array([1.0, 0.0]))
+    assert reward == 10.0
+
+
+def test_observation_sizes_are_those_of_the_original():
+    assert [level.observation_size for level in LEVELS] == [28, 60, 60]
+
+
+def test_reset_stands_still_and_knows_no_cost():
+    reset, _ = compiled(LEVELS[2])
+    state = reset(jax.random.key(0))
+    robot = state.pipeline_state.world.point
+    assert not np.any(robot.q) and not np.any(robot.v)
+    sensors = [0, 0, 9.81, 0, 0, 0, 0, 0, 0]
+    assert_allclose(state.obs[:9], sensors, rtol=1e-6)
+    assert state.reward == state.done == state.info["cost"] == 0
+    assert not any(map(float, state.metrics.values()))
+
+
+def test_step_moves_only_a_goal_that_is_met():
+    reset, step = compiled(LEVELS[1])
+    state = reset(jax.random.key(1))
+    away = step(at(state, [0.0, 0.0], [1.0, 1.0]), jnp.zeros(2))
+    assert_allclose(away.pipeline_state.goal, [1.0, 1.0])
+    assert not keys_differ(away.pipeline_state.key, state.pipeline_state.key)
+    assert away.metrics["goal_met"] == 0 and away.reward == 0
+
+    met = step(at(state, [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
+    assert np.linalg.norm(met.pipeline_state.goal) >= 0.4 + 0.305
+    assert keys_differ(met.pipeline_state.key, state.pipeline_state.key)
+    assert met.metrics["goal_met"] == 1 and met.reward == 1 and met.done == 0
+
+    # The reward of the next step is measured against the new goal: no jump.
+    after = step(met, jnp.zeros(2))
+    assert_allclose(after.reward, 0, atol=1e-6)
+
+
+def test_step_observes_the_new_goal_with_the_reward_of_the_old_one():
+    reset, step = compiled(LEVELS[0])
+    met = step(at(reset(jax.random.key(2)), [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
+    # The robot stands at the origin, and its sector reads (3 - distance) / 3.
+    seen = 3 * (1 - np.max(met.obs[12:28]))
+    assert_allclose(seen, np.linalg.norm(met.pipeline_state.goal), rtol=1e-5)
+    assert met.reward == 1
+
+
+def test_new_goal_keeps_clear_of_where_things_are_now():
+    # Vases pushed to one spot, the robot far from its start: only present positions count.
+    level = LEVELS[2]
+    state = compiled(level)[0](jax.random.key(3)).pipeline_state
+    boxes = state.world.vases
+    here = boxes.position.at[:, :2].set(jnp.array([0.5, 0.5]))
+    state = state._replace(world=state.world._replace(vases=boxes._replace(position=here)))
+    agent = jnp.array([-0.5, -0.5])
+
+    def one(key):
+        drawn = goal.redraw(level, jnp.bool_(True), state._replace(key=key), state.world, agent)
+        return drawn[0], drawn[2]
+
+    goals, stuck = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4000))
+    assert not np.any(stuck)
+    for others, keepout in ((agent[None], 0.4), (state.hazards, 0.18), (here[:1, :2], 0.15)):
+        gaps = np.linalg.norm(goals[:, None] - others[None], axis=-1)
+        assert np.min(gaps) >= 0.305 + keepout - 1e-6
+        # As close as that is reached, so it is not something stricter that keeps the distance.
+        assert np.min(gaps) < 0.305 + keepout + 0.05
+    start = state.world.point.start
+    assert np.min(np.linalg.norm(goals - start, axis=-1)) < 0.6
+    assert np.max(np.abs(goals)) <= 2.0 - 0.305
+
+
+def test_episode_terminates_when_no_goal_can_be_placed():
+    # A robot in the middle of an arena that leaves the goal 0.1 in each direction.
+    level = Level(extent=0.405)
+    state = compiled(LEVELS[0])[0](jax.random.key(5))
+    end = jax.jit(partial(goal.step, level))(at(state, [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
+    assert end.done == 1 and end.metrics["goal_met"] == 1
+    assert_allclose(end.pipeline_state.goal, [0.1, 0.1])
+    assert np.all(np.isfinite(end.obs))
+
+
+def test_actions_act_within_one():
+    reset, step = compiled(LEVELS[1])
+    state = reset(jax.random.key(6))
+    clipped, wild = (step(state, jnp.array(a)) for a in ([1.0, -1.0], [7.0, -30.0]))
+    assert np.array_equal(clipped.obs, wild.obs)
+
+
+def test_step_keeps_what_wrappers_have_added():
+    reset, step = compiled(LEVELS[0])
+    state = reset(jax.random.key(7))
+    state = state.replace(
+        info={**state.info, "steps": jnp.int32(3)}, metrics={**state.metrics, "mine": jnp.ones(())}
+    )
+    after = step(state, jnp.zeros(2))
+    assert after.info["steps"] == 3 and after.metrics["mine"] == 1
+
+
+def test_recorded_goals_keep_the_distances_ours_keep():
+    # The rule itself, on the original's own draws: every new goal is clear of what stands there.
+    for name in golden.names("PointGoal*"):
+        recording = golden.recording(name)
+        states = point_goal.states(recording)
+        level = point_goal.level_of(recording)
+        for k in np.flatnonzero(recording["goal_met"]) + 1:
+            vases = states.world.vases.position[k, :, :2]
+            others = np.concatenate([states.hazards[k], vases])
+            gaps = np.linalg.norm(others - states.goal[k], axis=-1)
+            assert np.all(gaps >= 0.305 + np.array(level.obstacles_keepout) - 1e-6)
+            agent = recording["agent_pos"][k, :2]
+            assert np.linalg.norm(agent - states.goal[k]) >= 0.305 + 0.4 - 1e-6

@@ -1,0 +1,37 @@
+"""Sensors of hand-made motions."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from smpo_envs.safety_gym.boxes import at_rest
+from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.sensors import Frame, into, point_sensors
+
+
+def test_point_sensors_are_in_the_body_frame():
+    # Started heading along world y, turned by another quarter: the body's x axis is world -x,
+    # and in the frame of the slides it is +y.
+    robot = Point(
+        start=jnp.array([3.0, 4.0]),
+        rotation=jnp.asarray(np.pi / 2),
+        q=jnp.array([0.0, 0.0, np.pi / 2]),
+        v=jnp.array([1.0, 2.0, 0.3]),
+    )
+    world = World(robot, at_rest(jnp.zeros((0, 2)), jnp.zeros(0)))
+    motion = Motion(world, jnp.array([5.0, 7.0, 11.0]), jnp.zeros(0, jnp.int32))
+    readings = point_sensors(motion, Frame(jnp.zeros(2), jnp.asarray(-1.0), jnp.asarray(0.0)))
+    expected = [
+        *(7.0, -5.0, 9.81),  # accelerometer: slide y is ahead, slide x is to the right
+        *(2.0, -1.0, 0.0),  # velocimeter
+        *(0.0, 0.0, 0.3),  # gyro
+        *(0.0, 0.5, 0.0),  # magnetometer: (0, -0.5, 0) seen when heading along -x
+    ]
+    np.testing.assert_allclose(readings, expected, atol=1e-6)
+
+
+def test_into_gives_coordinates_ahead_and_left():
+    frame = Frame(jnp.array([1.0, 1.0]), cos=jnp.asarray(0.0), sin=jnp.asarray(1.0))  # along y
+    ahead, left = into(frame, jnp.array([[1.0, 3.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(ahead, [2.0, 0.0])
+    np.testing.assert_allclose(left, [0.0, 1.0])

@@ -1,0 +1,67 @@
+"""Our tasks behind brax's interface, used by brax's own trainer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smpo_envs
+
+pytest.importorskip("brax", reason="needs the extra 'brax'")
+pytestmark = pytest.mark.filterwarnings("ignore")  # brax's own
+
+
+def test_adapter_shows_the_same_environment():
+    from brax.envs.base import Env
+
+    from smpo_envs.brax_adapter import to_brax
+
+    env = smpo_envs.make("PointGoal1")
+    adapted = to_brax(env)
+    assert isinstance(adapted, Env)
+    assert (adapted.observation_size, adapted.action_size) == (60, 2)
+
+    def step_once(env, key):
+        return env.step(env.reset(key), jnp.array([1.0, -1.0]))
+
+    @jax.jit
+    def both(key):
+        # brax hands out raw keys.
+        return step_once(env, key), step_once(adapted, jax.random.key_data(key))
+
+    ours, theirs = both(jax.random.key(0))
+    np.testing.assert_array_equal(ours.obs, theirs.obs)
+    assert theirs.info["cost"] == ours.info["cost"]
+    assert set(theirs.metrics) == {"cost_hazards", "cost_sum", "goal_met"}
+
+
+def device_put_replicated(tree, devices):
+    return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
+
+
+def test_brax_ppo_trains_on_our_task(monkeypatch):
+    # brax 0.14.2's trainers call a function that jax 0.10 has dropped.
+    if not hasattr(jax, "device_put_replicated"):
+        monkeypatch.setattr(jax, "device_put_replicated", device_put_replicated, raising=False)
+    from brax.training.agents.ppo import train as ppo
+
+    from smpo_envs.brax_adapter import to_brax
+
+    seen = {}
+    ppo.train(
+        environment=to_brax(smpo_envs.make("PointGoal1")),
+        num_timesteps=64,
+        episode_length=16,
+        num_envs=4,
+        batch_size=4,
+        num_minibatches=1,
+        unroll_length=8,
+        num_updates_per_batch=1,
+        num_evals=2,
+        num_eval_envs=4,
+        progress_fn=lambda steps, metrics: seen.update({steps: metrics}),
+    )
+    last = seen[max(seen)]
+    assert max(seen) >= 64
+    assert np.isfinite(last["eval/episode_reward"])
+    assert last["eval/episode_cost_sum"] >= 0

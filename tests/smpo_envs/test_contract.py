@@ -1,0 +1,162 @@
+"""What every registered environment promises, alone and as a batch with resets.
+
+Everything runs with JAX's check that no key is consumed twice.
+"""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import smpo_envs
+from smpo_envs.safety_gym import costs, goal
+
+NAMES = list(smpo_envs.TASKS)
+NAVIGATION = [name for name in NAMES if smpo_envs.TASKS[name].task_id]
+ENVS, LENGTH = 3, 4  # few, and soon over
+
+
+@pytest.fixture(autouse=True)
+def no_key_is_consumed_twice():
+    with jax.debug_key_reuse(True):
+        yield
+
+
+@lru_cache
+def single(name):
+    env = smpo_envs.make(name)
+    return env, jax.jit(env.reset), jax.jit(env.step)
+
+
+@lru_cache
+def vector(name):
+    """Environments whose episodes last 4 steps, not staggered."""
+    env = smpo_envs.VectorEnv(smpo_envs.make(name, episode_length=LENGTH), ENVS, stagger=False)
+    return env, jax.jit(env.reset), jax.jit(env.step)
+
+
+@lru_cache
+def episode(name, seed=0):
+    """States and steps of one and a half episodes of the batch with small constant actions."""
+    env, reset, step = vector(name)
+    states, steps = [reset(jax.random.key(seed))], []
+    for _ in range(LENGTH * 3 // 2):
+        state, seen = step(states[-1], jnp.full((ENVS, env.action_size), 0.1))
+        states.append(state)
+        steps.append(seen)
+    return states, steps
+
+
+def signature(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)
+
+
+def is_key(x):
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def key_data(tree):
+    """All keys in a tree, one row each."""
+    keys = filter(is_key, jax.tree.leaves(tree))
+    return [tuple(row) for k in keys for row in np.asarray(jax.random.key_data(k)).reshape(-1, 2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reset_and_step_keep_one_structure(name):
+    env, reset, step = single(name)
+    first = reset(jax.random.key(0))
+    second = step(first, jnp.zeros(env.action_size))
+    assert first.obs.shape == (env.observation_size,)
+    assert first.obs.dtype == jnp.result_type(float)
+    assert signature(first) == signature(second)
+    assert first.reward == first.done == first.info["cost"] == 0
+    assert np.all(np.isfinite(second.obs))
+    assert second.info["cost"] >= 0 and second.metrics["cost_sum"] == second.info["cost"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_does_what_each_environment_does_alone(name):
+    states, steps = episode(name)
+    env, _, step = single(name)
+    # The batch has used these keys already; here that is the point.
+    again = jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, states[1].env)
+    for i in range(ENVS):
+        alone = jax.tree.map(lambda x, i=i: x[i], again)
+        after = step(alone, jnp.full(env.action_size, 0.1))
+        # The servo magnifies differences in rounding; accelerations are up to some ten m/s².
+        assert_allclose(steps[1].next_obs[i], after.obs, rtol=1e-3, atol=1e-2)
+        assert_allclose(steps[1].reward[i], after.reward, rtol=1e-5, atol=1e-6)
+        assert_array_equal(steps[1].cost[i], after.info["cost"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_key_decides_everything(name):
+    env, reset, step = single(name)
+    action = jnp.full(env.action_size, 0.3)
+    once, again = (step(reset(jax.random.key(2)), action) for _ in range(2))
+    for a, b in zip(jax.tree.leaves(once.obs), jax.tree.leaves(again.obs), strict=True):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAVIGATION)
+def test_different_keys_give_different_layouts(name):
+    _, reset, _ = single(name)
+    a, b = reset(jax.random.key(3)), reset(jax.random.key(4))
+    assert not np.any(np.isclose(a.obs[12:28], b.obs[12:28]) & (a.obs[12:28] > 0))
+    assert a.pipeline_state.world.point.rotation != b.pipeline_state.world.point.rotation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_reports_truncation_and_the_final_observation(name):
+    states, steps = episode(name)
+    for t, seen in enumerate(steps):
+        over = (t + 1) % LENGTH == 0
+        assert_array_equal(seen.terminated, np.zeros(ENVS))
+        assert_array_equal(seen.truncated, np.full(ENVS, float(over)))
+        assert seen.next_obs.shape == states[0].obs.shape
+        assert all(x.shape == (ENVS,) for x in (seen.reward, seen.cost, seen.truncated))
+        if not over:
+            assert_array_equal(seen.next_obs, states[t + 1].obs)
+    assert_array_equal(states[LENGTH].steps, np.zeros(ENVS))
+    assert signature(states[0]) == signature(states[LENGTH]) == signature(states[-1])
+
+
+@pytest.mark.parametrize("name", NAVIGATION)
+def test_batch_starts_each_episode_with_a_fresh_layout(name):
+    states, steps = episode(name)
+    last, fresh = steps[LENGTH - 1].next_obs, states[LENGTH].obs
+    # The final observation continues the episode; the next one belongs to another place.
+    assert_allclose(last[:, 12:28], states[LENGTH - 1].obs[:, 12:28], atol=0.05)
+    goals = [np.asarray(s.env.pipeline_state.goal) for s in (states[0], states[LENGTH])]
+    starts = [np.asarray(s.env.pipeline_state.world.point.start) for s in (states[0], states[4])]
+    for before, after in (goals, starts):
+        everywhere = np.concatenate([before, after])
+        assert len(np.unique(everywhere.round(4), axis=0)) == 2 * ENVS
+    assert_allclose(fresh[:, :9], [[0, 0, 9.81] + [0] * 6] * ENVS, rtol=1e-6)  # at rest
+    assert not np.any(states[LENGTH].env.pipeline_state.world.point.q)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_never_uses_a_key_twice(name):
+    states, _ = episode(name)
+    held = [key_data((s.env.pipeline_state, s.key)) for s in states]
+    assert all(len(set(rows)) == len(rows) for rows in held)
+    # A key is replaced when it is consumed: an environment that ended holds none of its old keys.
+    assert not set(held[LENGTH - 1]) & set(held[LENGTH])
+
+
+@pytest.mark.parametrize("name", NAVIGATION)
+def test_no_cost_is_due_at_the_start(name):
+    states, _ = episode(name)
+    level = goal.LEVELS[int(name[-1])]
+
+    def charged(s):
+        contacts = jnp.zeros(level.vases, jnp.int32)
+        motion = goal.Motion(s.world, jnp.zeros(3), contacts)
+        return costs.indicators(level.costs, costs.Scene(s.world.point.start, s.hazards, motion))
+
+    for first in (states[0], states[LENGTH]):
+        assert not np.any(jax.vmap(charged)(first.env.pipeline_state)["cost_sum"])

@@ -1,0 +1,88 @@
+"""The sparse cond: same results as a plain one, at the price of the hits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from smpo_envs.sparse import apply_where, group_size
+
+
+def double(tree):
+    return {"x": 2 * tree["x"], "n": tree["n"] + 1}
+
+
+def operand(*shape):
+    size = int(np.prod(shape))
+    x = jnp.arange(3.0 * size).reshape(*shape, 3)
+    return {"x": x, "n": jnp.zeros(shape, jnp.int32)}
+
+
+def expected(predicate, tree):
+    return jax.tree.map(
+        lambda new, old: np.where(
+            predicate.reshape(predicate.shape + (1,) * (old.ndim - predicate.ndim)), new, old
+        ),
+        double(tree),
+        tree,
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (40,), (5, 16), (2, 3, 9)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_apply_where_is_a_cond_under_any_nesting_of_vmap(shape, share):
+    predicate = np.random.default_rng(0).random(shape) < share
+    f = lambda p, t: apply_where(double, p, t)  # noqa: E731
+    for _ in shape:
+        f = jax.vmap(f)
+    result = jax.jit(f)(jnp.asarray(predicate), operand(*shape))
+    jax.tree.map(assert_array_equal, result, expected(predicate, operand(*shape)))
+
+
+@pytest.mark.parametrize("batch", [(64,), (4, 64)])
+def test_apply_where_does_only_the_work_of_the_hits(batch):
+    groups = []
+
+    def f(x):
+        # Called once for every member of a group, each time a group is worked on.
+        jax.debug.callback(lambda: groups.append(1))
+        return x + 1
+
+    g = lambda p, x: apply_where(f, p, x)  # noqa: E731
+    for _ in batch:
+        g = jax.vmap(g)
+    g = jax.jit(g)
+    size = group_size(int(np.prod(batch)))
+    for hits, passes in ((0, 0), (1, 1), (size, 1), (size + 1, 2)):
+        predicate = jnp.arange(np.prod(batch)).reshape(batch) % 5 == 0
+        predicate &= jnp.cumsum(predicate).reshape(batch) <= hits
+        groups.clear()
+        out = g(predicate, jnp.zeros(batch))
+        jax.effects_barrier()
+        assert int(out.sum()) == hits
+        assert len(groups) in (passes, passes * size)  # callbacks may be batched
+
+
+def test_apply_where_carries_keys_and_empty_arrays():
+    def f(tree):
+        key, empty = tree
+        return jax.random.split(key)[0], empty
+
+    keys = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    tree = (keys, jnp.zeros((2, 3, 0, 2)))
+    predicate = jnp.array([[True, False, False], [False, False, True]])
+    g = jax.vmap(jax.vmap(lambda p, t: apply_where(f, p, t)))
+    moved, empty = jax.jit(g)(predicate, tree)
+    assert empty.shape == (2, 3, 0, 2)
+    before, after = jax.random.key_data(keys), jax.random.key_data(moved)
+    assert_array_equal(np.any(before != after, axis=-1), predicate)
+    assert_array_equal(after[0, 0], jax.random.key_data(jax.random.split(keys[0, 0])[0]))
+
+
+def test_apply_where_works_in_a_scan():
+    def step(x, i):
+        return jax.vmap(lambda p, t: apply_where(lambda y: y * 0, p, t))(x >= 3, x) + 1, x
+
+    _, seen = jax.lax.scan(step, jnp.array([0, 2]), length=6)
+    assert_array_equal(seen.T, [[0, 1, 2, 3, 1, 2], [2, 3, 1, 2, 3, 1]])
