@@ -19,7 +19,7 @@ from smpo_jax.training.host import evaluate_host
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("real")]
 
-GOAL_LIDAR = slice(12, 28)
+GOAL_LIDAR, HAZARDS_LIDAR = slice(12, 28), slice(28, 44)
 # The arrow's corner reaches 0.158 m from the Point's origin, a vase's 0.141 m from its centre; in
 # one step neither comes more than 0.03 m nearer.
 CLEAR = 0.34
@@ -27,10 +27,14 @@ NOT_MOVING = 1e-3  # m/s; a vase that settles into the floor is slower
 
 
 def seek(obs, key):
-    """Drives to the goal that the lidar shows, blind to everything else; `[N, O]` to `[N, 2]`."""
+    """Drives to the goal, or to the hazards while the goal is out of sight; `[N, O]`, `[N, 2]`."""
     del key
+    shown = obs[:, GOAL_LIDAR]
+    if obs.shape[1] > 28:
+        nothing = jnp.max(shown, axis=1, keepdims=True) == 0
+        shown = jnp.where(nothing, obs[:, HAZARDS_LIDAR], shown)
     angles = (jnp.arange(16) + 0.5) * (2 * jnp.pi / 16)
-    bearing = obs[:, GOAL_LIDAR] @ jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+    bearing = shown @ jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
     angle = jnp.arctan2(bearing[:, 1], bearing[:, 0])
     # Full force is reached at 0.05 of the drive's range.
     return jnp.stack([0.05 * jnp.cos(angle), jnp.clip(2 * angle, -1, 1)], axis=1)
