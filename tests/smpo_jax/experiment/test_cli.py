@@ -28,7 +28,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("train --algo toy --cost-limit -1", "cost_limit: must not be negative, got -1.0"),
         ("train --algo toy --cost-limit nan", "cost_limit: must not be negative, got nan"),
         ("train --algo toy --seed -1", "seed: must be between 0 and 2**32 - 1, got -1"),
-        ("train --algo toy --repeats 7", "32 envs are not divisible by 7"),
+        ("train --algo toy --repeats 7", "128 envs are not divisible by 7"),
         ("train --algo ppo --minibatches 7", "is not divisible by minibatches=7"),
         ("train --algo ppo --minibatches 0", "minibatches=0 must be a whole number, 1 or more"),
         ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),

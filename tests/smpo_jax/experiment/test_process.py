@@ -10,9 +10,9 @@ import pytest
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.checkpoint import Checkpoints
 
-# SMPO on the real task, as small as it gets: 24 iterations of 4 x 40 steps
+# SMPO on a real task, as small as it gets: 24 iterations of 4 x 40 steps
 LINE = (
-    "train --env PointGoal1 --algo smpo --num-envs 4 --rollout-length 40 --steps 3840 --hidden 8 "
+    "train --env PointGoal0 --algo smpo --num-envs 4 --rollout-length 40 --steps 3840 --hidden 8 "
     "--epochs 1 --report-every 0"
 )
 RUN = LINE.split()
