@@ -5,7 +5,7 @@ Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples,
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Key = PRNGKeyArray
 Params = Any  # a pytree of network parameters
+Scalar = float | int | Float[Array, ""]  # a setting: a number, or traced to try several at once
 Metrics = dict[str, jax.Array]  # flat, "group/name" -> scalar
 
 
@@ -85,7 +86,7 @@ class Spec(NamedTuple):
     rollout_length: int
     episode_length: int
     total_iterations: int  # for learning-rate decay
-    cost_limit: float | Float[Array, ""] = 25.0  # d: the bound on the expected episode cost
+    cost_limit: Scalar = 25.0  # d: the bound on the expected episode cost
 
 
 Policy = Callable[
@@ -109,6 +110,7 @@ class Algorithm(NamedTuple):
     update: Callable[[LearnerState, Rollout, Key], tuple[LearnerState, Metrics]]
 
 
+@runtime_checkable
 class StepLike(Protocol):
     """What a batch of environments reports of one step (see `smpo_envs.safe_env.Step`)."""
 
@@ -138,6 +140,7 @@ class StepLike(Protocol):
         ...
 
 
+@runtime_checkable
 class VectorEnv(Protocol):
     """`N` environments of pure functions that reset themselves.
 

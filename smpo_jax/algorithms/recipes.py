@@ -22,6 +22,7 @@ from smpo_jax.types import (
     Metrics,
     Params,
     Policy,
+    Scalar,
     Spec,
     Transition,
 )
@@ -70,9 +71,7 @@ class ActorCritic(NamedTuple):
 
         return act
 
-    def decayed(
-        self, learning_rate: float | Float[Array, ""], learner: LearnerState
-    ) -> float | Float[Array, ""]:
+    def decayed(self, learning_rate: Scalar, learner: LearnerState) -> Scalar:
         """A learning rate as it is in this iteration."""
         if not self.settings.learning_rate_decay:
             return learning_rate

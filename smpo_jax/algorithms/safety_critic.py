@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from smpo_jax.algorithms.recipes import Estimates
 from smpo_jax.core import distributions, optimise, returns
 from smpo_jax.networks import ACTIVATIONS, Network, nonnegative_action_value
-from smpo_jax.types import DiagonalGaussian, Key, Metrics, Params, Spec, Transition
+from smpo_jax.types import DiagonalGaussian, Key, Metrics, Params, Scalar, Spec, Transition
 
 Predict = Callable[[Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]]
 
@@ -100,7 +100,7 @@ def fit(
     next_dist: DiagonalGaussian,
     key: Key,
     *,
-    learning_rate: float | Float[Array, ""],
+    learning_rate: Scalar,
 ) -> tuple[Params, optax.OptState, Metrics]:
     """Rounds of: compute the targets, make passes on them.
 

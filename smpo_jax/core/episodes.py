@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.types import EpisodeStats, Rollout, Transition
+from smpo_jax.types import EpisodeStats, Rollout, Scalar, Transition
 
 
 class Tracker(NamedTuple):
@@ -68,7 +68,7 @@ def annotate(
     transition: Transition,
     *,
     episode_length: int,
-    cost_limit: float | Float[Array, ""],
+    cost_limit: Scalar,
 ) -> tuple[Tracker, Rollout]:
     """The rollout with each step's C_t and age, and the statistics of the episodes it finished."""
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.core.episodes import ends
-
-Scalar = float | Float[Array, ""]
+from smpo_jax.types import Scalar
 
 
 class Weight(NamedTuple):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.core.episodes import ends
+from smpo_jax.types import Scalar
 
 
 def gae(
@@ -18,8 +19,8 @@ def gae(
     terminated: Float[Array, "T N"],
     truncated: Float[Array, "T N"],
     *,
-    discount: float | Float[Array, ""],
-    lambda_: float | Float[Array, ""],
+    discount: Scalar,
+    lambda_: Scalar,
 ) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
     """Generalised advantages and their value targets (Schulman et al. 2016, eq. 16).
 
@@ -44,8 +45,8 @@ def lambda_return(
     terminated: Float[Array, "T N"],
     truncated: Float[Array, "T N"],
     *,
-    discount: float | Float[Array, ""],
-    lambda_: float | Float[Array, ""],
+    discount: Scalar,
+    lambda_: Scalar,
 ) -> Float[Array, "T N"]:
     """λ-returns: a blend of one-step (λ = 0) and Monte-Carlo (λ = 1) targets.
 
@@ -65,7 +66,7 @@ def to_go(
     terminated: Float[Array, "T N"],
     truncated: Float[Array, "T N"],
     *,
-    discount: float | Float[Array, ""],
+    discount: Scalar,
 ) -> Float[Array, "T N"]:
     """Discounted sum of what the rollout still holds of the episode, nothing beyond its window."""
     return _backward_sum(reward, discount * (1.0 - ends(terminated, truncated)))

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_jax.types import Scalar
+
 
 def ratio(
     log_prob: Float[Array, " B"], behaviour_log_prob: Float[Array, " B"]
@@ -12,7 +14,7 @@ def ratio(
 
 
 def clipped(
-    ratio: Float[Array, " B"], advantage: Float[Array, " B"], *, clip: float | Float[Array, ""]
+    ratio: Float[Array, " B"], advantage: Float[Array, " B"], *, clip: Scalar
 ) -> Float[Array, " B"]:
     """PPO's pessimistic objective, to be maximised (Schulman et al. 2017, eq. 7).
 
@@ -23,7 +25,7 @@ def clipped(
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
 
 
-def clip_share(ratio: Float[Array, " B"], *, clip: float | Float[Array, ""]) -> Float[Array, ""]:
+def clip_share(ratio: Float[Array, " B"], *, clip: Scalar) -> Float[Array, ""]:
     """Share of samples whose ratio is outside 1 ± clip."""
     return jnp.mean(jnp.asarray(jnp.abs(ratio - 1.0) > clip, ratio.dtype))
 

@@ -295,6 +295,7 @@ def test_smpo_spends_its_budget_and_no_more():
         spec,
         learning_rate=3e-3,
         cost_learning_rate=3e-3,
+        epochs=10,
         minibatches=4,
         cost_minibatches=4,
         epoch_steps=1280.0,
