@@ -166,7 +166,7 @@ class Checkpoints:
             raise _DamagedError(_short(error)) from error
 
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
-        ours = self._config
+        ours, theirs = _flat(self._config), _flat(theirs)
         for field in sorted({*ours, *theirs} - config_file.HOST_FIELDS):
             if ours.get(field) != theirs.get(field):
                 raise UserError(
@@ -247,6 +247,11 @@ def _verified(
     if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
         raise ValueError("its arrays are not those that were saved")
     return leaves, record
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the run and those of its algorithm side by side."""
+    return {**config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _digest(leaves: Leaves) -> str:

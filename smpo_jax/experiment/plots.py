@@ -89,6 +89,7 @@ def draw(runs: Sequence[Run]) -> Figure:
                 group = [run for run in here if run.algo == algo]
                 if group:
                     _draw_group(axes, group, name, colours[algo])
+            _frame(axes)
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         for limit in sorted({run.cost_limit for run in here}):
@@ -123,6 +124,13 @@ def _draw_group(axes: Axes, group: Sequence[Run], name: str, colour: str) -> Non
     axes.plot(curve.steps, curve.mean, color=colour, label=f"{group[0].algo} ({seeds})")
     if n > 1:
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _frame(axes: Axes) -> None:
+    """Scales to the means: the interval of two or three seeds can be many times as wide."""
+    means = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    margin = 0.2 * (np.max(means) - np.min(means)) or 1.0
+    axes.set_ylim(np.min(means) - margin, np.max(means) + margin)
 
 
 def _smooth(values: Float[np.ndarray, " I"]) -> Float[np.ndarray, " I"]:

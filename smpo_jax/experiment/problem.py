@@ -27,8 +27,12 @@ def build(config: Config) -> Problem:
     """The environment and the algorithm of a run.
 
     Raises:
-        UserError: sizes that do not fit together, or values the algorithm refuses.
+        UserError: sizes that do not fit together, values the algorithm refuses, or no device.
     """
+    try:
+        jax.devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
+        raise UserError(one_line(error)) from error
     try:
         env = smpo_envs.VectorEnv(smpo_envs.make(config.env), config.num_envs)
         spec = make_spec(

@@ -2,13 +2,10 @@
 
 import math
 import sys
-import time
 from typing import Protocol, TextIO
 
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.writers import Row
-
-PLAIN_INTERVAL = 5.0  # seconds between two lines where nobody watches live
 
 
 class Progress(Protocol):
@@ -51,26 +48,20 @@ class _Latest:
 
 
 class Plain:
-    """One line for a report, at most every few seconds, and always the first and the last."""
+    """One line for every report."""
 
     def __init__(self, config: Config, stream: TextIO) -> None:
         self._config = config
         self._stream = stream
         self._latest = _Latest()
-        self._shown = -math.inf
 
     def say(self, message: str) -> None:
         """Prints the message."""
         print(message, file=self._stream, flush=True)
 
     def update(self, row: Row, steps_per_second: float) -> None:
-        """Prints a line if it is time for one."""
+        """Prints the line."""
         self._latest.take(row)
-        last = row["iteration"] == self._config.total_iterations
-        now = time.monotonic()
-        if not last and now - self._shown < min(PLAIN_INTERVAL, self._config.report_every):
-            return
-        self._shown = now
         left = _time_left(self._config, row, steps_per_second)
         self.say(
             f"{_share(self._config, row):4.0%}   steps {row['steps']:,}   "

@@ -256,9 +256,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {folder}") from None
         yield
-    except BlockingIOError:
-        raise UserError(f"another process is training in {folder}") from None
     finally:
         os.close(descriptor)

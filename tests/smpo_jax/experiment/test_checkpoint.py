@@ -175,6 +175,12 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         restore(tmp_path)
 
 
+def test_other_hyperparameters_are_named_one_by_one(tmp_path):
+    save(tmp_path, [1], hyperparameters={"step": 1.0, "start": 2.0})
+    with pytest.raises(UserError, match=r"another run: step is 1\.0 there and 3\.0 here"):
+        restore(tmp_path, hyperparameters={"step": 3.0, "start": 2.0})
+
+
 def test_fields_that_only_say_how_to_watch_may_change(tmp_path):
     save(tmp_path, [1], report_every=3, keep_checkpoints=1)
     assert restore(tmp_path, report_every=9, tensorboard=True).iteration == 1

@@ -85,3 +85,12 @@ def test_reader_that_goes_away_is_no_error(process):
     child.stdout.close()
     assert child.wait(PATIENCE) == 0
     assert not child.stderr.read()
+
+
+@pytest.mark.xdist_group("processes")
+def test_device_that_is_not_there_is_one_line(process, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    status, out, err = finish(process(*RUN, "--out", "nowhere"))
+    assert status == 2 and not out
+    assert err.startswith("smpo-jax: error: ") and err.count("\n") == 1 and "nonsense" in err
+    assert not Path("nowhere").exists()
