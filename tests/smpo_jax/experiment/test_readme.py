@@ -8,6 +8,7 @@ import pytest
 
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment.config import Config, hyperparameters
+from smpo_jax.experiment.options import TrainOptions
 from smpo_jax.experiment.problem import build
 from smpo_jax.training import loop
 
@@ -43,4 +44,4 @@ def test_every_metric_is_explained(algo):
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
 def test_no_hyperparameter_has_the_name_of_a_field_of_the_run(algo):
     record = hyperparameters(algo, {}, where="test")
-    assert not set(vars(record)) & set(vars(Config()))
+    assert not set(vars(record)) & (set(vars(Config())) | set(vars(TrainOptions())))
