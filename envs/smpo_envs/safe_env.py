@@ -35,7 +35,7 @@ class State(struct.PyTreeNode):
 
 
 class SafeEnv(Protocol):
-    """One environment of pure functions. `step` never resets; wrappers do."""
+    """One environment of two pure functions. `step` never resets; wrappers do."""
 
     @property
     def observation_size(self) -> int:
@@ -52,11 +52,13 @@ class SafeEnv(Protocol):
         """Steps after which an episode is cut by the time limit."""
         ...
 
-    def reset(self, key: PRNGKeyArray) -> State:
-        """The first state of a new episode, drawn with `key`."""
+    @property
+    def reset(self) -> Callable[[PRNGKeyArray], State]:
+        """The first state of a new episode, drawn with a key."""
         ...
 
-    def step(self, state: State, action: Float[Array, " A"]) -> State:
+    @property
+    def step(self) -> Callable[[State, Float[Array, " A"]], State]:
         """The state after one action. `done` is 1 only if the episode terminated."""
         ...
 

@@ -1,14 +1,13 @@
 """Double precision for a while."""
 
 import contextlib
+import importlib
 
 import jax
 
 
 def double_precision() -> contextlib.AbstractContextManager:
     """In its body, JAX's default float is float64."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # before it moved
-
-    return enable_x64()
+    # Older versions of JAX keep the switch elsewhere.
+    owner = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return owner.enable_x64(True)

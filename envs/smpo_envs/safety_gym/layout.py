@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 CANDIDATES = 100  # draws for one object before the layout is dropped
@@ -79,7 +78,7 @@ def place(
     The others may stand anywhere; only their distances count.
     """
     clearance = keepout + jnp.asarray(others_keepout, others.dtype)
-    present = np.ones(len(others_keepout), bool)
+    present = jnp.ones(len(others_keepout), bool)
 
     def draw(carry):
         key, blocks, _, _ = carry

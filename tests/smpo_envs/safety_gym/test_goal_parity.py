@@ -49,27 +49,23 @@ def one_step_each(name, double):
         return jax.tree.map(np.asarray, out.replace(pipeline_state=out.pipeline_state.goal))
 
 
-def standing(name):
-    """Transitions in which the robot touches nothing and no vase moves by itself."""
-    r = recording(name)
-    speeds = np.abs(r["qvel"][:, 3:])
-    still = np.max(speeds, axis=1, initial=0) < 1e-4
-    return ~r["agent_contact_in_step"] & still[:-1] & still[1:]
+def untouched(name):
+    """Transitions in which the robot touches nothing; vases may still be sliding."""
+    return ~recording(name)["agent_contact_in_step"]
 
 
 def observation_error(name, double):
     """Absolute difference, without the lidar of a goal that each side has drawn on its own."""
     error = np.abs(one_step_each(name, double).obs - recording(name)["obs"][1:])
     error[np.ix_(recording(name)["goal_met"], np.arange(60)[GOAL_LIDAR])] = 0
-    return error[standing(name)]
+    return error[untouched(name)]
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_one_step_in_double_precision_agrees_where_nothing_is_touched(name):
-    assert standing(name).sum() > 200
     assert np.max(observation_error(name, double=True)) < 1e-9
     reward = one_step_each(name, True).reward
-    assert_allclose(reward[standing(name)], recording(name)["reward"][standing(name)], atol=1e-12)
+    assert_allclose(reward[untouched(name)], recording(name)["reward"][untouched(name)], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -83,19 +79,20 @@ def test_one_step_in_single_precision_agrees_where_nothing_is_touched(name):
     if name in CONTRACTING:
         assert np.max(error) < 2e-5
     reward = one_step_each(name, False).reward
-    assert_allclose(reward[standing(name)], recording(name)["reward"][standing(name)], atol=2e-6)
+    assert_allclose(reward[untouched(name)], recording(name)["reward"][untouched(name)], atol=2e-6)
 
 
 @pytest.mark.parametrize("double", [True, False])
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_one_step_charges_and_meets_goals_as_recorded(name, double):
-    ours, still = one_step_each(name, double), standing(name)
-    assert_array_equal(ours.metrics["goal_met"][still], recording(name)["goal_met"][still])
-    assert_array_equal(ours.info["cost"][still], recording(name)["cost"][still])
+    # At every step, contact or not.
+    ours = one_step_each(name, double)
+    assert_array_equal(ours.metrics["goal_met"], recording(name)["goal_met"])
+    assert_array_equal(ours.info["cost"], recording(name)["cost"])
     recorded = {key for key in recording(name) if key.startswith("cost_")}
     assert set(ours.metrics) == recorded | {"goal_met"}
     for key in recorded:
-        assert_array_equal(ours.metrics[key][still], recording(name)[key][still], err_msg=key)
+        assert_array_equal(ours.metrics[key], recording(name)[key], err_msg=key)
     assert not np.any(ours.done)
 
 
@@ -158,9 +155,9 @@ def test_whole_trajectory_in_double_precision(name):
         _, (robot, obs, reward, cost, met) = compiled_rollout(level)(first, inputs)
         assert_allclose(robot.q, r["qpos"][1:, :3], rtol=0, atol=1e-6)
         assert_allclose(robot.v, r["qvel"][1:, :3], rtol=0, atol=1e-6)
-        obs = np.array(obs)
-        obs[r["goal_met"], GOAL_LIDAR] = r["obs"][1:][r["goal_met"], GOAL_LIDAR]
-        assert_allclose(obs, r["obs"][1:], rtol=0, atol=1e-6)
+        error = np.abs(np.asarray(obs) - r["obs"][1:])
+        error[np.ix_(r["goal_met"], np.arange(60)[GOAL_LIDAR])] = 0
+        assert np.max(error) < 1e-6
         assert_allclose(reward, r["reward"], rtol=0, atol=1e-6)
         assert_array_equal(cost, r["cost"])
         assert_array_equal(met, r["goal_met"])

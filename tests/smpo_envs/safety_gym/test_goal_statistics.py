@@ -1,0 +1,104 @@
+"""Whole episodes against the statistics of the real package, in single precision.
+
+Reference: Safety-Gymnasium 1.0.0 with MuJoCo 2.3.3, mean and standard error over episodes of 1000
+steps (specification, section 12). Costs have heavy tails: few episodes make most of them.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smpo_envs
+
+# Of the random policy, whose actions are uniform and fresh at each step. Level 1 over 160
+# episodes where they were recorded, else over 40, as level 2.
+RANDOM = {
+    "PointGoal1": {
+        "reward": (-0.087, 0.059),
+        "cost": (41.2, 8.1),
+        "goal_met": (0.050, 0.019),
+    },
+    "PointGoal2": {
+        "reward": (-0.366, 0.124),
+        "cost": (45.3, 11.2),
+        "cost_hazards": (13.6, 7.2),
+        "cost_vases_contact": (4.5, 1.3),
+        "cost_vases_velocity": (31.7, 9.0),
+    },
+}
+# Root mean square of the readings of each episode: a sharper test of the dynamics.
+READINGS = {"accelerometer x": 0, "accelerometer y": 1, "velocimeter x": 3, "gyro z": 8}
+RANDOM_READINGS = {
+    "PointGoal1": [(2.7622, 0.0017), (8.9220, 0.0251), (0.1996, 0.0038), (1.7337, 0.0041)],
+    "PointGoal2": [(2.7622, 0.0017), (8.9034, 0.0285), (0.1995, 0.0038), (1.7334, 0.0040)],
+}
+
+
+class Episodes(NamedTuple):
+    """Sums over each of `E` episodes, and root mean squares of the 12 sensors."""
+
+    totals: dict[str, np.ndarray]
+    readings: np.ndarray
+
+
+@lru_cache
+def compiled_episodes(name, number):
+    env = smpo_envs.make(name)
+
+    def summands(state):
+        return {**state.metrics, "reward": state.reward, "cost": state.info["cost"]}
+
+    def play(key, scale):
+        reset_key, action_key = jax.random.split(key)
+        state = jax.vmap(env.reset)(jax.random.split(reset_key, number))
+
+        def step(carry, key):
+            state, totals, squares = carry
+            action = scale * jax.random.uniform(key, (number, 2), minval=-1.0)
+            state = jax.vmap(env.step)(state, action)
+            totals = jax.tree.map(jnp.add, totals, summands(state))
+            return (state, totals, squares + state.obs[:, :12] ** 2), None
+
+        start = (state, summands(state), jnp.zeros((number, 12)))
+        keys = jax.random.split(action_key, env.episode_length)
+        (_, totals, squares), _ = jax.lax.scan(step, start, keys)
+        return totals, jnp.sqrt(squares / env.episode_length)
+
+    return jax.jit(play)
+
+
+def episodes(name, number, scale=1.0):
+    return Episodes(
+        *jax.tree.map(np.asarray, compiled_episodes(name, number)(jax.random.key(0), scale))
+    )
+
+
+def standard_errors_apart(values, reference):
+    """Of the mean of our values from a reference (mean, standard error)."""
+    mean, error = reference
+    ours = values.std() / np.sqrt(len(values))
+    return abs(values.mean() - mean) / np.hypot(ours, error)
+
+
+@pytest.mark.parametrize("number", [256, pytest.param(4096, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_policy_has_the_statistics_of_the_original(name, number):
+    ours = episodes(name, number)
+    for quantity, reference in RANDOM[name].items():
+        apart = standard_errors_apart(ours.totals[quantity].astype(np.float64), reference)
+        assert apart < 3, (quantity, ours.totals[quantity].mean(), reference)
+    for (quantity, column), reference in zip(READINGS.items(), RANDOM_READINGS[name], strict=True):
+        apart = standard_errors_apart(ours.readings[:, column].astype(np.float64), reference)
+        assert apart < 3, (quantity, ours.readings[:, column].mean(), reference)
+    np.testing.assert_allclose(ours.readings[:, 2], 9.81, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_zero_policy_stays_still_free_of_cost(name):
+    ours = episodes(name, 256, scale=0.0)
+    for quantity, total in ours.totals.items():
+        assert not np.any(total), quantity
