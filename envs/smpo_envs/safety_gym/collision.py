@@ -1,7 +1,7 @@
 """Where the robot, the vases and the floor touch: contact points, depths and normals.
 
-Arrays are laid out as in `batched`: components first, batch last. A shape with "slots" has a fixed number of candidates; a candidate with a positive distance
-is no contact.
+Arrays are laid out as in `batched`: components first, batch last. A shape with "slots" has a fixed
+number of candidates; a candidate with a positive distance is no contact.
 """
 
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class Cube(NamedTuple):
 
 
 def upright(center: Float[Array, "3 *s"], axes: Float[Array, "3 3 *s"]) -> Cube:
-    """The same cube with its axes relabelled so that the third is the one nearest to the vertical."""
+    """The same cube with its axes relabelled: the third is the one nearest to the vertical."""
     height = jnp.abs(axes[2])
     x_is_up = (height[0] > height[1]) & (height[0] > height[2])
     y_is_up = (height[1] > height[2]) & ~x_is_up
@@ -66,9 +66,7 @@ def floor_and_cube(cube: Cube, half: float) -> Touch:
     return Touch(vertical, point.at[2].set(distance / 2), distance)
 
 
-def sphere_and_cube(
-    center: Float[Array, "3 *s"], radius: float, cube: Cube, half: float
-) -> Touch:
+def sphere_and_cube(center: Float[Array, "3 *s"], radius: float, cube: Cube, half: float) -> Touch:
     """The point of a cube nearest to a sphere; slots [1]."""
     offset = center - cube.center
     local = (cube.axes * offset[:, None]).sum(0)
@@ -94,9 +92,9 @@ def cube_and_cube(first: Cube, first_half: float, second: Cube, second_half: flo
     to the height of the reference face, their ends moved along the face to within its width. Slots
     [4].
 
-    Deviation: the simulator also looks at top and bottom faces and at edge against edge. Vases stand
-    on the floor and never lie on each other, and near to upright the edge normals are those of
-    faces. (Simulator versions differ from each other here, too.)
+    Deviation: the simulator also looks at top and bottom faces and at edge against edge. Vases
+    stand on the floor and never lie on each other, and near to upright the edge normals are those
+    of faces. (Simulator versions differ from each other here, too.)
     """
     gap_first = _side_gaps(first, first_half, second, second_half)
     gap_second = _side_gaps(second, second_half, first, first_half)

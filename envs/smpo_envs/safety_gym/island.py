@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smpo_envs.safety_gym import batched, boxes, collision, contact, solver
 from smpo_envs.safety_gym import point as robot
@@ -46,13 +46,14 @@ def turned(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) -> 
     s = (1 - square * (1 / 6 - square * (1 / 120 - square / 5040))) / 2
     w, v = quaternion[0], quaternion[1:]
     r = s * rotation
-    new = jnp.concatenate(
-        [(w * c - batched.dot(v, r))[None], w * r + c * v + batched.cross(v, r)]
-    )
+    new = jnp.concatenate([(w * c - batched.dot(v, r))[None], w * r + c * v + batched.cross(v, r)])
     return new * jax.lax.rsqrt((new * new).sum(0))
 
 
-def _system(island: Island, rotation: jax.Array, free: solver.Change) -> tuple:
+def _system(
+    island: Island, rotation: Float[Array, "3 3 K B"], free: solver.Change
+) -> tuple[solver.System, Int[Array, "K B"]]:
+    """All that touches, and the number of contact points of the robot with each vase."""
     point = island.point
     b = contact.DAMPING
     cube = collision.upright(island.position, rotation)
@@ -69,7 +70,7 @@ def _system(island: Island, rotation: jax.Array, free: solver.Change) -> tuple:
         friction=contact.DEFAULT_FRICTION,
         weight=contact.VASE_WEIGHT,
         reference=island.position[:, None],
-        drift=jnp.broadcast_to(drift[:, None],(6,*on_floor.distance.shape)),
+        drift=jnp.broadcast_to(drift[:, None], (6, *on_floor.distance.shape)),
     )
     relative = drift - solver.carried(lever, robot_drift)
     weight = contact.VASE_WEIGHT + contact.POINT_WEIGHT
@@ -81,27 +82,33 @@ def _system(island: Island, rotation: jax.Array, free: solver.Change) -> tuple:
         center + ARROW_OFFSET * ahead[:, None], jnp.stack([ahead, side, up], axis=1)[:, :, None]
     )
     arrow = collision.cube_and_cube(arrow_cube, ARROW_HALF, cube, boxes.HALF_SIZE)
-    touching = [floor]+[contact.rows(
-                touch,
-                friction=friction,
-                weight=weight,
-                reference=island.position[:, None],
-                drift=jnp.broadcast_to(relative[:, None],(6,*touch.distance.shape)),
-            )
-            for touch, friction in (
-                (sphere, contact.SPHERE_FRICTION),
-                (arrow, contact.DEFAULT_FRICTION),
-            )]
-    touching = jax.tree.map(lambda *a: jnp.concatenate(a, axis=a[0].ndim-3), *touching)
+    touching = [floor] + [
+        contact.rows(
+            touch,
+            friction=friction,
+            weight=weight,
+            reference=island.position[:, None],
+            drift=jnp.broadcast_to(relative[:, None], (6, *touch.distance.shape)),
+        )
+        for touch, friction in (
+            (sphere, contact.SPHERE_FRICTION),
+            (arrow, contact.DEFAULT_FRICTION),
+        )
+    ]
+    touching = jax.tree.map(lambda *a: jnp.concatenate(a, axis=a[0].ndim - 3), *touching)
     first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
     link = (island.position[:, second] - island.position[:, first]) / LENGTH
     pick = lambda i: jax.tree.map(lambda x: x[..., i, :], cube)  # noqa: E731
     both = collision.cube_and_cube(pick(first), boxes.HALF_SIZE, pick(second), boxes.HALF_SIZE)
-    between = contact.rows(both,
+    between = contact.rows(
+        both,
         friction=contact.DEFAULT_FRICTION,
         weight=2 * contact.VASE_WEIGHT,
         reference=island.position[:, second][:, None],
-        drift=jnp.broadcast_to((drift[:, second] - solver.moved(link, drift[:, first]))[:, None],(6,*both.distance.shape)),
+        drift=jnp.broadcast_to(
+            (drift[:, second] - solver.moved(link, drift[:, first]))[:, None],
+            (6, *both.distance.shape),
+        ),
     )
     coupling = robot.MASS * robot.OFFSET / LENGTH
     m = zero + robot.MASS
@@ -110,45 +117,72 @@ def _system(island: Island, rotation: jax.Array, free: solver.Change) -> tuple:
             [
                 jnp.stack([m, zero, -coupling * point.sin]),
                 jnp.stack([zero, m, coupling * point.cos]),
-                jnp.stack([-coupling * point.sin, coupling * point.cos, zero + robot.INERTIA / LENGTH**2]),
+                jnp.stack(
+                    [-coupling * point.sin, coupling * point.cos, zero + robot.INERTIA / LENGTH**2]
+                ),
             ]
         )
         / boxes.MASS
     )
-    listed = (sphere.distance <= 0).sum(0) + (arrow.distance <= 0).sum(0)
-    return solver.System(mass, lever, link, touching, between), listed
+    listed = [jnp.sum(touch.distance <= 0, axis=0, dtype=jnp.int32) for touch in (sphere, arrow)]
+    return solver.System(mass, lever, link, touching, between), listed[0] + listed[1]
 
 
-def forward(island: Island, drive, turn, warm):
-    """Accelerations at a state."""
+class Dynamics(NamedTuple):
+    """What acts at a state.
+
+    Attributes:
+        free: accelerations without contacts.
+        change: what contacts add to them.
+        rotation: of the vases, body to world.
+        mass: the robot's mass matrix, solver units.
+        touching: contact points of the robot with each vase.
+    """
+
+    free: solver.Change
+    change: solver.Change
+    rotation: Float[Array, "3 3 K B"]
+    mass: Float[Array, "3 3 B"]
+    touching: Int[Array, "K B"]
+
+
+def dynamics(
+    island: Island, drive: Float[Array, " B"], turn: Float[Array, " B"], warm: solver.Change
+) -> Dynamics:
+    """Accelerations at a state; `warm` is a guess of what contacts add, such as the last step's."""
     rotation = axes(island.quaternion)
     a = robot.free_acceleration(island.point, drive, turn)
     free = solver.Change(
         jnp.stack([a[0], a[1], LENGTH * a[2]]),
         jnp.zeros_like(warm.vases).at[2].set(-GRAVITY),
     )
-    system, listed = _system(island, rotation, free)
-    change, iterations = solver.newton(system, warm)
-    return free, change, rotation, system.mass, listed, iterations
+    system, touching = _system(island, rotation, free)
+    change, _ = solver.newton(system, warm)
+    return Dynamics(free, change, rotation, system.mass, touching)
 
 
-def integrate(island: Island, drive, turn, free, change, rotation, mass) -> Island:
+def integrate(
+    island: Island, drive: Float[Array, " B"], turn: Float[Array, " B"], acting: Dynamics
+) -> Island:
+    """One semi-implicit Euler step; the damping of the robot's joints is implicit."""
     h = robot.TIMESTEP
-    extra = batched.total(mass[:, i] * change.robot[i] for i in range(3)) * boxes.MASS
-    extra = extra.at[2].multiply(LENGTH)
+    by_contacts = batched.total(acting.mass[:, i] * acting.change.robot[i] for i in range(3))
+    fx, fy, torque = boxes.MASS * by_contacts
     c, s = island.point.cos, island.point.sin
-    along, across, torque = robot.force(island.point, drive, turn)
-    total = (along + c * extra[0] + s * extra[1], across - s * extra[0] + c * extra[1], torque + extra[2])
-    point = robot.integrate(island.point, *robot.damped_acceleration(island.point, *total))
-    acceleration = free.vases + change.vases
+    along, across, spin = robot.force(island.point, drive, turn)
+    force = (along + c * fx + s * fy, across - s * fx + c * fy, spin + LENGTH * torque)
+    point = robot.integrate(island.point, *robot.damped_acceleration(island.point, *force))
+    acceleration = acting.free.vases + acting.change.vases
     velocity = island.velocity + h * acceleration[:3]
     angular = acceleration[3:] / LENGTH
-    spin = island.spin + h * batched.total(rotation[i] * angular[i] for i in range(3))
-    return Island(point, island.position + h * velocity, turned(island.quaternion, h * spin), velocity, spin)
+    spin = island.spin + h * batched.total(acting.rotation[i] * angular[i] for i in range(3))
+    return Island(
+        point, island.position + h * velocity, turned(island.quaternion, h * spin), velocity, spin
+    )
 
 
-def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: jax.Array) -> Island:
-    """The island of some vases; leaves of the arguments have the batch in front, `chosen` is [B, K].
+def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]) -> Island:
+    """The island of some vases; leaves of the arguments have the batch in front.
 
     Positions are relative to where the robot started, which keeps them small and exact.
     """
@@ -162,12 +196,15 @@ def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: jax.Array) -> Isl
     return Island(
         robot.Coordinates(x, y, angle, vx, vy, point.v[:, 2], jnp.cos(angle), jnp.sin(angle)),
         position,
-        *(pick(x).swapaxes(0, 1) for x in (vases.quaternion, vases.velocity, vases.angular_velocity)),
+        *(
+            pick(x).swapaxes(0, 1)
+            for x in (vases.quaternion, vases.velocity, vases.angular_velocity)
+        ),
     )
 
 
 def scatter(
-    island: Island, point: robot.Point, vases: boxes.FreeBoxes, chosen: jax.Array
+    island: Island, point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]
 ) -> tuple[robot.Point, boxes.FreeBoxes]:
     """Robot and vases with what happened on the island; the inverse of `gather`."""
     c, s = jnp.cos(point.rotation), jnp.sin(point.rotation)
@@ -192,23 +229,23 @@ def in_start_frame(point: robot.Point, acceleration: Float[Array, "B 3"]) -> Flo
 
 def advance(
     island: Island, action: Float[Array, "B 2"]
-) -> tuple[Island, Float[Array, "B 3"], jax.Array]:
-    """Ten physics steps: the island, the robot's acceleration (world axes), contact points [B, K]."""
+) -> tuple[Island, Float[Array, "B 3"], Int[Array, "B K"]]:
+    """Ten physics steps: the island, the robot's acceleration (world axes), its contact points."""
     drive, turn = robot.controls(action.T)
 
     def substep(carry, _):
         island, warm = carry
-        free, change, rotation, mass, _, _ = forward(island, drive, turn, warm)
-        return (integrate(island, drive, turn, free, change, rotation, mass), change), None
+        acting = dynamics(island, drive, turn, warm)
+        return (integrate(island, drive, turn, acting), acting.change), None
 
     zeros = solver.Change(
         jnp.zeros((3, *drive.shape), drive.dtype),
         jnp.zeros((6, *island.position.shape[1:]), drive.dtype),
     )
     (island, warm), _ = jax.lax.scan(substep, (island, zeros), length=robot.SUBSTEPS)
-    free, change, _, _, touching, _ = forward(island, drive, turn, warm)
-    x, y, turning = free.robot + change.robot
-    return island, jnp.stack([x, y, turning / LENGTH], axis=-1), touching.T.astype(jnp.int32)
+    end = dynamics(island, drive, turn, warm)
+    x, y, turning = end.free.robot + end.change.robot
+    return island, jnp.stack([x, y, turning / LENGTH], axis=-1), end.touching.T
 
 
 def _rotate(vector: Float[Array, "B n"], cos: jax.Array, sin: jax.Array) -> tuple:

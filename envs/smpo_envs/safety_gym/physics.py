@@ -67,7 +67,9 @@ class Motion(NamedTuple):
 def advance(world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
     point, acceleration = robot.advance(world.point, action)
-    alone = Motion(World(point, world.vases), acceleration, jnp.zeros(count(world.vases), jnp.int32))
+    alone = Motion(
+        World(point, world.vases), acceleration, jnp.zeros(count(world.vases), jnp.int32)
+    )
     if count(world.vases) == 0:
         return alone
     urgency = _urgency(world)

@@ -93,11 +93,11 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
         step = together(_newton_step(_hessian(system, value), gradient))
         change = together(_components(system, step))
         decrement = -_inner(gradient, step)
-        t, unchanged = _line_search(system, y, value, step, change, decrement)
+        t, exact = _line_search(system, y, value, step, change, decrement)
         t = jnp.where(done, 0, t)
         y = jax.tree.map(lambda a, d: a + t * d, y, step)
         value = jax.tree.map(lambda a, d: a + t * d, value, change)
-        finished = done | (decrement <= tolerance) | ((t == 1) & unchanged)
+        finished = done | (decrement <= tolerance) | exact
         return together((y, value, finished, iterations + ~done))
 
     value = jax.tree.map(
@@ -163,7 +163,7 @@ def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
     slots = curvature.linear.shape[2]
     floor = _full(curvature, range(FLOOR_SLOTS))
     robot = together(_full(curvature, range(FLOOR_SLOTS, slots)))
-    count, batch = floor.shape[2:]
+    count = floor.shape[2]
     eye = jnp.eye(6, dtype=floor.dtype)[:, :, None, None]
     diagonal = floor + robot + eye
     lever = system.lever
@@ -206,9 +206,14 @@ def _full(curvature: Curvature, slots: range) -> Float[Array, "6 6 K B"]:
 
 
 def _moved_columns(matrix: Float[Array, "6 6 B"], link: Float[Array, "3 B"]) -> jax.Array:
-    """matrix @ X, X the matrix of `moved`."""
+    """The product with X, the matrix of `moved`, on the right."""
     angular = matrix[:, 3:] + jnp.swapaxes(
-        cross(jnp.broadcast_to(link[:, None], (3, *matrix[0].shape)), jnp.swapaxes(matrix[:, :3], 0, 1)), 0, 1
+        cross(
+            jnp.broadcast_to(link[:, None], (3, *matrix[0].shape)),
+            jnp.swapaxes(matrix[:, :3], 0, 1),
+        ),
+        0,
+        1,
     )
     return jnp.concatenate([matrix[:, :3], angular], axis=1)
 
@@ -235,12 +240,12 @@ def solve_positive(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
 
     rows = []
     for _ in range(n):
-        row = table[0, 1:] / table[0, 0]
-        rows.append(row)
-        table = table[1:, 1:] - table[1:, :1] * row[None]
+        rows.append(table[0])
+        table = table[1:, 1:] - (table[1:, 0] / table[0, 0])[:, None] * table[0, 1:]
     x: list[jax.Array] = []
-    for row in reversed(rows):
-        x.insert(0, row[-1] - total([row[i] * known for i, known in enumerate(x)] or [0 * row[-1]]))
+    for pivot, *row, right in reversed(rows):
+        known = total(a * b for a, b in zip(row, x, strict=True)) if x else jnp.zeros_like(pivot)
+        x.insert(0, (right - known) / pivot)
     return jnp.stack(x)
 
 
@@ -252,7 +257,7 @@ def _line_search(
     change: Components,
     decrement: Float[Array, " B"],
 ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
-    """How far to go, and whether a full step leaves all active rows active and no others.
+    """How far to go, and whether that is the minimum: a full step that flips no row.
 
     A full step, or, where the energy's slope has not fallen tenfold there, one Newton step on the
     slope from there. That suffices: more care saves no iterations.
@@ -265,8 +270,10 @@ def _line_search(
     if system.link.shape[1]:
         second = _line_terms(system.double, value.double, change.double)
         slope, bend, flips = slope + second[0], bend + second[1], flips + second[2]
-    t = jnp.where(jnp.abs(slope) < 0.1 * decrement, 1, 1 - slope / bend)
-    return jnp.where(t > 0, t, 0.5), flips == 0
+    full = jnp.abs(slope) <= 0.1 * decrement
+    bend = jnp.maximum(bend, jnp.finfo(bend.dtype).tiny)  # 0 where nothing is left to do
+    t = jnp.where(full, bend, jnp.where(slope < bend, bend - slope, bend / 2)) / bend
+    return t, full & (flips == 0)
 
 
 def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> jax.Array:
