@@ -6,7 +6,7 @@ import numpy as np
 
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym.boxes import FreeBoxes
-from smpo_envs.safety_gym.goal import LEVELS, GoalState, Level
+from smpo_envs.safety_gym.goal import LEVELS, GoalState, Level, state_of
 from smpo_envs.safety_gym.physics import Motion, World
 from smpo_envs.safety_gym.point import Point
 
@@ -32,8 +32,8 @@ def states(recording: dict) -> GoalState:
     def varying(x):
         return jnp.asarray(x, dtype)
 
-    return GoalState(
-        world=World(
+    return jax.vmap(state_of)(
+        World(
             point=Point(
                 start=constant(recording["layout_xy"][0]),
                 rotation=constant(recording["layout_rot"][0]),
@@ -47,9 +47,9 @@ def states(recording: dict) -> GoalState:
                 angular_velocity=varying(boxes_v[..., 3:]),
             ),
         ),
-        hazards=constant(hazards),
-        goal=varying(recording["goal_pos"][:, :2]),
-        key=jax.random.split(jax.random.key(0), rows),
+        constant(hazards),
+        varying(recording["goal_pos"][:, :2]),
+        jax.random.split(jax.random.key(0), rows),
     )
 
 

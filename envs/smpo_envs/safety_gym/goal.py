@@ -74,13 +74,22 @@ class GoalState(NamedTuple):
         world: what moves.
         hazards: world positions of the hazards' centres.
         goal: world position of the goal's centre.
+        distance: of the robot from the goal, from which the next reward is measured.
         key: for the goals still to be drawn; advances only when one is.
     """
 
     world: World
     hazards: Float[Array, "H 2"]
     goal: Float[Array, " 2"]
+    distance: Float[Array, ""]
     key: PRNGKeyArray
+
+
+def state_of(
+    world: World, hazards: Float[Array, "H 2"], goal: Float[Array, " 2"], key: PRNGKeyArray
+) -> GoalState:
+    """The state in which things stand like this; the next reward is measured from here."""
+    return GoalState(world, hazards, goal, _distance(goal, point.position(world.point)), key)
 
 
 def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
@@ -125,7 +134,7 @@ def initial(level: Level, key: PRNGKeyArray) -> GoalState:
     goal, found = _place_goal(level, goal_key, agent, obstacles)
     dtype = positions.dtype
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (1 + level.vases,), dtype)
-    return GoalState(
+    return state_of(
         world=World(
             point=point.Point(
                 start=agent,
@@ -146,10 +155,11 @@ def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     before: GoalState = state.pipeline_state
     motion = physics.advance(before.world, jnp.clip(action, -1.0, 1.0))
     position = point.position(motion.world.point)
-    reward, met = progress(before.goal, point.position(before.world.point), position)
+    distance = _distance(before.goal, position)
+    reward, met = progress(before.distance, distance)
     charged = indicators(level.costs, Scene(position, before.hazards, motion))
-    goal, key, stuck = redraw(level, met, before, motion.world, position)
-    after = GoalState(motion.world, before.hazards, goal, key)
+    moved = before._replace(world=motion.world, distance=distance)
+    after, stuck = redraw(level, met, moved, position)
     metrics = {**charged, "goal_met": met.astype(reward.dtype)}
     return state.replace(
         pipeline_state=after,
@@ -163,15 +173,14 @@ def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
 
 
 def progress(
-    goal: Float[Array, " 2"], before: Float[Array, " 2"], after: Float[Array, " 2"]
+    last: Float[Array, ""], distance: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """The reward of moving from `before` to `after`, and whether the goal is met.
+    """The reward of coming from one distance to another, and whether the goal is met.
 
-        r = d(before) - d(after) + [d(after) <= 0.3],  d = distance to the goal
+        r = last - distance + [distance <= 0.3]
 
-    Both distances are to the goal of this step, so there is no jump when the goal has moved.
+    Both are distances to the goal of this step, so there is no jump when the goal has moved.
     """
-    last, distance = _distance(goal, before), _distance(goal, after)
     met = distance <= GOAL_RADIUS
     return jnp.clip(last - distance + met, -REWARD_LIMIT, REWARD_LIMIT), met
 
@@ -186,24 +195,21 @@ def observe(state: GoalState, motion: Motion, position: Float[Array, " 2"]) -> F
 
 
 def redraw(
-    level: Level,
-    met: Bool[Array, ""],
-    state: GoalState,
-    world: World,
-    position: Float[Array, " 2"],
-) -> tuple[Float[Array, " 2"], PRNGKeyArray, Bool[Array, ""]]:
-    """The goal, the key, and whether a new goal was needed but found no room."""
-    obstacles = jnp.concatenate([state.hazards, world.vases.position[:, :2]])
+    level: Level, met: Bool[Array, ""], state: GoalState, position: Float[Array, " 2"]
+) -> tuple[GoalState, Bool[Array, ""]]:
+    """The state with a new goal if the old one is met, and whether there was no room for one."""
+    obstacles = jnp.concatenate([state.hazards, state.world.vases.position[:, :2]])
 
     def draw(operand):
-        goal, key, stuck, agent, obstacles = operand
+        goal, _, key, _, agent, obstacles = operand
         draw_key, next_key = jax.random.split(key)
         drawn, found = _place_goal(level, draw_key, agent, obstacles)
-        return jnp.where(found, drawn, goal), next_key, stuck | ~found, agent, obstacles
+        goal = jnp.where(found, drawn, goal)
+        return goal, _distance(goal, agent), next_key, ~found, agent, obstacles
 
-    operand = (state.goal, state.key, jnp.bool_(False), position, obstacles)
-    goal, key, stuck, _, _ = apply_where(draw, met, operand)
-    return goal, key, stuck
+    operand = (state.goal, state.distance, state.key, jnp.bool_(False), position, obstacles)
+    goal, distance, key, stuck, _, _ = apply_where(draw, met, operand)
+    return state._replace(goal=goal, distance=distance, key=key), stuck
 
 
 def _place_goal(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import point_goal
-import pytest
 from numpy.testing import assert_allclose
 
 from smpo_envs.safety_gym import goal
@@ -23,10 +22,9 @@ def at(state, agent, goal_position):
     """A state with the robot and the goal put elsewhere."""
     s = state.pipeline_state
     robot = s.world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
-    s = s._replace(
-        world=s.world._replace(point=robot), goal=jnp.asarray(goal_position, s.goal.dtype)
-    )
-    return state.replace(pipeline_state=s)
+    world = s.world._replace(point=robot)
+    moved = goal.state_of(world, s.hazards, jnp.asarray(goal_position, s.goal.dtype), s.key)
+    return state.replace(pipeline_state=moved)
 
 
 def keys_differ(a, b):
@@ -34,24 +32,13 @@ def keys_differ(a, b):
 
 
 def test_progress_rewards_approach_and_pays_one_at_the_goal():
-    target = jnp.array([3.0, 4.0])
-    reward, met = progress(target, jnp.array([0.0, 0.0]), jnp.array([0.6, 0.8]))
-    assert_allclose(reward, 5 - 4, rtol=1e-6)
-    assert not met
-    reward, met = progress(target, jnp.array([3.0, 3.5]), jnp.array([3.0, 3.75]))
-    assert_allclose(reward, 0.5 - 0.25 + 1, rtol=1e-6)
-    assert met
-
-
-@pytest.mark.parametrize(("distance", "expected"), [(0.25, True), (0.375, False)])
-def test_progress_meets_the_goal_by_the_distance_after_the_step(distance, expected):
-    _, met = progress(jnp.zeros(2), jnp.array([1.0, 0.0]), jnp.array([distance, 0.0]))
-    assert met == expected
+    assert progress(jnp.float32(5.0), jnp.float32(4.0)) == (1.0, False)
+    assert progress(jnp.float32(0.5), jnp.float32(0.25)) == (0.25 + 1, True)
+    assert progress(jnp.float32(0.25), jnp.float32(0.375)) == (-0.125, False)
 
 
 def test_progress_is_clipped():
-    reward, _ = progress(jnp.zeros(2), jnp.array([50.0, 0.0]), jnp.array([1.0, 0.0]))
-    assert reward == 10.0
+    assert progress(jnp.float32(50.0), jnp.float32(1.0))[0] == 10.0
 
 
 def test_observation_sizes_are_those_of_the_original():
@@ -106,11 +93,12 @@ def test_new_goal_keeps_clear_of_where_things_are_now():
     agent = jnp.array([-0.5, -0.5])
 
     def one(key):
-        drawn = goal.redraw(level, jnp.bool_(True), state._replace(key=key), state.world, agent)
-        return drawn[0], drawn[2]
+        after, stuck = goal.redraw(level, jnp.bool_(True), state._replace(key=key), agent)
+        return after.goal, after.distance, stuck
 
-    goals, stuck = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4000))
+    goals, distances, stuck = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4000))
     assert not np.any(stuck)
+    assert_allclose(distances, np.linalg.norm(goals - agent, axis=-1), rtol=1e-6)
     for others, keepout in ((agent[None], 0.4), (state.hazards, 0.18), (here[:1, :2], 0.15)):
         gaps = np.linalg.norm(goals[:, None] - others[None], axis=-1)
         assert np.min(gaps) >= 0.305 + keepout - 1e-6

@@ -100,5 +100,7 @@ def test_random_policy_has_the_statistics_of_the_original(name, number):
 @pytest.mark.parametrize("name", RANDOM)
 def test_zero_policy_stays_still_free_of_cost(name):
     ours = episodes(name, 256, scale=0.0)
+    # The first distance is rounded in another compiled function than the second: once.
+    assert np.max(np.abs(ours.totals.pop("reward"))) < 1e-6
     for quantity, total in ours.totals.items():
         assert not np.any(total), quantity
