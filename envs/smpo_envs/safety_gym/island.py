@@ -204,21 +204,29 @@ def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]
 
 
 def scatter(
-    island: Island, point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]
+    begin: Island,
+    end: Island,
+    point: robot.Point,
+    vases: boxes.FreeBoxes,
+    chosen: Int[Array, "B K"],
 ) -> tuple[robot.Point, boxes.FreeBoxes]:
-    """Robot and vases with what happened on the island; the inverse of `gather`."""
+    """Robot and vases with what happened on the island from `begin`, which `gather` made, to `end`.
+
+    Changes are added, so that what stood still is the same to the last bit.
+    """
     c, s = jnp.cos(point.rotation), jnp.sin(point.rotation)
-    p = island.point
-    q = jnp.stack([*_rotate(jnp.stack([p.x, p.y], -1), c, -s), p.angle - point.rotation], axis=-1)
+    change = jax.tree.map(jnp.subtract, end, begin)
+    p = change.point
+    q = jnp.stack([*_rotate(jnp.stack([p.x, p.y], -1), c, -s), p.angle], axis=-1)
     v = jnp.stack([*_rotate(jnp.stack([p.vx, p.vy], -1), c, -s), p.w], axis=-1)
-    position = island.position.at[:2].add(point.start.T[:, None])
 
-    def put(old, new):
+    def add(old, new):
         new = jnp.moveaxis(new.swapaxes(0, 1), -1, 0)
-        return old.at[jnp.arange(old.shape[0])[:, None], chosen].set(new)
+        return old.at[jnp.arange(old.shape[0])[:, None], chosen].add(new)
 
-    values = (position, island.quaternion, island.velocity, island.spin)
-    return point._replace(q=q, v=v), boxes.FreeBoxes(*map(put, vases, values))
+    changes = (change.position, change.quaternion, change.velocity, change.spin)
+    moved = point._replace(q=point.q + q, v=point.v + v)
+    return moved, boxes.FreeBoxes(*map(add, vases, changes))
 
 
 def in_start_frame(point: robot.Point, acceleration: Float[Array, "B 3"]) -> Float[Array, "B 3"]:

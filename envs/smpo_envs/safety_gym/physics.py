@@ -105,9 +105,9 @@ def _together(
     world, action, urgency, alone = operand
     number = min(INVOLVED, urgency.shape[1])
     _, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.vases), number)  # [B, K]
-    start = island.gather(world.point, world.vases, chosen)
-    end, acceleration, touching = island.advance(start, action)
-    point, vases = island.scatter(end, world.point, world.vases, chosen)
+    begin = island.gather(world.point, world.vases, chosen)
+    end, acceleration, touching = island.advance(begin, action)
+    point, vases = island.scatter(begin, end, world.point, world.vases, chosen)
     vases = _put_to_rest(vases, near_robot=urgency < 1.0)
     contacts = jnp.put_along_axis(alone.contacts, chosen, touching, axis=1, inplace=False)
     acceleration = island.in_start_frame(point, acceleration)
