@@ -89,7 +89,6 @@ def draw(runs: Sequence[Run]) -> Figure:
                 group = [run for run in here if run.algo == algo]
                 if group:
                     _draw_group(axes, group, name, colours[algo])
-            _frame(axes)
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         for limit in sorted({run.cost_limit for run in here}):
@@ -98,6 +97,8 @@ def draw(runs: Sequence[Run]) -> Figure:
                 f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
                 xytext=(-2, 3), textcoords="offset points", ha="right", fontsize="small",
             )  # fmt: skip
+        for axes in column:
+            _frame(axes)
         column[1].set_ylim(bottom=0)
         column[0].legend(frameon=False, fontsize="small")
     for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
@@ -127,10 +128,10 @@ def _draw_group(axes: Axes, group: Sequence[Run], name: str, colour: str) -> Non
 
 
 def _frame(axes: Axes) -> None:
-    """Scales to the means: the interval of two or three seeds can be many times as wide."""
-    means = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
-    margin = 0.2 * (np.max(means) - np.min(means)) or 1.0
-    axes.set_ylim(np.min(means) - margin, np.max(means) + margin)
+    """Scales to the lines: the interval of two or three seeds can be many times as wide."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    margin = 0.2 * (np.max(values) - np.min(values)) or 1.0
+    axes.set_ylim(np.min(values) - margin, np.max(values) + margin)
 
 
 def _smooth(values: Float[np.ndarray, " I"]) -> Float[np.ndarray, " I"]:

@@ -77,6 +77,24 @@ def test_figure_has_a_column_per_task_a_line_per_algorithm_and_the_limit():
     assert len(colours) == 2
 
 
+@pytest.mark.parametrize("limit", [0.0, 25.0, 1000.0])
+def test_limit_and_curves_are_in_view(limit):
+    figure = plots.draw([plots.read(write_run("a", limit=limit))])
+    bottom, top = figure.axes[1].get_ylim()
+    assert bottom == 0 and top > max(9.0, limit)  # costs are 3, 6 and 9
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom < 1.0 and top > 3.0
+
+
+def test_wide_interval_of_few_seeds_does_not_flatten_the_curves():
+    runs = [
+        plots.read(write_run("low", values=np.full(3, 1.0))),
+        plots.read(write_run("high", seed=1, values=np.full(3, 5.0))),
+    ]
+    # mean 3; with one degree of freedom the interval reaches 12.7 * 2.83 / sqrt(2) = 25 beyond it
+    assert plots.draw(runs).axes[0].get_ylim() == (2.0, 4.0)
+
+
 @pytest.mark.parametrize("name", ["curves.png", "new/folder/curves.svg", "curves.pdf"])
 def test_plot_writes_a_picture(command, name):
     write_run("a")
