@@ -175,7 +175,7 @@ def test_seeking_the_goal_earns_the_same_in_both():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PointGoal1", "PointGoal2"])
 def test_seeking_the_goal_earns_and_costs_the_same_in_both_over_many_episodes(name):
-    native, real = play_native(name, seek, 1024), play_real(name, seek, 40, 4)
+    native, real = play_native(name, seek, 256), play_real(name, seek, 40, 4)
     for first, second in ((native.return_, real.return_), (native.cost, real.cost)):
         print(f"{name}: {np.mean(first):.3f} {np.mean(second):.3f} ± {stats.sem(second):.3f}")
         assert_means_agree(first, second, confidence=0.99)
