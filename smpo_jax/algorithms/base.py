@@ -1,6 +1,7 @@
 """What every method's configuration shares, and the checks that it passes when it is built."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ T = TypeVar("T")
 POSITIVE = ("positive", lambda x: x > 0)
 NONNEGATIVE = ("0 or more", lambda x: x >= 0)
 FRACTION = ("from 0 to 1", lambda x: 0 <= x <= 1)
+FINITE = ("a finite number", math.isfinite)
 COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
 SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
 
@@ -49,6 +51,7 @@ class FirstOrder:
         require(self, POSITIVE, "observation_clip", "clip")
         require(self, FRACTION, "discount", "gae_lambda")
         require(self, NONNEGATIVE, "entropy_coefficient", "value_l2")
+        require(self, FINITE, "initial_log_std")
         require(self, COUNT, "epochs", "minibatches")
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)

@@ -47,13 +47,11 @@ class Hyperparameters(base.FirstOrder):
     weight_temperature: float = 1.0  # divides x; b^(1/temperature) is the base in effect
     weight_floor: float = -5.0  # f is never below; 0 forbids negative weights
     prediction_clip: float = 1.0  # bound on the predicted cost, in multiples of d'
-    spent: str = "episode"  # C_t: of this episode, expected at its age (J_c t / length), or none
-    prediction_scale: str = (
-        "none"  # Q^c as it is, or as a cost per step x whole or remaining episode
-    )
+    spent: str = "episode"  # C_t: episode (its own), expected (J_c t / length), none
+    prediction_scale: str = "none"  # none; episode, remaining: Q^c's cost per step times steps
     modulates: str = "reward"  # reward, or (standardised) advantage
-    shift: str = "constant"  # added to rewards so that f < 0 can't reward: constant, or minimum
-    shift_amount: float = 0.0  # of the constant shift
+    shift: str = "constant"  # of rewards, so that none is negative: constant, or running minimum
+    shift_amount: float = 0.0  # the constant
     # The safety critic
     cost_discount: float = 0.99  # of the safety critic
     cost_regularisation: float = 0.1  # lambda, times mean Q^c squared
@@ -69,9 +67,7 @@ class Hyperparameters(base.FirstOrder):
     # The gradient through the safety critic
     critic_gradient: str = "score"  # score (function), reparameterised, or off
     critic_gradient_coefficient: float = 1.0  # times its loss
-    critic_gradient_reward: str = (
-        "reward"  # what f multiplies: reward, or (discounted) reward-to-go
-    )
+    critic_gradient_reward: str = "reward"  # what is at stake: reward, or reward-to-go
     critic_gradient_trace: float = 0.0  # 0: one step, as in the paper; 1: the whole recursion
     critic_gradient_standardised: bool = False  # divided, like the advantage, by the latter's std
     # The threshold d'
@@ -145,8 +141,9 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         epoch = learner.iteration * (spec.num_envs * spec.rollout_length / settings.epoch_steps)
         aux, threshold = tighten(settings, spec, learner.aux, rollout, epoch)
         weight, price = weigh(settings, spec, rollout, cost_value, aux.window.cost, threshold)
-        is_warm = epoch >= settings.warmup_epochs
-        weight, price = jnp.where(is_warm, weight, 1.0), jnp.where(is_warm, price, 0.0)
+        is_warmed_up = epoch >= settings.warmup_epochs
+        weight = jnp.where(is_warmed_up, weight, 1.0)
+        price = jnp.where(is_warmed_up, price, 0.0)
 
         reward = modulate.reward(transition.reward, weight, shift_of(settings, transition))
         advantage, target = recipes.advantages(ac, reward, transition, estimates)

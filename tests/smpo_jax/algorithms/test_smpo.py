@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,8 @@ from smpo_jax.core import episodes
 from smpo_jax.training import loop
 from smpo_jax.types import DiagonalGaussian, EpisodeStats, Rollout, Transition
 
-# --- reductions -----------------------------------------------------------------------------------
 
-
+@functools.cache
 def two_iterations(name, **overrides):
     env, spec = toy.problem(num_envs=8)
     algorithm = toy.small(name, spec, **overrides)
@@ -36,9 +37,6 @@ def test_with_full_weight_and_no_critic_gradient_smpo_is_ppo_bit_for_bit(modulat
         if name != "learner/norm":  # of all networks
             np.testing.assert_array_equal(metrics[name], value, err_msg=name)
     assert np.all(metrics["smpo/weight"] == 1)
-
-
-# --- the weight and what it multiplies ------------------------------------------------------------
 
 
 def settings(**overrides):
@@ -127,9 +125,6 @@ def test_price_is_not_lifted_where_the_prediction_is_clipped():
     np.testing.assert_array_equal(at_clip, beyond)
 
 
-# --- the gradient through the safety critic -------------------------------------------------------
-
-
 def samples(action, mean, *, price, cost_value):
     action, mean = jnp.asarray(action)[:, None], jnp.asarray(mean)[:, None]
     dist = DiagonalGaussian(mean, jnp.zeros_like(mean))
@@ -188,9 +183,6 @@ def test_both_forms_estimate_the_same_gradient():
     np.testing.assert_allclose(gradient(smpo.score), 1.0, atol=4 * 0.007)
 
 
-# --- the threshold --------------------------------------------------------------------------------
-
-
 def tighten(s, *, iteration, cost=40.0, offset=0.0, limit=25.0):
     """One iteration of 4 steps is 0.2 epochs of 20 steps."""
     aux = smpo.Aux(episodes.empty_window(), jnp.asarray(offset))
@@ -223,9 +215,6 @@ def test_without_a_finished_episode_nothing_is_fed_back():
     aux = smpo.Aux(episodes.empty_window(), jnp.asarray(3.0))
     aux, threshold = smpo.tighten(s, spec_of(), aux, r, jnp.asarray(9.0))
     assert (aux.threshold_offset, threshold) == (3.0, 28.0)
-
-
-# --- the safety critic ----------------------------------------------------------------------------
 
 
 def test_expectation_is_the_mean_action_or_a_mean_over_samples():
@@ -281,9 +270,6 @@ def test_calibration_compares_with_what_followed():
     free = t._replace(cost=none)
     metrics = safety_critic.calibration(followed, none, free, discount=0.5)
     assert metrics["cost_value/ratio"] == 0
-
-
-# --- a whole run ----------------------------------------------------------------------------------
 
 
 def test_smpo_spends_its_budget_and_no_more():

@@ -3,10 +3,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import toy
 
 import smpo_envs
 from smpo_jax.training import evaluation, loop
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def follow(obs, key):

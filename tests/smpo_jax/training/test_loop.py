@@ -11,6 +11,8 @@ from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
 from smpo_jax.types import Algorithm, DiagonalGaussian, LearnerState
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def echo(spec):
     """A method that acts by the observation, learns nothing, and reports what it was given."""
@@ -58,6 +60,26 @@ def test_episodes_go_on_across_iterations():
     np.testing.assert_array_equal(metrics["episode/count"], [0, 0, 2, 0, 2])  # after 10, 20 steps
     assert np.isnan(metrics["episode/return"][0])
     np.testing.assert_allclose(metrics["episode/return"][2], 10.0, rtol=1e-6)
+
+
+def test_a_donated_chunk_equals_its_iterations():
+    env, spec = toy.problem(num_envs=2, rollout_length=4)
+    algorithm = toy.small("ppo", spec)
+    one = jax.jit(loop.iteration(algorithm, env, spec))
+    state, singles = loop.init(algorithm, env, jax.random.key(0)), []
+    for _ in range(3):
+        state, metrics = one(state)
+        singles.append(metrics)
+    start = loop.init(algorithm, env, jax.random.key(0))
+    together, metrics = loop.chunk(algorithm, env, spec, 3)(start)
+    for x, y in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(data(x), data(y))
+    for name, values in metrics.items():
+        np.testing.assert_array_equal(values, jnp.stack([m[name] for m in singles]))
+
+
+def data(x):
+    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def test_a_broken_parameter_shows_in_the_metrics():
