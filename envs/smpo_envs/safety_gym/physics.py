@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # Vases that are stepped together with the robot. Deviation: if more than these are moving or near
-# the robot, the least urgent ones wait; the share of steps where that happens is below 0.1 %.
+# the robot, the least urgent ones wait.
 INVOLVED = 2
 # Centre distances below which bodies may touch within an environment step, m: the robot's outline
 # reaches 0.158, a vase's 0.142 (a little more when tilted), and no body moves by more than 0.04.
