@@ -1,7 +1,23 @@
-"""Strict modes of JAX for the trainer: no key used twice, no silent broadcasting of ranks."""
+"""Strict modes for the trainer: array shapes checked, no key used twice, no rank broadcast away."""
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Not the modules of hyperparameters: they say `float`, for the command line, where a test may try
+# several values at once as a traced array.
+install_import_hook(
+    [
+        "smpo_jax.core",
+        "smpo_jax.networks",
+        "smpo_jax.training.evaluation",
+        "smpo_jax.training.loop",
+        "smpo_jax.training.rollout",
+        "smpo_jax.algorithms.recipes",
+        "smpo_jax.algorithms.safety_critic",
+    ],
+    "beartype.beartype",
+)
 
 
 @pytest.fixture(scope="module")
