@@ -96,6 +96,7 @@ def draw(runs: Sequence[Run]) -> Figure:
             column[1].annotate(
                 f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
                 xytext=(-2, 3), textcoords="offset points", ha="right", fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
             )  # fmt: skip
         for axes in column:
             _frame(axes)
