@@ -41,7 +41,7 @@ ALGORITHMS: dict[str, Entry] = {
         module="smpo_jax.algorithms.smpo",
         paper=_SMPO_PAPER,
         year=2025,
-        summary="cost-modulated rewards, with what we found to work best",
+        summary="cost-modulated rewards, our preset: all four parts, a smooth weight",
         preset={
             # A smooth weight: the paper's steep one is a step that says nothing on the way.
             "weight_base": 2.718281828459045,
@@ -57,7 +57,7 @@ ALGORITHMS: dict[str, Entry] = {
             "cost_epochs": 1,
             "cost_max_gradient_norm": 40.0,
             "cost_activation": "tanh",
-            # The whole recursion (trace 1) drowns the advantage and never recovers.
+            # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
             "critic_gradient": "reparameterised",
             "critic_gradient_standardised": True,
             # A fixed weight ends at whatever cost it ends at; this ends at the limit.
