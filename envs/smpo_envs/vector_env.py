@@ -1,5 +1,7 @@
 """Many environments at once that start a new episode, with a new layout, whenever one ends."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -67,9 +69,9 @@ class VectorEnv:
         seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
 
         over = terminated + truncated > 0
+        restart = partial(apply_where, self._restart, rate=1 / self.episode_length)
         carried = (env.pipeline_state, env.obs, steps, state.key)
-        restarted = jax.vmap(lambda end, old: apply_where(self._restart, end, old))(over, carried)
-        pipeline_state, obs, steps, keys = restarted
+        pipeline_state, obs, steps, keys = jax.vmap(restart)(over, carried)
         env = env.replace(pipeline_state=pipeline_state, obs=obs)
         return VectorState(env, steps, keys), seen
 

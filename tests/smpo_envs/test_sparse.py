@@ -53,7 +53,7 @@ def test_apply_where_does_only_the_work_of_the_hits(batch):
     for _ in batch:
         g = jax.vmap(g)
     g = jax.jit(g)
-    size = group_size(int(np.prod(batch)))
+    size = group_size(int(np.prod(batch)), 1 / 16)
     for hits, passes in ((0, 0), (1, 1), (size, 1), (size + 1, 2)):
         predicate = jnp.arange(np.prod(batch)).reshape(batch) % 5 == 0
         predicate &= jnp.cumsum(predicate).reshape(batch) <= hits
@@ -62,6 +62,34 @@ def test_apply_where_does_only_the_work_of_the_hits(batch):
         jax.effects_barrier()
         assert int(out.sum()) == hits
         assert len(groups) in (passes, passes * size)  # callbacks may be batched
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_apply_where_reads_a_context_without_changing_it(grouped):
+    def f(x, scale, keys):
+        return x * scale + (0 if keys is None else 1)
+
+    predicate, x = jnp.arange(20) % 3 == 0, jnp.arange(20.0)
+    context = (jnp.arange(1.0, 21.0), jax.random.split(jax.random.key(0), 20))
+
+    def one(p, x, *context):
+        return apply_where(f, p, x, *context, grouped=grouped)
+
+    result = jax.jit(jax.vmap(one))(predicate, x, *context)
+    assert_array_equal(result, jnp.where(predicate, x * context[0] + 1, x))
+    # Nested, with a context that does not vary along the outer axis.
+    outer = jax.vmap(jax.vmap(one), in_axes=(0, 0, None, None))
+    both = outer(jnp.stack([predicate, ~predicate]), jnp.stack([x, x]), *context)
+    assert_array_equal(both[0], result)
+    assert_array_equal(both[1], jnp.where(predicate, x, x * context[0] + 1))
+
+
+@pytest.mark.parametrize(
+    ("batch", "rate", "size"),
+    [(4096, 1e-3, 9), (4096, 1 / 16, 64), (100, 1e-3, 1), (100, 1 / 16, 13), (8, 1.0, 16)],
+)
+def test_group_size_is_twice_the_hits_to_be_expected(batch, rate, size):
+    assert group_size(batch, rate) == size
 
 
 def test_apply_where_carries_keys_and_empty_arrays():

@@ -200,15 +200,15 @@ def redraw(
     """The state with a new goal if the old one is met, and whether there was no room for one."""
     obstacles = jnp.concatenate([state.hazards, state.world.vases.position[:, :2]])
 
-    def draw(operand):
-        goal, _, key, _, agent, obstacles = operand
+    def draw(operand, agent, obstacles):
+        goal, _, key, _ = operand
         draw_key, next_key = jax.random.split(key)
         drawn, found = _place_goal(level, draw_key, agent, obstacles)
         goal = jnp.where(found, drawn, goal)
-        return goal, _distance(goal, agent), next_key, ~found, agent, obstacles
+        return goal, _distance(goal, agent), next_key, ~found
 
-    operand = (state.goal, state.distance, state.key, jnp.bool_(False), position, obstacles)
-    goal, distance, key, stuck, _, _ = apply_where(draw, met, operand)
+    operand = (state.goal, state.distance, state.key, jnp.bool_(False))
+    goal, distance, key, stuck = apply_where(draw, met, operand, position, obstacles)
     return state._replace(goal=goal, distance=distance, key=key), stuck
 
 
