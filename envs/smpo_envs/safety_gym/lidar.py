@@ -2,7 +2,7 @@
 
 The robot's surroundings are cut into 16 sectors of 22.5 degrees, counter-clockwise from straight
 ahead. An object at distance d lights its own sector with s = max(0, D - d) / D and, so that the
-reading is continuous, its two neighbours in part; a sector shows its baheadest object.
+reading is continuous, its two neighbours in part; a sector shows its brightest object.
 """
 
 import math
