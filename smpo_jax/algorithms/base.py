@@ -1,6 +1,5 @@
 """What every method's configuration shares, and the checks that it passes when it is built."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS
 from smpo_jax.types import Spec
 
@@ -73,12 +73,10 @@ def require(record: Any, rule: tuple[str, Callable[[Any], bool]], *fields: str) 
 
 
 def choose(name: str, value: str, allowed: Mapping[str, T]) -> T:
-    """`allowed[value]`, or a ValueError that lists what is allowed and the nearest name."""
+    """`allowed[value]`, or a ValueError that has the nearest name or all of them."""
     if value in allowed:
         return allowed[value]
-    near = difflib.get_close_matches(str(value), list(allowed), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}{hint}")
+    raise ValueError(f"{name}={value!r} is unknown{suggest(value, allowed)}")
 
 
 def require_divisible(spec: Spec, minibatches: int, name: str = "minibatches") -> None:

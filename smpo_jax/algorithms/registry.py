@@ -1,9 +1,10 @@
 """The methods by name. Importing this loads no jax; `make` loads the one method it builds."""
 
 import dataclasses
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from smpo_jax.names import suggest
 
 if TYPE_CHECKING:
     from smpo_jax.types import Algorithm, Spec
@@ -98,6 +99,4 @@ def make(name: str, spec: "Spec", **overrides: Any) -> "Algorithm":
 def _lookup(what: str, name: str, table: dict[str, Any]) -> Any:
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, list(table), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {what} {name!r}: there are {', '.join(sorted(table))}{hint}")
+    raise ValueError(f"unknown {what} {name!r}{suggest(name, sorted(table))}")

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from smpo_jax.experiment.errors import UserError, suggest
+    from smpo_jax.experiment.errors import UserError
+    from smpo_jax.names import suggest
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")

@@ -21,7 +21,8 @@ import yaml
 
 from smpo_envs.registry import resolve
 from smpo_jax.algorithms.registry import ALGORITHMS
-from smpo_jax.experiment.errors import UserError, one_line, suggest
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.names import suggest
 
 CONFIG_FILE = "config.json"
 # Fields that say how a run is watched and kept; they have no influence on its numbers.

@@ -72,7 +72,7 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
-    from smpo_envs.host import vector_env
+    from smpo_envs.host import WorkerError, vector_env
 
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
     act = policy.act(deterministic=options.deterministic)
@@ -81,7 +81,10 @@ def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     except (ImportError, ValueError) as error:
         raise UserError(one_line(error)) from error
     with env:
-        return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
+        try:
+            return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
+        except WorkerError as error:
+            raise UserError(one_line(error)) from error
 
 
 def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:

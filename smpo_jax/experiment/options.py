@@ -12,7 +12,8 @@ import tyro
 
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.config import Config, integer
-from smpo_jax.experiment.errors import UserError, one_line, suggest
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.names import suggest
 
 T = TypeVar("T")
 

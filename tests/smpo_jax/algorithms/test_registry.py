@@ -27,19 +27,27 @@ def test_overrides_win_over_the_preset():
 @pytest.mark.parametrize(
     "name, overrides, message",
     [
-        ("smpoo", {}, "unknown algorithm 'smpoo'.*did you mean 'smpo'"),
-        ("ppo", {"learning_rat": 1.0}, "hyperparameter of ppo 'learning_rat'.*'learning_rate'"),
+        ("smpoo", {}, "unknown algorithm 'smpoo'.*did you mean smpo"),
+        (
+            "ppo",
+            {"learning_rat": 1.0},
+            "hyperparameter of ppo 'learning_rat'.*did you mean learning_rate",
+        ),
         ("ppo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
         ("ppo", {"learning_rate": float("nan")}, "learning_rate=nan must be positive"),
         ("ppo", {"learning_rate": "fast"}, "learning_rate='fast' must be positive"),
         ("ppo", {"discount": 1.5}, "discount=1.5 must be from 0 to 1"),
         ("ppo", {"minibatches": 2.5}, "minibatches=2.5 must be a whole number"),
         ("ppo", {"hidden": ()}, r"hidden=\(\) must be one or more positive"),
-        ("ppo", {"activation": "tanhh"}, "activation='tanhh' is unknown.*did you mean 'tanh'"),
+        ("ppo", {"activation": "tanhh"}, "activation='tanhh' is unknown.*did you mean tanh"),
         ("smpo", {"weight_base": 1.0}, "weight_base=1.0 must be more than 1"),
         ("smpo", {"weight_floor": 1.0}, "weight_floor=1.0 must be less than 1"),
-        ("smpo", {"spent": "episodes"}, "spent='episodes' is unknown.*did you mean 'episode'"),
-        ("smpo", {"critic_gradient": "on"}, "critic_gradient='on' is unknown: choose one of"),
+        ("smpo", {"spent": "episodes"}, "spent='episodes' is unknown.*did you mean episode"),
+        (
+            "smpo",
+            {"critic_gradient": "on"},
+            "critic_gradient='on' is unknown; allowed: reparameterised, score, off",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(name, overrides, message):
