@@ -16,7 +16,7 @@ from jax.custom_batching import custom_vmap
 Tree = TypeVar("Tree")
 Leaves = tuple[jax.Array, ...]
 
-LARGEST_GROUP = 64
+LARGEST_GROUP = 32
 
 
 def apply_where(
@@ -68,7 +68,7 @@ def apply_where(
 
 
 def group_size(batch: int, rate: float) -> int:
-    """Members worked on at once: twice the hits to be expected, between 1 and 64.
+    """Members worked on at once: twice the hits to be expected, between 1 and 32.
 
     Small groups waste less on padding, large ones amortise the fixed cost of a pass.
     """

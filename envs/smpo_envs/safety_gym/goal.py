@@ -208,7 +208,7 @@ def redraw(
         return goal, _distance(goal, agent), next_key, ~found
 
     operand = (state.goal, state.distance, state.key, jnp.bool_(False))
-    goal, distance, key, stuck = apply_where(draw, met, operand, position, obstacles)
+    goal, distance, key, stuck = apply_where(draw, met, operand, position, obstacles, rate=1 / 128)
     return state._replace(goal=goal, distance=distance, key=key), stuck
 
 

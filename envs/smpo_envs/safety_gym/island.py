@@ -241,19 +241,24 @@ def advance(
     """Ten physics steps: the island, the robot's acceleration (world axes), its contact points."""
     drive, turn = robot.controls(action.T)
 
-    def substep(carry, _):
+    # After the last step the accelerations are wanted once more; a scan of its own length keeps the
+    # contact code to a single copy, which halves the time to compile.
+    def substep(carry, moves):
         island, warm = carry
         acting = dynamics(island, drive, turn, warm)
-        return (integrate(island, drive, turn, acting), acting.change), None
+        after = integrate(island, drive, turn, acting)
+        island = jax.tree.map(lambda old, new: jnp.where(moves, new, old), island, after)
+        felt = acting.free.robot + acting.change.robot
+        return (island, acting.change), (felt, acting.touching)
 
     zeros = solver.Change(
         jnp.zeros((3, *drive.shape), drive.dtype),
         jnp.zeros((6, *island.position.shape[1:]), drive.dtype),
     )
-    (island, warm), _ = jax.lax.scan(substep, (island, zeros), length=robot.SUBSTEPS)
-    end = dynamics(island, drive, turn, warm)
-    x, y, turning = end.free.robot + end.change.robot
-    return island, jnp.stack([x, y, turning / LENGTH], axis=-1), end.touching.T
+    moves = jnp.arange(robot.SUBSTEPS + 1) < robot.SUBSTEPS
+    (island, _), (felt, touching) = jax.lax.scan(substep, (island, zeros), moves)
+    x, y, turning = felt[-1]
+    return island, jnp.stack([x, y, turning / LENGTH], axis=-1), touching[-1].T
 
 
 def _rotate(vector: Float[Array, "B n"], cos: jax.Array, sin: jax.Array) -> tuple:

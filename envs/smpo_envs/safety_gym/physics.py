@@ -5,6 +5,7 @@ step. Where it may touch a vase, or a vase is still moving, robot and vases are 
 under all their contacts (`island`); only those environments pay for it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import island
 from smpo_envs.safety_gym import point as robot
-from smpo_envs.safety_gym.boxes import FreeBoxes, at_rest, count
+from smpo_envs.safety_gym.boxes import HALF_SIZE, FreeBoxes, at_rest, count
 from smpo_envs.safety_gym.point import Point, heading, position, velocity
 from smpo_envs.sparse import apply_where
 
@@ -32,10 +33,16 @@ __all__ = [
 # Vases that are stepped together with the robot. Deviation: if more than these are moving or near
 # the robot, the least urgent ones wait.
 INVOLVED = 2
-# Centre distances below which bodies may touch within an environment step, m: the robot's outline
-# reaches 0.158, a vase's 0.142 (a little more when tilted), and no body moves by more than 0.04.
-REACH_OF_ROBOT = 0.345
+# Centre distance below which two vases may touch within an environment step, m: a vase reaches
+# 0.142 (a little more when tilted) and does not move by more than 0.04.
 REACH_OF_VASE = 0.33
+# For where the robot may touch a vase its outline is two discs, the sphere and the one around the
+# arrow, in which the robot's rates may exceed those at both ends of the step by a little.
+_DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
+_MARGIN = 2e-3  # m
+_SPIN_MARGIN = (
+    1.0  # rad/s; the turn servo changes the rate by up to 0.8 from one moment to the next
+)
 # Deviation: a vase slower than this, away from the robot, is put to rest; the original lets it
 # settle for ever. Five times below the speed that is charged for.
 RESTING_SPEED = 2e-5  # m/s
@@ -72,25 +79,57 @@ def advance(world: World, action: Float[Array, " 2"]) -> Motion:
     )
     if count(world.vases) == 0:
         return alone
-    urgency = _urgency(world)
-    involved = apply_where(
-        _together, jnp.min(urgency) < _WAITING, (world, action, urgency, alone), grouped=True
-    )
-    return involved[-1]
+    urgency = _urgency(world, _in_reach(world, point))
+    involved = urgency.min() < _WAITING
+    several = _several(urgency, world.vases)
+    context = (world, action, urgency)
+    one = partial(_together, 1)
+    rate = _HITS_PER_VASE * count(world.vases)
+    motion = apply_where(one, involved & ~several, alone, *context, grouped=True, rate=rate)
+    if count(world.vases) == 1:
+        return motion
+    more = partial(_together, min(INVOLVED, count(world.vases)))
+    return apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
 
 
 _WAITING = 2.0  # urgency of a vase that nothing can happen to
+_HITS_PER_VASE = 1 / 256  # share of steps in which a vase may be touched or moves, roughly
 
 
-def _urgency(world: World) -> Float[Array, " V"]:
-    """In [0, 1) for vases near the robot, in [1, 2) for other moving ones, 2 or more for the rest.
+def _in_reach(world: World, end: Point) -> Bool[Array, " V"]:
+    """Whether the robot may touch a vase that stands, on its way to `end`, where it gets alone."""
+    start, vases = world.point, world.vases
+    duration = robot.SUBSTEPS * robot.TIMESTEP
+    squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
+    path = duration * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
+    swing = duration * (jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN)
+    angle = heading(start)
+    w, x, y, z = (vases.quaternion[:, i] for i in range(4))
+    # The horizontal rows of the rotation matrix; a vase may stand on any of its faces.
+    east = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
+    north = (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x))
+    in_reach = jnp.zeros(count(vases), bool)
+    for ahead, radius in _DISCS:
+        center = position(start) + ahead * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        dx, dy = center[0] - vases.position[:, 0], center[1] - vases.position[:, 1]
+        excess = (
+            jnp.maximum(jnp.abs(e * dx + n * dy) - HALF_SIZE, 0)
+            for e, n in zip(east, north, strict=True)
+        )
+        reach = radius + path + ahead * swing
+        in_reach |= sum(x * x for x in excess) < reach * reach
+    return in_reach
+
+
+def _urgency(world: World, in_reach: Bool[Array, " V"]) -> Float[Array, " V"]:
+    """In [0, 1) for vases in the robot's reach, in [1, 2) for other moving ones, else 2 or more.
 
     Smaller is more urgent; within a class the nearer to the robot.
     """
     offset = world.vases.position[:, :2] - position(world.point)[None]
     distance = jnp.sqrt(offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1])
     rank = jnp.where(_is_moving(world.vases), 1.0, _WAITING)
-    return jnp.where(distance < REACH_OF_ROBOT, 0.0, rank) + distance / (1.0 + distance)
+    return jnp.where(in_reach, 0.0, rank) + distance / (1.0 + distance)
 
 
 def _is_moving(vases: FreeBoxes) -> Bool[Array, "*batch V"]:
@@ -98,12 +137,27 @@ def _is_moving(vases: FreeBoxes) -> Bool[Array, "*batch V"]:
     return jnp.any(vases.velocity != 0, axis=-1) | jnp.any(vases.angular_velocity != 0, axis=-1)
 
 
+def _several(urgency: Float[Array, " V"], vases: FreeBoxes) -> Bool[Array, ""]:
+    """Whether more than one vase is involved, one that a moving one may reach included."""
+    first = urgency == urgency.min()
+    x, y = vases.position[:, 0], vases.position[:, 1]
+    dx, dy = x - jnp.sum(jnp.where(first, x, 0)), y - jnp.sum(jnp.where(first, y, 0))
+    close = ~first & (dx * dx + dy * dy < REACH_OF_VASE**2)
+    moves = jnp.any(first & _is_moving(vases))
+    return (jnp.sum(urgency < _WAITING) > 1) | (moves & jnp.any(close))
+
+
 def _together(
-    operand: tuple[World, Array, Float[Array, "B V"], Motion],
-) -> tuple[World, Array, Float[Array, "B V"], Motion]:
-    """The last entry replaced by what happens with contacts; all leaves have a group axis `B`."""
-    world, action, urgency, alone = operand
-    number = min(INVOLVED, urgency.shape[1])
+    number: int,
+    alone: Motion,
+    world: World,
+    action: Float[Array, "B 2"],
+    urgency: Float[Array, "B V"],
+) -> Motion:
+    """What happens to the robot and the most urgent vases under contacts.
+
+    All leaves have a group axis `B`.
+    """
     _, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.vases), number)  # [B, K]
     begin = island.gather(world.point, world.vases, chosen)
     end, acceleration, touching = island.advance(begin, action)
@@ -111,7 +165,7 @@ def _together(
     vases = _put_to_rest(vases, near_robot=urgency < 1.0)
     contacts = jnp.put_along_axis(alone.contacts, chosen, touching, axis=1, inplace=False)
     acceleration = island.in_start_frame(point, acceleration)
-    return world, action, urgency, Motion(World(point, vases), acceleration, contacts)
+    return Motion(World(point, vases), acceleration, contacts)
 
 
 def _with_neighbours(urgency: Float[Array, "B V"], vases: FreeBoxes) -> Float[Array, "B V"]:
