@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, physics, point
+from smpo_envs.safety_gym import boxes, island, physics, point
 
 WITH_CONTACT = [
     "PointGoal1_ou_s8",
@@ -196,3 +196,34 @@ def test_random_driving_among_many_vases_never_explodes():
     top, bottom, speed = np.max(worst, axis=0)
     assert np.all(finite)
     assert top < 0.4 and bottom < -0.05 and speed < 20.0
+
+
+def test_a_vase_thought_out_of_reach_is_never_touched():
+    # Robots of all speeds around a standing vase: those that `advance` moves on their own are moved
+    # among contacts, too, and nothing happens.
+    number = 1024
+    place, heading, speed, turn, spin, act = jax.random.split(jax.random.key(0), 6)
+    uniform = lambda key, shape, reach: jax.random.uniform(key, shape, minval=-reach, maxval=reach)  # noqa: E731
+    velocity = uniform(speed, (number, 2), 1.5)
+    world = physics.World(
+        point.Point(
+            start=uniform(place, (number, 2), 0.5),
+            rotation=uniform(heading, (number,), np.pi),
+            q=jnp.zeros((number, 3)),
+            v=jnp.concatenate([velocity, uniform(spin, (number, 1), 4.0)], axis=1),
+        ),
+        jax.vmap(boxes.at_rest)(jnp.zeros((number, 1, 2)), uniform(turn, (number, 1), np.pi)),
+    )
+    action = uniform(act, (number, 2), 1.0)
+    alone, _ = jax.vmap(point.advance)(world.point, action)
+    in_reach = jax.vmap(physics._in_reach)(world, alone)[:, 0]
+    chosen = jnp.zeros((number, 1), int)
+    end, _, touching = jax.jit(
+        lambda world, action: island.advance(
+            island.gather(world.point, world.vases, chosen), action
+        )
+    )(world, action)
+    pushed = jnp.max(jnp.abs(end.velocity[:2, 0]), axis=0) > 1e-6
+    assert not np.any(pushed & ~in_reach) and not np.any((touching[:, 0] > 0) & ~in_reach)
+    # And it would be noticed: most of those in reach are pushed.
+    assert np.sum(pushed) > 0.5 * np.sum(in_reach) > 50
