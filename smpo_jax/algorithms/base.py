@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from smpo_jax.core import multipliers
 from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS
 from smpo_jax.types import Spec
@@ -22,39 +23,152 @@ COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
 SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
 
 
+class Settings:
+    """The root of all records of settings: each checks its own fields, then calls the next."""
+
+    def __post_init__(self):
+        """Nothing left to check."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class FirstOrder:
-    """Settings of methods that take gradient steps on minibatches; defaults follow OmniSafe's PPO.
+class ActorCritic(Settings):
+    """Settings of all methods: their networks, and how critics learn; defaults follow OmniSafe's.
 
     Float fields may be traced arrays, so that `vmap` can try several values in one program.
     """
 
-    learning_rate: float = 3e-4  # Adam's, of policy and value
+    learning_rate: float = 3e-4  # Adam's, of all networks that descend on minibatches
     learning_rate_decay: bool = True  # linearly to 0 over the run
     discount: float = 0.99  # gamma
     gae_lambda: float = 0.95  # of the advantage estimate
-    clip: float = 0.2  # bound on the probability ratio's departure from 1
     epochs: int = 5  # passes over a rollout, at most
     minibatches: int = 16  # gradient steps per pass; must divide num_envs * rollout_length
-    target_kl: float = 0.02  # stop passing once KL(old || new) of the rollout exceeds it
-    entropy_coefficient: float = 0.0  # bonus on the policy's entropy, in nats
+    target_kl: float = 0.02  # bound on KL(old || new), the mean of the rollout, of an update
     max_gradient_norm: float = 40.0  # of each network
-    value_l2: float = 1e-3  # times the sum of the value network's squared parameters
+    value_l2: float = 1e-3  # times the sum of a critic's squared parameters
     normalise_observations: bool = True  # by running mean and standard deviation
     observation_clip: float = 5.0  # of normalised observations
-    hidden: tuple[int, ...] = (64, 64)  # units of the policy's and the value's hidden layers
+    hidden: tuple[int, ...] = (64, 64)  # units of each network's hidden layers
     activation: str = "tanh"  # tanh, relu or silu
     initial_log_std: float = 0.0  # natural log of the policy's first standard deviation
 
     def __post_init__(self):
         require(self, POSITIVE, "learning_rate", "target_kl", "max_gradient_norm")
-        require(self, POSITIVE, "observation_clip", "clip")
+        require(self, POSITIVE, "observation_clip")
         require(self, FRACTION, "discount", "gae_lambda")
-        require(self, NONNEGATIVE, "entropy_coefficient", "value_l2")
+        require(self, NONNEGATIVE, "value_l2")
         require(self, FINITE, "initial_log_std")
         require(self, COUNT, "epochs", "minibatches")
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder(ActorCritic):
+    """What methods add that take the policy's gradient steps on minibatches.
+
+    They stop passing over a rollout once its divergence exceeds `target_kl`.
+    """
+
+    clip: float = 0.2  # bound on the probability ratio's departure from 1
+    entropy_coefficient: float = 0.0  # bonus on the policy's entropy, in nats
+
+    def __post_init__(self):
+        require(self, POSITIVE, "clip")
+        require(self, NONNEGATIVE, "entropy_coefficient")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion(ActorCritic):
+    """What methods add that move the policy by one natural-gradient step; as in OmniSafe's TRPO."""
+
+    learning_rate: float = 1e-3  # Adam's, of the critics; the policy has none
+    learning_rate_decay: bool = False  # linearly to 0 over the run
+    epochs: int = 10  # passes of the critics over a rollout
+    target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of the step
+    solver_iterations: int = 15  # of conjugate gradients, at most
+    fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix
+    fisher_stride: int = 1  # the Fisher matrix is a mean over every nth sample of the rollout
+    line_search: bool = True  # shortens the step; without, target_kl is met to second order only
+    backtracks: int = 15  # lengths that the line search tries
+    backtrack_decay: float = 0.8  # of each length to the one before
+
+    def __post_init__(self):
+        require(self, COUNT, "solver_iterations", "fisher_stride", "backtracks")
+        require(self, POSITIVE, "fisher_damping")
+        require(self, ("between 0 and 1", lambda x: 0 < x < 1), "backtrack_decay")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constrained(Settings):
+    """What learning about costs adds, for methods to inherit beside the above."""
+
+    cost_discount: float = 0.99  # of the value of costs
+    cost_gae_lambda: float = 0.95  # of the advantage estimate of costs
+    episode_window: float = 100.0  # episodes that J_c, the measured episode cost, is a mean of
+
+    def __post_init__(self):
+        require(self, FRACTION, "cost_discount", "cost_gae_lambda")
+        require(self, POSITIVE, "episode_window")
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lagrangian(Constrained):
+    """A multiplier that gradient ascent finds; OmniSafe's numbers."""
+
+    multiplier_start: float = 0.001  # before the first episode has finished
+    multiplier_learning_rate: float = 0.035  # Adam's, per iteration
+    multiplier_maximum: float = 1e6  # it is never above
+
+    def __post_init__(self):
+        require(self, NONNEGATIVE, "multiplier_start", "multiplier_maximum")
+        require(self, POSITIVE, "multiplier_learning_rate")
+        super().__post_init__()
+
+    def dual(self) -> multipliers.Dual:
+        """The multiplier's rule."""
+        return multipliers.lagrange(
+            start=self.multiplier_start,
+            learning_rate=self.multiplier_learning_rate,
+            maximum=self.multiplier_maximum,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PID(Constrained):
+    """A multiplier that a PID controller sets; OmniSafe's numbers."""
+
+    multiplier_start: float = 0.001  # of the integral
+    multiplier_maximum: float = 100.0  # of the integral and of the multiplier
+    proportional_gain: float = 0.1  # kp, per unit of episode cost
+    integral_gain: float = 0.01  # ki, per unit and iteration
+    derivative_gain: float = 0.01  # kd, per unit that the cost has risen in derivative_delay
+    derivative_delay: int = 10  # iterations
+    proportional_smoothing: float = 0.95  # weight of the past in the error's average
+    derivative_smoothing: float = 0.95  # weight of the past in the cost's average
+
+    def __post_init__(self):
+        require(self, NONNEGATIVE, "multiplier_start", "multiplier_maximum")
+        require(self, NONNEGATIVE, "proportional_gain", "integral_gain", "derivative_gain")
+        require(self, FRACTION, "proportional_smoothing", "derivative_smoothing")
+        require(self, COUNT, "derivative_delay")
+        super().__post_init__()
+
+    def dual(self) -> multipliers.Dual:
+        """The multiplier's rule."""
+        return multipliers.pid(
+            start=self.multiplier_start,
+            proportional=self.proportional_gain,
+            integral=self.integral_gain,
+            derivative=self.derivative_gain,
+            smoothing=(self.proportional_smoothing, self.derivative_smoothing),
+            delay=self.derivative_delay,
+            maximum=self.multiplier_maximum,
+        )
 
 
 def require(record: Any, rule: tuple[str, Callable[[Any], bool]], *fields: str) -> None:

@@ -23,13 +23,14 @@ class Hyperparameters(base.FirstOrder):
 def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
     """PPO for a problem."""
     ac = recipes.actor_critic(spec, hyperparameters)
-    loss = recipes.clipped_loss(ac)
+    loss = recipes.actor_critic_loss(ac, recipes.clipped_objective(ac))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition
         estimates = recipes.estimate(ac, learner, transition)
         advantage, target = recipes.advantages(ac, transition.reward, transition, estimates)
-        batch = recipes.to_batch(transition, estimates, surrogate.standardise(advantage), target)
+        advantage = surrogate.standardise(advantage)
+        batch = recipes.to_batch(transition, estimates, advantage, value=target)
         learner, metrics = recipes.fit(ac, loss, learner, batch, key)
         metrics["value/explained_variance"] = recipes.explained_variance(estimates.value, target)
         return recipes.advance(ac, learner, transition), metrics

@@ -1,16 +1,17 @@
 """What first-order actor-critic methods have in common, as functions that their `update` calls.
 
 A method reads top to bottom in its own file: `estimate`, an advantage of its own making, `fit` on
-its loss, `advance`. Nothing here calls back into a method.
+its loss, `advance`. Nothing here calls back into a method. What only constrained methods share is
+in `constrained`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from smpo_jax.algorithms import base
 from smpo_jax.core import distributions, moments, optimise, returns, surrogate
@@ -27,27 +28,34 @@ from smpo_jax.types import (
     Transition,
 )
 
+VALUE = ("value",)  # the critics of methods that ignore costs
+VALUES = ("value", "cost_value")  # and of those that don't: V of rewards, V_c of costs
+ALL = "actor_critic"  # the entry of `opt_state` that is for policy and critics together
+
 
 class ActorCritic(NamedTuple):
-    """Policy and value, and how they learn.
+    """Policy and critics, and how they learn.
 
-    A learner's `params` have the entries `policy` and `value`, its `opt_state` `actor_critic`; a
-    method adds its own beside them.
+    A learner's `params` have the entry `policy` and one for each critic, its `opt_state` the entry
+    `actor_critic`; a method adds its own beside them.
     """
 
     spec: Spec
-    settings: base.FirstOrder
+    settings: base.ActorCritic
     policy: Network  # obs -> DiagonalGaussian
-    value: Network  # obs -> V(s)
+    value: Network  # obs -> V(s); all critics are such networks
+    critics: tuple[str, ...]  # `value`, and `cost_value` where costs have a critic too
     optimiser: optax.GradientTransformation
 
     def init(self, key: Key) -> LearnerState:
         """The learner before its first update, of a method with nothing else to carry."""
         policy_key, value_key = jax.random.split(key)
         params = {"policy": self.policy.init(policy_key), "value": self.value.init(value_key)}
+        for i, name in enumerate(self.critics[1:], start=1):
+            params[name] = self.value.init(jax.random.fold_in(key, i))
         return LearnerState(
             params=params,
-            opt_state={"actor_critic": self.optimiser.init(params)},
+            opt_state={ALL: self.optimiser.init(params)},
             obs_moments=moments.start(self.spec.observation_size),
             aux=(),
             iteration=jnp.zeros((), jnp.int32),
@@ -77,6 +85,14 @@ class ActorCritic(NamedTuple):
             return learning_rate
         return optimise.linear_decay(learning_rate, learner.iteration, self.spec.total_iterations)
 
+    def with_optimiser(
+        self, learner: LearnerState, entry: str, networks: Sequence[str]
+    ) -> LearnerState:
+        """The learner with one more optimiser, for `descend` on some networks only."""
+        chosen = {name: learner.params[name] for name in networks}
+        opt_state = {**learner.opt_state, entry: self.optimiser.init(chosen)}
+        return learner.replace(opt_state=opt_state)
+
 
 class Estimates(NamedTuple):
     """A rollout as the critic of its time sees it."""
@@ -95,18 +111,22 @@ class Batch(NamedTuple):
     log_prob: Float[Array, " B"]  # of the behaviour policy
     dist: DiagonalGaussian  # the behaviour policy, [B, A]
     advantage: Float[Array, " B"]
-    target: Float[Array, " B"]  # of V
+    targets: dict[str, Float[Array, " B"]]  # of each critic
 
 
 Samples = TypeVar("Samples")  # a Batch, or a method's record with one inside; leaves [B, ...]
 Loss = Callable[[Params, Samples], tuple[Float[Array, ""], Metrics]]
+# What the policy is to minimise, from its output.
+Objective = Callable[[DiagonalGaussian, Samples], tuple[Float[Array, ""], Metrics]]
 
 
 def _itself(samples: Any) -> Batch:
     return samples
 
 
-def actor_critic(spec: Spec, settings: base.FirstOrder) -> ActorCritic:
+def actor_critic(
+    spec: Spec, settings: base.ActorCritic, *, critics: tuple[str, ...] = VALUE
+) -> ActorCritic:
     """Networks and optimiser of the sizes that problem and settings ask for."""
     base.require_divisible(spec, settings.minibatches)
     activation = ACTIVATIONS[settings.activation]
@@ -121,6 +141,7 @@ def actor_critic(spec: Spec, settings: base.FirstOrder) -> ActorCritic:
             initial_log_std=settings.initial_log_std,
         ),
         value=state_value(spec.observation_size, hidden=settings.hidden, activation=activation),
+        critics=critics,
         optimiser=optimise.adam(settings.max_gradient_norm),
     )
 
@@ -152,22 +173,20 @@ def to_batch(
     transition: Transition,
     estimates: Estimates,
     advantage: Float[Array, "T N"],
-    target: Float[Array, "T N"],
+    **targets: Float[Array, "T N"],
 ) -> Batch:
-    """The steps of a rollout as independent samples."""
+    """The steps of a rollout as independent samples; `targets` are those of the critics by name."""
     t = transition
-    return optimise.flatten(Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, target))
+    return optimise.flatten(Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, targets))
 
 
-def clipped_loss(
+def clipped_objective(
     ac: ActorCritic,
     *,
     policy_term: Callable[[DiagonalGaussian, Samples], Float[Array, ""]] | None = None,
     batch_of: Callable[[Samples], Batch] = _itself,
-) -> Loss:
-    """PPO's clipped surrogate with entropy bonus, and the value regression, to be minimised.
-
-    One function, so that one sweep over a minibatch gives both networks' gradients.
+) -> Objective:
+    """PPO's clipped surrogate with entropy bonus.
 
     Args:
         ac: networks and coefficients.
@@ -175,26 +194,118 @@ def clipped_loss(
         batch_of: the `Batch` within a method's own record of samples.
     """
     settings = ac.settings
+    assert isinstance(settings, base.FirstOrder)
 
-    def loss(params: Params, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
+    def objective(dist: DiagonalGaussian, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
         batch = batch_of(samples)
-        dist = ac.policy.apply(params["policy"], batch.obs)
         ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
         gain = jnp.mean(surrogate.clipped(ratio, batch.advantage, clip=settings.clip))
         entropy = jnp.mean(distributions.entropy(dist))
-        policy_loss = -gain - settings.entropy_coefficient * entropy
+        loss = -gain - settings.entropy_coefficient * entropy
         if policy_term is not None:
-            policy_loss += policy_term(dist, samples)
-        value_loss = jnp.mean((ac.value.apply(params["value"], batch.obs) - batch.target) ** 2)
-        squares = sum(jnp.sum(p**2) for p in jax.tree.leaves(params["value"]))
-        return policy_loss + value_loss + settings.value_l2 * squares, {
+            loss += policy_term(dist, samples)
+        return loss, {
             "policy/surrogate": gain,
             "policy/entropy": entropy,
             "policy/clip_share": surrogate.clip_share(ratio, clip=settings.clip),
-            "value/loss": value_loss,
         }
 
+    return objective
+
+
+def actor_critic_loss(
+    ac: ActorCritic,
+    objective: Objective,
+    *,
+    batch_of: Callable[[Samples], Batch] = _itself,
+) -> Loss:
+    """The policy's objective and the critics' regressions, to be minimised.
+
+    One function, so that one sweep over a minibatch gives all networks' gradients.
+    """
+    regress = critic_loss(ac, batch_of=batch_of)
+
+    def loss(params: Params, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
+        dist = ac.policy.apply(params["policy"], batch_of(samples).obs)
+        policy_loss, policy_metrics = objective(dist, samples)
+        errors, metrics = regress(params, samples)
+        return policy_loss + errors, {**policy_metrics, **metrics}
+
     return loss
+
+
+def critic_loss(ac: ActorCritic, *, batch_of: Callable[[Samples], Batch] = _itself) -> Loss:
+    """Squared errors of all critics, and the penalty on their parameters."""
+
+    def loss(params: Params, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
+        batch = batch_of(samples)
+        total, metrics = jnp.zeros(()), {}
+        for name in ac.critics:
+            error = jnp.mean((ac.value.apply(params[name], batch.obs) - batch.targets[name]) ** 2)
+            squares = sum(jnp.sum(p**2) for p in jax.tree.leaves(params[name]))
+            total += error + ac.settings.value_l2 * squares
+            metrics[f"{name}/loss"] = error
+        return total, metrics
+
+    return loss
+
+
+def descend(
+    ac: ActorCritic,
+    loss: Loss,
+    learner: LearnerState,
+    samples: Samples,
+    key: Key,
+    *,
+    networks: Sequence[str],
+    entry: str,
+    check: Callable[[Params], tuple[Bool[Array, ""], Metrics]] = optimise.never,
+) -> tuple[LearnerState, Metrics]:
+    """Minibatch passes on the loss, for some networks with their own entry in `opt_state`.
+
+    `check` looks at the networks after each pass and says whether to stop.
+    """
+    settings = ac.settings
+    learning_rate = ac.decayed(settings.learning_rate, learner)
+
+    def step(carry, minibatch):
+        params, opt_state = carry
+        gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
+        for name in networks:
+            metrics[f"{name}/gradient_norm"] = optimise.norm(gradients[name])
+        carry = optimise.descend(
+            ac.optimiser, gradients, opt_state, params, learning_rate=learning_rate
+        )
+        return carry, metrics
+
+    (params, opt_state), metrics = optimise.minibatch_passes(
+        step,
+        ({name: learner.params[name] for name in networks}, learner.opt_state[entry]),
+        samples,
+        key,
+        minibatches=settings.minibatches,
+        passes=settings.epochs,
+        check=lambda carry: check(carry[0]),
+    )
+    return learner.replace(
+        params={**learner.params, **params}, opt_state={**learner.opt_state, entry: opt_state}
+    ), metrics
+
+
+def moved_too_far(
+    ac: ActorCritic, batch: Batch
+) -> Callable[[Params], tuple[Bool[Array, ""], Metrics]]:
+    """A check that stops once the policy is more than `target_kl` from the batch's.
+
+    The divergence is that of the whole batch, measured after each pass, so that it costs a
+    fraction of one and says exactly what the update did.
+    """
+
+    def check(params: Params) -> tuple[Bool[Array, ""], Metrics]:
+        kl = jnp.mean(distributions.kl(batch.dist, ac.policy.apply(params["policy"], batch.obs)))
+        return kl > ac.settings.target_kl, {"policy/kl": kl}
+
+    return check
 
 
 def fit(
@@ -206,46 +317,33 @@ def fit(
     *,
     batch_of: Callable[[Samples], Batch] = _itself,
 ) -> tuple[LearnerState, Metrics]:
-    """Minibatch passes on the loss until the policy has moved `target_kl`, or `epochs` are done.
-
-    The divergence is that of the whole batch, measured after each pass, so that it costs a
-    fraction of one and says exactly what the update did.
-    """
-    settings, batch = ac.settings, batch_of(samples)
-    learning_rate = ac.decayed(settings.learning_rate, learner)
-
-    def step(carry, minibatch):
-        params, opt_state = carry
-        gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
-        metrics["policy/gradient_norm"] = optimise.norm(gradients["policy"])
-        metrics["value/gradient_norm"] = optimise.norm(gradients["value"])
-        carry = optimise.descend(
-            ac.optimiser, gradients, opt_state, params, learning_rate=learning_rate
-        )
-        return carry, metrics
-
-    def check(carry):
-        params, _ = carry
-        dist = ac.policy.apply(params["policy"], batch.obs)
-        kl = jnp.mean(distributions.kl(batch.dist, dist))
-        return kl > settings.target_kl, {"policy/kl": kl}
-
-    networks = {name: learner.params[name] for name in ("policy", "value")}
-    (networks, opt_state), metrics = optimise.minibatch_passes(
-        step,
-        (networks, learner.opt_state["actor_critic"]),
+    """Passes for policy and critics, `epochs` or until the policy has moved `target_kl`."""
+    learner, metrics = descend(
+        ac,
+        loss,
+        learner,
         samples,
         key,
-        minibatches=settings.minibatches,
-        passes=settings.epochs,
-        check=check,
+        networks=("policy", *ac.critics),
+        entry=ALL,
+        check=moved_too_far(ac, batch_of(samples)),
     )
     metrics["policy/passes"] = metrics.pop("passes")
-    metrics["policy/std"] = jnp.mean(jnp.exp(networks["policy"]["log_std"]))
-    learner = learner.replace(
-        params={**learner.params, **networks},
-        opt_state={**learner.opt_state, "actor_critic": opt_state},
+    metrics["policy/std"] = jnp.mean(jnp.exp(learner.params["policy"]["log_std"]))
+    return learner, metrics
+
+
+def fit_critics(
+    ac: ActorCritic, learner: LearnerState, batch: Batch, key: Key, *, entry: str
+) -> tuple[LearnerState, Metrics]:
+    """All passes for the critics alone, of methods that find the policy's step some other way.
+
+    `entry` is the critics' own in `opt_state`, see `ActorCritic.with_optimiser`.
+    """
+    learner, metrics = descend(
+        ac, critic_loss(ac), learner, batch, key, networks=ac.critics, entry=entry
     )
+    del metrics["passes"]
     return learner, metrics
 
 

@@ -151,11 +151,12 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             price /= jnp.std(advantage) + 1e-8
         advantage = modulate.advantage(surrogate.standardise(advantage), weight)
         samples = Samples(
-            recipes.to_batch(transition, estimates, advantage, target),
+            recipes.to_batch(transition, estimates, advantage, value=target),
             *optimise.flatten((settings.critic_gradient_coefficient * price, cost_value)),
         )
         policy_term = None if term is None else lambda dist, s: term(predict, dist, s)
-        loss = recipes.clipped_loss(ac, policy_term=policy_term, batch_of=_batch_of)
+        objective = recipes.clipped_objective(ac, policy_term=policy_term, batch_of=_batch_of)
+        loss = recipes.actor_critic_loss(ac, objective, batch_of=_batch_of)
         strength = _gradient_norm(ac, policy_term, learner, samples)
         next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
         metrics = safety_critic.calibration(

@@ -33,3 +33,18 @@ def clip_share(ratio: Float[Array, " B"], *, clip: Scalar) -> Float[Array, ""]:
 def standardise(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """Zero mean, unit standard deviation over all entries; a constant becomes 0."""
     return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)
+
+
+def centre(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Zero mean over all entries; the unit stays."""
+    return x - jnp.mean(x)
+
+
+def penalised(
+    advantage: Float[Array, "*batch"], cost_advantage: Float[Array, "*batch"], multiplier: Scalar
+) -> Float[Array, "*batch"]:
+    """The advantage of the Lagrangian, (A − λ A_c) / (1 + λ).
+
+    The division keeps the step's size however large λ is (Stooke et al. 2020); λ = 0 leaves A.
+    """
+    return (advantage - multiplier * cost_advantage) / (1.0 + multiplier)

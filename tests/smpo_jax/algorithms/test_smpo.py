@@ -130,7 +130,7 @@ def samples(action, mean, *, price, cost_value):
     dist = DiagonalGaussian(mean, jnp.zeros_like(mean))
     log_prob = -0.5 * (action - mean)[:, 0] ** 2 - 0.5 * jnp.log(2 * jnp.pi)
     zero = jnp.zeros_like(log_prob)
-    batch = recipes.Batch(mean * 0, action, log_prob, dist, advantage=zero, target=zero)
+    batch = recipes.Batch(mean * 0, action, log_prob, dist, advantage=zero, targets={"value": zero})
     return smpo.Samples(batch, jnp.asarray(price), jnp.asarray(cost_value))
 
 

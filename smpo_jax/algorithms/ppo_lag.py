@@ -1,0 +1,49 @@
+"""PPO-Lagrangian (Ray, Achiam & Amodei 2019), and PPO with any other rule for the multiplier.
+
+PPO on the advantage of the Lagrangian, (A − λ A_c) / (1 + λ), where λ follows the measured episode
+cost: up while it exceeds the limit, down while it does not. With λ = 0 this is PPO, bit for bit.
+
+Deviation: λ moves once per iteration, as in OmniSafe, but an iteration is larger here (32 000 steps
+by default instead of 20 000); minibatches and passes are those of `ppo`.
+"""
+
+from dataclasses import dataclass
+
+from smpo_jax.algorithms import base, constrained, recipes
+from smpo_jax.core import surrogate
+from smpo_jax.core.multipliers import Dual
+from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(base.Lagrangian, base.FirstOrder):
+    """PPO's, and those of a multiplier by gradient ascent."""
+
+
+def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+    """PPO-Lagrangian for a problem."""
+    ac = recipes.actor_critic(spec, hyperparameters, critics=recipes.VALUES)
+    return penalised_ppo(ac, hyperparameters, hyperparameters.dual())
+
+
+def penalised_ppo(ac: recipes.ActorCritic, settings: base.Constrained, dual: Dual) -> Algorithm:
+    """PPO that pays λ per unit of cost, for any rule that sets λ."""
+    loss = recipes.actor_critic_loss(ac, recipes.clipped_objective(ac))
+
+    def init(key: Key) -> LearnerState:
+        return ac.init(key).replace(aux=constrained.start(dual))
+
+    def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        transition = rollout.transition
+        aux, multiplier, measured = constrained.ascend(
+            dual, settings, learner.aux, rollout, ac.spec.cost_limit
+        )
+        estimates = recipes.estimate(ac, learner, transition)
+        found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
+        advantage = surrogate.penalised(found.reward, found.cost, multiplier)
+        batch = constrained.to_batch(transition, estimates, found, advantage)
+        learner, fitted = recipes.fit(ac, loss, learner, batch, key)
+        learner = recipes.advance(ac, learner.replace(aux=aux), transition)
+        return learner, {**fitted, **metrics, **measured}
+
+    return Algorithm(init, ac.acting, update)
