@@ -1,0 +1,117 @@
+"""Constrained policy optimisation (Achiam et al. 2017).
+
+TRPO whose step also keeps a linear model of the constraint,
+
+    max gᵀd  subject to  c + bᵀd <= 0,  ½ dᵀF d <= δ,
+
+with g and b the gradients of the surrogate reward and cost, and c = (J_c − d) / T. Dividing by the
+episode's length T puts c into the unit of bᵀd, cost per step. Where no step satisfies both, the
+step cuts cost alone. The line search takes nothing that raises the cost beyond the slack, nor,
+within the limit, anything that lowers the reward. With an infinite limit this is TRPO, exactly.
+Settings follow OmniSafe's CPO.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smpo_jax.algorithms import base, constrained, recipes, trust_region
+from smpo_jax.core import episodes, optimise
+from smpo_jax.core.trust_region import Vector, constrained_step
+from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(base.Constrained, base.TrustRegion):
+    """TRPO's, and those of costs."""
+
+    learning_rate_decay: bool = True  # of the critics, linearly to 0 over the run
+    backtracks: int = 20  # steps that the line search tries
+
+
+class Directions(NamedTuple):
+    """What a constrained step is made of."""
+
+    gradient: Vector  # g
+    cost_gradient: Vector  # b
+    natural: Vector  # F⁻¹g
+    cost_natural: Vector  # F⁻¹b
+    violation: Float[Array, ""]  # c, in cost per step; > 0 where the limit is exceeded
+
+
+Rule = Callable[[Directions], tuple[Vector, Metrics]]
+
+
+def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+    """CPO for a problem."""
+
+    def rule(known: Directions) -> tuple[Vector, Metrics]:
+        found = constrained_step(
+            known.gradient @ known.natural,
+            known.gradient @ known.cost_natural,
+            known.cost_gradient @ known.cost_natural,
+            known.violation,
+            target_kl=hyperparameters.target_kl,
+        )
+        step = found.along_reward * known.natural + found.along_cost * known.cost_natural
+        return step, {
+            "constraint/slack": jnp.asarray(found.is_slack, step.dtype),
+            "constraint/recovery": jnp.asarray(found.is_recovery, step.dtype),
+        }
+
+    return constrained_trpo(spec, hyperparameters, hyperparameters, rule)
+
+
+def constrained_trpo(
+    spec: Spec, settings: base.TrustRegion, costs: base.Constrained, rule: Rule
+) -> Algorithm:
+    """TRPO with a step made of two gradients by any rule."""
+    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+
+    def init(key: Key) -> LearnerState:
+        return trust_region.init(ac, key).replace(aux=episodes.empty_window())
+
+    def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        transition = rollout.transition
+        window = episodes.remember(learner.aux, rollout.episodes, size=costs.episode_window)
+        violation = (window.cost - spec.cost_limit) / spec.episode_length
+        estimates = recipes.estimate(ac, learner, transition)
+        found, metrics = constrained.advantages(ac, costs, learner, transition, estimates)
+        batch = constrained.to_batch(transition, estimates, found, found.reward)
+
+        model = trust_region.local_model(ac, settings, learner, batch)
+        cost_advantage = optimise.flatten(found.cost)
+        gradient, cost_gradient = model.gradient(batch.advantage), model.gradient(cost_advantage)
+        step, chosen = rule(
+            Directions(
+                gradient,
+                cost_gradient,
+                model.solve(gradient),
+                model.solve(cost_gradient),
+                violation,
+            )
+        )
+        learner, moved = trust_region.take(
+            settings,
+            model,
+            learner,
+            step,
+            cost_advantage=cost_advantage,
+            least_gain=jnp.where(violation < 0.0, 0.0, -jnp.inf),
+            most_cost=jnp.maximum(-violation, 0.0),
+        )
+        learner, fitted = trust_region.fit_critics(ac, learner, batch, key)
+        return recipes.advance(ac, learner.replace(aux=window), transition), {
+            **moved,
+            **fitted,
+            **metrics,
+            **chosen,
+            "policy/gradient_norm": optimise.norm(gradient),
+            "policy/cost_gradient_norm": optimise.norm(cost_gradient),
+            "constraint/cost_return": window.cost,
+        }
+
+    return Algorithm(init, ac.acting, update)

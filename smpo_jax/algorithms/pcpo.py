@@ -1,0 +1,47 @@
+"""Projection-based constrained policy optimisation (Yang, Rosca, Narasimhan & Ramadge 2020).
+
+TRPO's step for the reward, then the shortest way from there to where the linear model of the
+constraint holds, short being said of the divergence or of the parameters (algorithm 1). What that
+leads beyond the trust region is shortened by CPO's line search, as in OmniSafe.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from smpo_jax.algorithms import base, cpo
+from smpo_jax.core import trust_region
+from smpo_jax.core.trust_region import Vector
+from smpo_jax.types import Algorithm, Metrics, Spec
+
+# What is short: the direction of the projection is L⁻¹b, for L = F or L = I.
+PROJECTION = {"kl": lambda known: known.cost_natural, "l2": lambda known: known.cost_gradient}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(cpo.Hyperparameters):
+    """CPO's, and the metric of the projection."""
+
+    projection: str = "kl"  # kl: nearest in divergence; l2: in Euclidean distance of parameters
+
+    def __post_init__(self):
+        base.choose("projection", self.projection, PROJECTION)
+        super().__post_init__()
+
+
+def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+    """PCPO for a problem."""
+    direction_of = PROJECTION[hyperparameters.projection]
+
+    def rule(known: cpo.Directions) -> tuple[Vector, Metrics]:
+        length = trust_region.natural_length(
+            known.gradient @ known.natural, target_kl=hyperparameters.target_kl
+        )
+        first = length * known.natural
+        is_slack = known.violation + known.cost_gradient @ first <= 0.0
+        step = trust_region.project(
+            first, known.cost_gradient, direction_of(known), known.violation
+        )
+        return step, {"constraint/slack": jnp.asarray(is_slack, step.dtype)}
+
+    return cpo.constrained_trpo(spec, hyperparameters, hyperparameters, rule)
