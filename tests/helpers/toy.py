@@ -15,6 +15,7 @@ SMALL = {
     "cost_epochs": 1,
     "cost_rounds": 2,
     "cost_minibatches": 2,
+    "solver_iterations": 4,
     "warmup_epochs": 0.0,
 }
 

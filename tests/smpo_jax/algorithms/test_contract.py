@@ -11,7 +11,7 @@ import pytest
 import toy
 
 import smpo_jax as sx
-from smpo_jax.algorithms import registry
+from smpo_jax.algorithms import base, registry
 from smpo_jax.core import episodes
 from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
@@ -163,28 +163,32 @@ def test_updates_stay_finite(name, cost, ends, limit):
 
 
 def test_a_batch_of_runs_equals_the_runs_one_by_one(name):
-    """Over seeds, learning rates and cost limits at once."""
+    """Over seeds, sizes of the policy's step and cost limits at once."""
     _, env, spec, chunk, _ = built(name)
-    default = registry.hyperparameters(name).learning_rate
+    settings = registry.hyperparameters(name)
+    # A trust-region step has the square root of the divergence for its size.
+    is_first_order = isinstance(settings, base.FirstOrder)
+    size, tiny = ("learning_rate", 1e-9) if is_first_order else ("target_kl", 1e-15)
+    default = getattr(settings, size)
 
-    def run(key, learning_rate, limit):
+    def run(key, step_size, limit):
         problem = spec._replace(cost_limit=limit)
-        algorithm = toy.small(name, problem, learning_rate=learning_rate)
+        algorithm = toy.small(name, problem, **{size: step_size})
         return loop.train(algorithm, env, problem, key, 2)
 
     keys = jax.vmap(jax.random.key)(jnp.array([0, 1, 1, 1]))
-    rates = jnp.array([default, default, 1e-9, default])
+    sizes = jnp.array([default, default, tiny, default])
     limits = jnp.array([spec.cost_limit, spec.cost_limit, spec.cost_limit, 99.0])
-    batch, metrics = jax.jit(jax.vmap(run))(keys, rates, limits)
+    batch, metrics = jax.jit(jax.vmap(run))(keys, sizes, limits)
 
     for i in (0, 1):
         state, alone = chunk(start(name, seed=i))
         # Batched matrix products round differently: see `test_compiled_equals_eager`.
         for x, y in zip(values(batch.learner.params), values(state.learner.params), strict=True):
             np.testing.assert_allclose(x[i], y, atol=5e-4)
-        for metric in ("episode/count", "episode/return", "policy/passes"):
+        for metric in {"episode/count", "episode/return", "policy/passes"} & set(alone):
             np.testing.assert_allclose(metrics[metric][i], alone[metric], rtol=1e-3)
     log_std = np.abs(batch.learner.params["policy"]["log_std"])
-    assert np.all(log_std[1] > 1e-4) and np.all(log_std[2] < 1e-6)  # nothing is learnt at 1e-9
+    assert np.all(log_std[1] > 1e-4) and np.all(log_std[2] < 1e-6)  # nothing is learnt
     assert np.all(metrics["episode/over_limit"][1] > 0)
     assert np.all(metrics["episode/over_limit"][3] == 0)
