@@ -23,12 +23,21 @@ class Hyperparameters(base.Lagrangian, base.FirstOrder):
 def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
     """PPO-Lagrangian for a problem."""
     ac = recipes.actor_critic(spec, hyperparameters, critics=recipes.VALUES)
-    return penalised_ppo(ac, hyperparameters, hyperparameters.dual())
+    objective = recipes.clipped_objective(ac)
+    return penalised(ac, hyperparameters, hyperparameters.dual(), objective)
 
 
-def penalised_ppo(ac: recipes.ActorCritic, settings: base.Constrained, dual: Dual) -> Algorithm:
-    """PPO that pays λ per unit of cost, for any rule that sets λ."""
-    loss = recipes.actor_critic_loss(ac, recipes.clipped_objective(ac))
+def penalised(
+    ac: recipes.ActorCritic,
+    settings: base.Constrained,
+    dual: Dual,
+    objective: recipes.Objective,
+) -> Algorithm:
+    """A policy that pays λ per unit of cost, for any rule that sets λ.
+
+    `objective` is what the policy minimises; its batch's advantage is the Lagrangian's.
+    """
+    loss = recipes.actor_critic_loss(ac, objective)
 
     def init(key: Key) -> LearnerState:
         return ac.init(key).replace(aux=constrained.start(dual))

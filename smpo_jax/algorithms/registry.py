@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from smpo_jax.names import suggest
 
 if TYPE_CHECKING:
+    from smpo_jax.augmentation import Augmentation
     from smpo_jax.types import Algorithm, Spec
 
 
@@ -19,6 +20,8 @@ class Entry(NamedTuple):
         year: of the paper.
         summary: one line.
         preset: hyperparameters that differ from the module's defaults.
+        augmentation: "module:function" that makes, of settings and cost limit, what the method
+            adds to its environment; empty for nothing.
     """
 
     module: str
@@ -26,9 +29,13 @@ class Entry(NamedTuple):
     year: int
     summary: str
     preset: dict[str, Any]
+    augmentation: str = ""
 
 
 _SMPO_PAPER = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 2504.03040"
+
+_SAUTE = "Sootla et al., Sauté RL: Almost Surely Safe Reinforcement Learning, arXiv 2202.06558"
+_EARLY_TERMINATED = "Sun et al., Safe Exploration by Solving Early Terminated MDP, arXiv 2107.04200"
 
 ALGORITHMS: dict[str, Entry] = {
     "ppo": Entry(
@@ -40,10 +47,70 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "ppo_lag": Entry(
         module="smpo_jax.algorithms.ppo_lag",
-        paper="Ray, Achiam & Amodei, Benchmarking Safe Exploration, OpenAI",
+        paper="Ray, Achiam & Amodei, Benchmarking Safe Exploration in Deep RL, OpenAI",
         year=2019,
-        summary="PPO on A - lambda A_c; lambda by gradient ascent",
+        summary="PPO that pays for cost, at a price found by gradient ascent",
         preset={},
+    ),
+    "pid_lag": Entry(
+        module="smpo_jax.algorithms.pid_lag",
+        paper="Stooke et al., Responsive Safety by PID Lagrangian Methods, arXiv 2007.03964",
+        year=2020,
+        summary="PPO that pays for cost, at a price that a PID controller sets",
+        preset={},
+    ),
+    "ipo": Entry(
+        module="smpo_jax.algorithms.ipo",
+        paper="Liu et al., Interior-point Policy Optimization, arXiv 1910.09615",
+        year=2020,
+        summary="PPO that pays for cost, at a price that rises steeply near the limit",
+        preset={},
+    ),
+    "p3o": Entry(
+        module="smpo_jax.algorithms.p3o",
+        paper="Zhang et al., Penalized Proximal Policy Optimization, arXiv 2205.11814",
+        year=2022,
+        summary="PPO with an exact penalty on exceeding the limit",
+        preset={},
+    ),
+    "focops": Entry(
+        module="smpo_jax.algorithms.focops",
+        paper="Zhang et al., First Order Constrained Optimization, arXiv 2002.06506",
+        year=2020,
+        summary="projects the optimal policy of the trust-region problem on the network",
+        preset={},
+    ),
+    "cup": Entry(
+        module="smpo_jax.algorithms.cup",
+        paper="Yang et al., Constrained Update Projection, arXiv 2209.07089",
+        year=2022,
+        summary="PPO on rewards, then a projection back towards the limit",
+        preset={},
+    ),
+    "ppo_saute": Entry(
+        module="smpo_jax.algorithms.ppo_saute",
+        paper=_SAUTE,
+        year=2022,
+        summary="PPO that sees its budget and earns little once it is spent",
+        preset={},
+        augmentation="smpo_jax.algorithms.saute:augmentation",
+    ),
+    "ppo_simmer": Entry(
+        module="smpo_jax.algorithms.ppo_simmer",
+        paper="Sootla et al., Enhancing Safe Exploration Using Safety State Augmentation, "
+        "arXiv 2206.02675",
+        year=2022,
+        summary="Sauté PPO whose budget a PI controller sets",
+        preset={},
+        augmentation="smpo_jax.algorithms.saute:augmentation",
+    ),
+    "ppo_early_terminated": Entry(
+        module="smpo_jax.algorithms.ppo",
+        paper=_EARLY_TERMINATED,
+        year=2021,
+        summary="PPO on episodes that end when their cost reaches the limit",
+        preset={},
+        augmentation="smpo_jax.algorithms.early_terminated:augmentation",
     ),
     "trpo": Entry(
         module="smpo_jax.algorithms.trpo",
@@ -150,6 +217,16 @@ def make(name: str, spec: "Spec", **overrides: Any) -> "Algorithm":
     """The method `name` for the problem `spec`, its preset changed by `overrides`."""
     settings = hyperparameters(name, **overrides)
     return importlib.import_module(find(name).module).make(spec, settings)
+
+
+def augmentation(name: str, cost_limit: float, **overrides: Any) -> "Augmentation":
+    """What the method `name` adds to its environment; see `smpo_jax.augmentation.augment`."""
+    entry = find(name)
+    if not entry.augmentation:
+        return importlib.import_module("smpo_jax.augmentation").NONE
+    module, _, function = entry.augmentation.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    return build(hyperparameters(name, **overrides), cost_limit)
 
 
 def _lookup(what: str, name: str, table: dict[str, Any]) -> Any:

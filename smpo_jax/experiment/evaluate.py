@@ -16,9 +16,9 @@ from smpo_jax.experiment.checkpoint import Checkpoints
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.options import EvaluateOptions
-from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.problem import augmentation, build, single_env
 from smpo_jax.training.evaluation import Act, Episodes, make_act, make_evaluator
-from smpo_jax.training.host import evaluate_host
+from smpo_jax.training.host import augment_host, evaluate_host
 from smpo_jax.types import Algorithm, LearnerState
 
 LARGEST_BATCH = 256  # native environments played side by side, at most
@@ -63,7 +63,7 @@ def main(options: EvaluateOptions) -> None:
 
 def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     env = smpo_envs.VectorEnv(
-        smpo_envs.make(policy.config.env), min(options.episodes, LARGEST_BATCH), stagger=False
+        single_env(policy.config), min(options.episodes, LARGEST_BATCH), stagger=False
     )
     run = make_evaluator(
         policy.algorithm, env, options.episodes, deterministic=options.deterministic
@@ -82,7 +82,8 @@ def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
         raise UserError(one_line(error)) from error
     with env:
         try:
-            return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
+            augmented = augment_host(env, augmentation(policy.config))
+            return evaluate_host(act, augmented, jax.random.key(options.seed), options.episodes)
         except WorkerError as error:
             raise UserError(one_line(error)) from error
 

@@ -9,6 +9,8 @@ import jax
 
 import smpo_envs
 import smpo_jax
+from smpo_jax.algorithms import registry
+from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.training.loop import make_spec
@@ -34,7 +36,7 @@ def build(config: Config) -> Problem:
     except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
         raise UserError(one_line(error)) from error
     try:
-        env = smpo_envs.VectorEnv(smpo_envs.make(config.env), config.num_envs)
+        env = smpo_envs.VectorEnv(single_env(config), config.num_envs)
         spec = make_spec(
             env,
             rollout_length=config.rollout_length,
@@ -45,6 +47,16 @@ def build(config: Config) -> Problem:
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm)
+
+
+def single_env(config: Config) -> SingleEnv:
+    """The task, with what the algorithm adds to it."""
+    return augment(smpo_envs.make(config.env), augmentation(config))
+
+
+def augmentation(config: Config) -> Augmentation:
+    """What the algorithm adds to an environment, whichever it is."""
+    return registry.augmentation(config.algo, config.cost_limit, **config.hyperparameters)
 
 
 def machine() -> dict[str, Any]:

@@ -6,13 +6,14 @@ tracking, the compiled update) is the same.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from smpo_jax.augmentation import NONE, Augmentation
 from smpo_jax.training.evaluation import Act, Episodes
 from smpo_jax.types import Algorithm, Key, LearnerState, Transition
 
@@ -70,6 +71,76 @@ class HostVectorEnv(Protocol):
     def step(self, action: Float[np.ndarray, "N A"]) -> HostStep:
         """Acts, and starts a new episode wherever one has ended."""
         ...
+
+
+class RestartingHostVectorEnv(HostVectorEnv, Protocol):
+    """Environments outside JAX whose episodes may be ended from without."""
+
+    def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
+        """Starts new episodes where `over`; their first observations (other rows: anything)."""
+        ...
+
+
+class AugmentedStep(NamedTuple):
+    """A `HostStep`."""
+
+    obs: Float[np.ndarray, "N O"]
+    reward: Float[np.ndarray, " N"]
+    cost: Float[np.ndarray, " N"]
+    terminated: Float[np.ndarray, " N"]
+    truncated: Float[np.ndarray, " N"]
+    next_obs: Float[np.ndarray, "N O"]
+
+
+class AugmentedHostEnv:
+    """Environments outside JAX with an account of their costs; the same functions as natively."""
+
+    def __init__(self, env: RestartingHostVectorEnv, augmentation: Augmentation):
+        self.num_envs = env.num_envs
+        self.observation_size = env.observation_size + augmentation.size
+        self.action_size = env.action_size
+        self.episode_length = env.episode_length
+        self._env = env
+        self._start = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
+        self._account = self._start
+        self._observe = jax.jit(lambda z: augmentation.observe(jnp.asarray(z, float)))
+
+        @jax.jit
+        def advance(z: jax.Array, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+            z = augmentation.step(jnp.asarray(z, float), jnp.asarray(cost, float))
+            return z, augmentation.is_over(z)
+
+        self._advance = advance
+
+    def reset(self, seed: int) -> Float[np.ndarray, "N O"]:
+        """First observations of new episodes."""
+        self._account = self._start
+        return self._show(self._env.reset(seed))
+
+    def step(self, action: Float[np.ndarray, "N A"]) -> AugmentedStep:
+        """Acts; a new episode starts also where the account ends one."""
+        seen = self._env.step(action)
+        self._account, is_over = map(np.asarray, self._advance(self._account, seen.cost))
+        next_obs = self._show(seen.next_obs)
+        terminated = np.maximum(seen.terminated, is_over)
+        obs = seen.obs
+        early = is_over & (seen.terminated + seen.truncated == 0)
+        if early.any():
+            obs = np.where(early[:, None], self._env.restart(early), obs)
+        truncated = np.where(terminated > 0, 0.0, seen.truncated)
+        ended = (terminated + truncated > 0)[:, None]
+        self._account = np.where(ended, self._start, self._account)
+        return AugmentedStep(
+            self._show(obs), seen.reward, seen.cost, terminated, truncated, next_obs
+        )
+
+    def _show(self, obs: Float[np.ndarray, "N O"]) -> Float[np.ndarray, "N P"]:
+        return np.concatenate([obs, np.asarray(self._observe(self._account))], axis=-1)
+
+
+def augment_host(env: RestartingHostVectorEnv, augmentation: Augmentation) -> HostVectorEnv:
+    """The environments with the account; the environments themselves if there is none to keep."""
+    return env if augmentation is NONE else AugmentedHostEnv(env, augmentation)
 
 
 def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Collect:

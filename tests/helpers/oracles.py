@@ -67,3 +67,16 @@ def price(charge, terminated, truncated, discount, trace):
                 gap = later - earlier
                 result[later, n] += charge[earlier, n] * discount**gap * trace ** (gap - 1)
     return result
+
+
+def pid(costs, limit, kp, ki, kd, smoothing, *, delay, start, maximum):
+    """The controller's output after each measured cost, with Python's own lists and max."""
+    integral, error, history, outputs = start, 0.0, [0.0], []
+    for cost in costs:
+        integral = min(max(integral + ki * (cost - limit), 0.0), maximum)
+        error = smoothing * error + (1 - smoothing) * (cost - limit)
+        history.append(smoothing * history[-1] + (1 - smoothing) * cost)
+        before = history[-1 - delay] if len(history) > delay else 0.0
+        output = kp * error + integral + kd * max(history[-1] - before, 0.0)
+        outputs.append(min(max(output, 0.0), maximum))
+    return outputs

@@ -5,6 +5,7 @@ import dataclasses
 import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms import registry
+from smpo_jax.augmentation import augment
 
 # Sizes that make any method cheap; those a method doesn't have are left out.
 SMALL = {
@@ -20,9 +21,19 @@ SMALL = {
 }
 
 
-def problem(*, num_envs=4, rollout_length=10, total_iterations=20, cost_limit=1.0, stagger=True):
-    """`follow` with episodes of 10 steps: (env, spec)."""
-    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), num_envs, stagger=stagger)
+def problem(
+    algo="ppo",
+    *,
+    num_envs=4,
+    rollout_length=10,
+    total_iterations=20,
+    cost_limit=1.0,
+    stagger=True,
+    task="ProbeFollow",
+):
+    """`follow` with episodes of 10 steps, and what the method adds to it: (env, spec)."""
+    single = augment(smpo_envs.make(task), registry.augmentation(algo, cost_limit))
+    env = smpo_envs.VectorEnv(single, num_envs, stagger=stagger)
     spec = sx.make_spec(
         env,
         rollout_length=rollout_length,

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Any, cast
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from smpo_envs.host.compat import check_installed
 from smpo_envs.host.worker import HostStep, Sizes
@@ -99,6 +99,10 @@ class SafetyGymnasiumVector:
             )
         parts = self._ask("step", [action[part] for part in self._parts])
         return HostStep(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+
+    def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
+        """Starts new episodes where `over`; their first observations (other rows: zeros)."""
+        return np.concatenate(self._ask("restart", [over[part] for part in self._parts]))
 
     def close(self) -> None:
         """Ends the workers; may be called again."""

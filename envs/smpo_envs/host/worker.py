@@ -82,6 +82,16 @@ class Environments:
         ]
         return HostStep(*map(np.stack, zip(*steps, strict=True)))
 
+    def restart(self, over: np.ndarray) -> np.ndarray:
+        """First observations `[k, O]` of new episodes where `over`; their streams go on."""
+        shape = self.envs[0].observation_space.shape
+        return np.stack(
+            [
+                env.reset()[0] if ended else np.zeros(shape)
+                for env, ended in zip(self.envs, over, strict=True)
+            ]
+        )
+
 
 def _step(env: Any, action: np.ndarray) -> tuple[Any, ...]:
     next_obs, reward, cost, terminated, truncated, _ = env.step(action)

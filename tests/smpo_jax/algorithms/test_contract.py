@@ -35,7 +35,7 @@ class Built(NamedTuple):
 
 @functools.cache
 def built(name):
-    env, spec = toy.problem()
+    env, spec = toy.problem(name)
 
     def update(learner, rollout, limit, key):
         return toy.small(name, spec._replace(cost_limit=limit)).update(learner, rollout, key)

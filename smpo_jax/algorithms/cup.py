@@ -1,0 +1,104 @@
+"""Constrained update projection (Yang et al. 2022): improve first, then project onto the limit.
+
+Phase 1 is PPO on rewards, from π_k to π_{k+½}. Phase 2 goes back towards the limit without going
+far from there (eq. 19 with the surrogate of section 4):
+
+    min_θ  E [ KL(π_θ ‖ π_{k+½}) + ν (1 − γλ)/(1 − γ) ρ A_c ]
+
+with the ratio ρ to the policy that acted, its generalised cost advantage A_c, and a Lagrange
+multiplier ν by gradient ascent with an upper bound. With ν = 0 there is nothing to do in phase 2.
+
+Deviation: phase 2 has an optimiser of its own, since the moments of phase 1's gradients say nothing
+about its gradients, and OmniSafe's carries them over.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smpo_jax.algorithms import base, constrained, recipes
+from smpo_jax.core import distributions, optimise, surrogate
+from smpo_jax.types import (
+    Algorithm,
+    DiagonalGaussian,
+    Key,
+    LearnerState,
+    Metrics,
+    Params,
+    Rollout,
+    Scalar,
+    Spec,
+)
+
+PROJECTION = "projection"  # the entry of `opt_state` that is for phase 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(base.Lagrangian, base.FirstOrder):
+    """PPO's for both phases, and the multiplier's; OmniSafe's numbers."""
+
+    target_kl: float = 0.01  # stop a phase once the policy has moved this far in it
+    multiplier_maximum: float = 2.0  # ν is never above
+
+    def __post_init__(self):
+        base.require(self, ("from 0 to below 1", lambda x: 0 <= x < 1), "cost_discount")
+        super().__post_init__()
+
+
+def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+    """CUP for a problem."""
+    settings = hyperparameters
+    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+    loss = recipes.actor_critic_loss(ac, recipes.clipped_objective(ac))
+    dual = settings.dual()
+    scale = (1.0 - settings.cost_discount * settings.cost_gae_lambda) / (
+        1.0 - settings.cost_discount
+    )
+
+    def init(key: Key) -> LearnerState:
+        learner = ac.init(key).replace(aux=constrained.start(dual))
+        return ac.with_optimiser(learner, PROJECTION, ("policy",))
+
+    def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        transition = rollout.transition
+        aux, multiplier, measured = constrained.ascend(
+            dual, settings, learner.aux, rollout, spec.cost_limit
+        )
+        estimates = recipes.estimate(ac, learner, transition)
+        found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
+        batch = constrained.to_batch(transition, estimates, found, found.reward)
+        learner, improved = recipes.fit(ac, loss, learner, batch, key)
+
+        halfway = ac.policy.apply(learner.params["policy"], batch.obs)
+        costs = batch._replace(advantage=optimise.flatten(found.cost), dist=halfway)
+
+        def to_the_limit(params: Params, some: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
+            dist = ac.policy.apply(params["policy"], some.obs)
+            return projection(dist, some, price=multiplier * scale), {}
+
+        learner, projected = recipes.descend(
+            ac,
+            to_the_limit,
+            learner,
+            costs,
+            jax.random.fold_in(key, 1),
+            networks=("policy",),
+            entry=PROJECTION,
+            check=recipes.moved_too_far(ac, costs),
+        )
+        return recipes.advance(ac, learner.replace(aux=aux), transition), {
+            **improved,
+            **metrics,
+            **measured,
+            **{f"projection/{name.rpartition('/')[2]}": x for name, x in projected.items()},
+        }
+
+    return Algorithm(init, ac.acting, update)
+
+
+def projection(dist: DiagonalGaussian, batch: recipes.Batch, *, price: Scalar) -> Float[Array, ""]:
+    """Phase 2's loss; the batch has π_{k+½} for its `dist` and A_c for its `advantage`."""
+    ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
+    return jnp.mean(distributions.kl(dist, batch.dist) + price * ratio * batch.advantage)
