@@ -88,7 +88,7 @@ class BenchOptions:
     """
 
     env: str = "PointGoal1"
-    num_envs: tuple[int, ...] = (256, 1024)
+    num_envs: tuple[int, ...] = (1024, 4096)
     algos: tuple[str, ...] = ("ppo", "smpo")
     train_envs: int = Config.num_envs
     rollout_length: int = Config.rollout_length
