@@ -86,11 +86,11 @@ class TrustRegion(ActorCritic):
 
     learning_rate: float = 1e-3  # Adam's, of the critics; the policy has none
     learning_rate_decay: bool = False  # linearly to 0 over the run
-    epochs: int = 10  # passes of the critics over a rollout
+    epochs: int = 8  # passes of the critics over a rollout
     target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of the step
     solver_iterations: int = 15  # of conjugate gradients, at most
     fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix
-    fisher_stride: int = 1  # the Fisher matrix is a mean over every nth sample of the rollout
+    fisher_stride: int = 4  # the Fisher matrix is a mean over every nth sample of the rollout
     line_search: bool = True  # shortens the step; without, target_kl is met to second order only
     backtracks: int = 15  # lengths that the line search tries
     backtrack_decay: float = 0.8  # of each length to the one before
