@@ -161,6 +161,22 @@ ALGORITHMS: dict[str, Entry] = {
         summary="TRPO for the reward within the limit, against the cost beyond it",
         preset={},
     ),
+    "trpo_saute": Entry(
+        module="smpo_jax.algorithms.trpo_saute",
+        paper=_SAUTE,
+        year=2022,
+        summary="TRPO that sees its budget and earns little once it is spent",
+        preset={},
+        augmentation="smpo_jax.algorithms.saute:augmentation",
+    ),
+    "trpo_early_terminated": Entry(
+        module="smpo_jax.algorithms.trpo",
+        paper=_EARLY_TERMINATED,
+        year=2021,
+        summary="TRPO on episodes that end when their cost reaches the limit",
+        preset={},
+        augmentation="smpo_jax.algorithms.early_terminated:augmentation",
+    ),
     "smpo": Entry(
         module="smpo_jax.algorithms.smpo",
         paper=_SMPO_PAPER,

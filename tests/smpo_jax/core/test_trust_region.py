@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -274,9 +276,8 @@ def test_line_search_takes_the_longest_step_within_the_bound():
 )
 def test_line_search_returns_the_old_parameters_if_nothing_is_acceptable(evaluate, bounds):
     old = jnp.array([0.1, 0.2])
-    found = trust_region.line_search(
-        old, jnp.array([3.0, 4.0]), evaluate, **{"target_kl": 1.0, **bounds}
-    )
+    search = functools.partial(trust_region.line_search, target_kl=1.0)
+    found = search(old, jnp.array([3.0, 4.0]), evaluate, **bounds)
     np.testing.assert_array_equal(found.params, old)
     assert found.fraction == 0 and all(x == 0 for x in found.trial)
 
