@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+import smpo_envs
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment.config import Config, hyperparameters
 from smpo_jax.experiment.options import TrainOptions
@@ -28,6 +30,27 @@ def test_program_runs(capsys):
         program = program.replace(large, small)
     exec(program, {})
     assert capsys.readouterr().out == "(3, 2)\n"
+
+
+def test_a_method_of_ones_own_learns_what_it_says():
+    # With a price above what reward is worth, the policy keeps away from cost.
+    (program,) = (
+        x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def make" in x
+    )
+    mine = {"__name__": "mine"}
+    exec(program, mine)
+    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeTradeoff"), num_envs=16)
+    spec = loop.make_spec(env, rollout_length=20, total_iterations=60)
+    costs = []
+    for price in (0.0, 5.0):
+        settings = mine["Hyperparameters"](
+            cost_price=price, minibatches=4, learning_rate=1e-2, hidden=(8,)
+        )
+        run = jax.jit(lambda key, s=settings: loop.train(mine["make"](spec, s), env, spec, key, 60))
+        _, metrics = run(jax.random.key(0))
+        costs.append(float(np.nanmean(metrics["episode/cost"][-5:])))
+    free, dear = costs
+    assert dear < 0.5 * free
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
