@@ -1,7 +1,7 @@
 """Sauté TRPO: TRPO that sees what is left of its budget and earns little once nothing is.
 
-All of Sauté is in `saute`, all of TRPO in `trpo`. Observations are not normalised, as in OmniSafe on
-the Goal tasks.
+All of Sauté is in `saute`, all of TRPO in `trpo`. Observations are not normalised, as OmniSafe has it
+on the Goal tasks.
 """
 
 from dataclasses import dataclass
