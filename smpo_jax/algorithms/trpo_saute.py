@@ -1,7 +1,7 @@
 """Sauté TRPO: TRPO that sees what is left of its budget and earns little once nothing is.
 
-All of Sauté is in `saute`, all of TRPO in `trpo`. As in OmniSafe on the Goal tasks, observations are
-not normalised.
+All of Sauté is in `saute`, all of TRPO in `trpo`. As in OmniSafe on the Goal tasks,
+observations are not normalised.
 """
 
 from dataclasses import dataclass
