@@ -201,7 +201,9 @@ ALGORITHMS: dict[str, Entry] = {
             "critic_gradient": "reparameterised",
             "critic_gradient_standardised": True,
             # A fixed weight ends at whatever cost it ends at; this ends at the limit.
-            "threshold_feedback": 0.03,
+            "threshold_feedback": 0.1,
+            # Higher it would only wind up while the policy is still learning to move.
+            "threshold_maximum": 2.0,
         },
     ),
     "smpo-paper": Entry(
