@@ -90,15 +90,7 @@ def learn(name, task, cost_limit, *, iterations, **overrides):
 
 
 @pytest.mark.slow
-def test_trpo_solves_follow_and_ignores_its_cost():
-    """Optimum 10; following the signal costs 1/4 a step, 2.5 an episode."""
-    return_, cost = learn("trpo", "ProbeFollow", 1.0, iterations=150)
-    assert return_ > 9.0  # the noise that is left of the policy included
-    np.testing.assert_allclose(cost, 2.5, atol=0.4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["trpo_lag", "trpo_pid", "rcpo", "cpo", "pcpo", "crpo"])
+@pytest.mark.parametrize("name", ["cpo", "pcpo", "crpo"])
 def test_constrained_methods_end_at_the_constrained_optimum(name):
     """`tradeoff`: the return is the cost spent, up to 10 an episode; the limit is 4."""
     overrides = {"tolerance": 0.0} if name == "crpo" else {}
