@@ -22,6 +22,8 @@ PROJECTION = {"kl": lambda known: known.cost_natural, "l2": lambda known: known.
 class Hyperparameters(cpo.Hyperparameters):
     """CPO's, and the metric of the projection."""
 
+    # The projection from far beyond the limit is far longer than the trust region is wide.
+    backtracks: int = 200  # steps that the line search tries
     projection: str = "kl"  # kl: nearest in divergence; l2: in Euclidean distance of parameters
 
     def __post_init__(self):
