@@ -1,0 +1,181 @@
+"""What makes each first-order constrained method that method."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+import smpo_envs
+import smpo_jax as sx
+from smpo_envs import probes
+from smpo_jax.algorithms import cup, focops, p3o, recipes
+from smpo_jax.core import surrogate
+from smpo_jax.training import loop
+from smpo_jax.types import DiagonalGaussian
+
+UNLIMITED = float("inf")
+# What keeps the multiplier at 0 before the first episode has been measured.
+CONSTRAINED = {
+    "ppo_lag": {"multiplier_start": 0.0},
+    "pid_lag": {"multiplier_start": 0.0},
+    "cup": {"multiplier_start": 0.0, "target_kl": 0.02},
+    "p3o": {},
+}
+
+
+@functools.cache
+def two_iterations(name, cost_limit=1.0, **overrides):
+    env, spec = toy.problem(num_envs=8, cost_limit=cost_limit)
+    algorithm = toy.small(name, spec, **overrides)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    return loop.chunk(algorithm, env, spec, 2)(state)
+
+
+def assert_same(tree, other):
+    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+@pytest.mark.usefixtures("quick_compilation")
+def test_without_a_limit_every_constrained_method_is_ppo_bit_for_bit(name):
+    ppo, ppo_metrics = two_iterations("ppo", UNLIMITED)
+    state, metrics = two_iterations(name, UNLIMITED, **CONSTRAINED[name])
+    for network in ("policy", "value"):
+        assert_same(state.learner.params[network], ppo.learner.params[network])
+    for metric, value in ppo_metrics.items():
+        if metric != "learner/norm":  # of all networks
+            np.testing.assert_array_equal(metrics[metric], value, err_msg=metric)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_second_phase_of_cup_projects_the_policy_and_leaves_the_critics():
+    """The same first phase: after one iteration only the price of cost can have made a difference.
+
+    Critics learn from the first rollout alone, so they agree until the second.
+    """
+    # Without a limit the multiplier moves by its learning rate, down: 0 stays 0, 2 becomes 1.965.
+    env, spec = toy.problem(num_envs=8, cost_limit=UNLIMITED)
+    states, metrics = [], []
+    for price in (0.0, 2.0):
+        algorithm = toy.small("cup", spec, multiplier_start=price)
+        start = loop.init(algorithm, env, jax.random.key(0))
+        state, seen = loop.chunk(algorithm, env, spec, 1)(start)
+        states.append(state.learner)
+        metrics.append(seen)
+    free, dear = states
+    assert_same(free.params["value"], dear.params["value"])
+    assert_same(free.params["cost_value"], dear.params["cost_value"])
+    assert metrics[0]["projection/kl"][0] == 0 and metrics[0]["projection/gradient_norm"][0] == 0
+    assert metrics[1]["projection/kl"][0] > 0
+    # Cost is a mean action above 0: the projection has moved it down for most observations.
+    obs = jnp.linspace(-1, 1, 21)[:, None]
+    means = [algorithm.policy(learner)(obs, jax.random.key(0))[2].mean for learner in (free, dear)]
+    assert np.mean(means[1]) < np.mean(means[0])
+
+
+def batch_of(action, mean, advantage):
+    """Samples of a policy with unit variance."""
+    action, mean = (jnp.asarray(x)[:, None] for x in (action, mean))
+    dist = DiagonalGaussian(mean, jnp.zeros_like(mean))
+    log_prob = -0.5 * (action - mean)[:, 0] ** 2 - 0.5 * jnp.log(2 * jnp.pi)
+    return recipes.Batch(0 * mean, action, log_prob, dist, jnp.asarray(advantage), targets={})
+
+
+def moved(batch, shift):
+    return DiagonalGaussian(batch.dist.mean + jnp.asarray(shift)[:, None], batch.dist.log_std)
+
+
+def test_focops_by_hand_leaves_out_states_beyond_its_bound():
+    """KL = shift²/2: 0.005 and 0.045 with η = 0.02; ratio at action 1, mean 0 -> 0.1: e^0.095."""
+    settings = focops.Hyperparameters(temperature=1.5, state_kl=0.02)
+    batch = batch_of([1.0, 1.0], [0.0, 0.0], [3.0, 5.0])
+
+    def loss(shift):
+        return focops.projection(settings, moved(batch, shift), batch)
+
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.array([0.1, 0.3]))
+    ratio = np.exp(-0.5 * 0.9**2 + 0.5)
+    np.testing.assert_allclose(value, (0.005 - ratio * 3.0 / 1.5) / 2, rtol=1e-5)
+    # d/dshift [shift²/2 - ratio A / 1.5] = shift - ratio 0.9 A / 1.5, halved by the mean
+    np.testing.assert_allclose(gradient, [(0.1 - ratio * 0.9 * 2) / 2, 0.0], rtol=1e-5)
+    assert metrics["policy/near_share"] == 0.5
+
+
+def test_focops_measures_divergence_from_the_new_policy_to_the_old():
+    """A new σ of 2: KL(new | old) = 2 - 0.5 - log 2 = 0.807, the other way round 0.318."""
+    settings = focops.Hyperparameters(state_kl=0.5)
+    batch = batch_of([1.0], [0.0], [0.0])
+    wide = DiagonalGaussian(batch.dist.mean, batch.dist.log_std + jnp.log(2.0))
+    _, metrics = focops.projection(settings, wide, batch)
+    assert metrics["policy/near_share"] == 0
+
+
+def test_cup_projection_by_hand():
+    """KL + price ρ A_c with the shift 0.1: 0.005 + 2 e^0.095 0.5, and for action -1 e^-0.105."""
+    batch = batch_of([1.0, -1.0], [0.0, 0.0], [0.5, -0.25])
+    loss = cup.projection(moved(batch, [0.1, 0.1]), batch, price=2.0)
+    expected = 0.005 + 2.0 * (np.exp(0.095) * 0.5 - np.exp(-0.105) * 0.25) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_p3o_penalty_by_hand():
+    """Ratios e^0.375 = 1.45 and e^-0.625 = 0.535 at shift 0.5, clip 0.2.
+
+    The dear action (A_c = 0.5) counts in full, for the clip at 1.2 would make it look cheaper; the
+    rarer cheap one (A_c = -0.25) is not believed to be less rare than it is, as the clip at 0.8
+    would: the larger cost of the two counts.
+    """
+    settings = p3o.Hyperparameters(penalty_coefficient=20.0, clip=0.2)
+    batch = batch_of([1.0, -1.0], [0.0, 0.0], [0.0, 0.0])
+    samples = p3o.Samples(batch, jnp.array([0.5, -0.25]))
+    dist = moved(batch, [0.5, 0.5])
+    change = (np.exp(0.375) * 0.5 - np.exp(-0.625) * 0.25) / 2
+    over = p3o.penalty(settings, dist, samples, 1.0)
+    np.testing.assert_allclose(over, 20.0 * (change + 1.0), rtol=1e-5)
+    assert p3o.penalty(settings, dist, samples, -5.0) == 0
+
+
+def test_penalised_advantage_by_hand():
+    advantage = surrogate.penalised(jnp.array([1.0, -2.0]), jnp.array([0.5, 1.0]), 3.0)
+    np.testing.assert_allclose(advantage, [-0.125, -1.25])  # (1 - 1.5) / 4, (-2 - 3) / 4
+
+
+def test_cost_advantages_are_centred_in_their_own_unit():
+    np.testing.assert_allclose(surrogate.centre(jnp.array([1.0, 2.0, 6.0])), [-2.0, -1.0, 3.0])
+
+
+# Learning
+
+SETTINGS = {"learning_rate": 3e-3, "minibatches": 4, "epochs": 10, "target_kl": 0.02}
+# `tradeoff` wants a price of one over the standard deviation of the reward's advantage, which
+# grows as the policy settles: above what the bounds made for tasks allow.
+OVERRIDES = {
+    "ppo_lag": {},
+    "pid_lag": {},
+    "ipo": {"multiplier_maximum": 10.0},
+    "focops": {"multiplier_maximum": 50.0},
+    "cup": {"multiplier_maximum": 50.0},
+    "p3o": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_constrained_methods_end_at_the_constrained_optimum(name):
+    """`tradeoff`: the return is the cost spent, up to 10 an episode; the limit is 4."""
+    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeTradeoff"), 64)
+    iterations = 300
+    spec = sx.make_spec(env, rollout_length=20, total_iterations=iterations, cost_limit=4.0)
+    algorithm = sx.make(name, spec, **{**SETTINGS, **OVERRIDES[name]})
+    _, metrics = jax.jit(lambda key: sx.train(algorithm, env, spec, key, iterations))(
+        jax.random.key(0)
+    )
+    last = slice(-iterations // 5, None)
+    return_, cost = (np.mean(metrics[f"episode/{x}"][last]) for x in ("return", "cost"))
+    np.testing.assert_allclose(cost, 4.0, atol=0.4)
+    # Never more than is spent; less by the noise of the actions below 0, which earns losses.
+    assert probes.tradeoff_optimum(4.0) - 0.8 < return_ < probes.tradeoff_optimum(4.0) + 0.4
