@@ -5,9 +5,9 @@ TRPO whose step also keeps a linear model of the constraint,
     max gᵀd  subject to  c + bᵀd <= 0,  ½ dᵀF d <= δ,
 
 with g and b the gradients of the surrogate reward and cost, and c = J_c − d. Where no step
-satisfies both, the step cuts cost alone. The line search takes nothing that raises the cost beyond the slack,
-nor, within the limit, anything that lowers the reward. With an infinite limit this is TRPO exactly.
-Settings follow OmniSafe's CPO.
+satisfies both, the step cuts cost alone. The line search takes nothing that raises the cost beyond
+the slack, nor, within the limit, anything that lowers the reward. With an infinite limit this is
+TRPO exactly. Settings follow OmniSafe's CPO.
 
 Deviation: c is not divided by the episode's length, which the unit of bᵀd, cost per step, asks for
 and Achiam's code does; OmniSafe does not. The cut that the division asks for is small enough for
