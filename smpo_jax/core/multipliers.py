@@ -68,9 +68,9 @@ def lagrange(*, start: Scalar, learning_rate: Scalar, maximum: Scalar) -> Dual:
         return LagrangeState(value, adam.init(value))
 
     def update(state: LagrangeState, cost: Scalar, limit: Scalar) -> LagrangeState:
-        direction: Any  # an array, as what it was made from
         direction, adam_state = adam.update(excess(cost, limit), state.adam)
-        value = jnp.clip(state.value + learning_rate * direction, 0.0, maximum)
+        step = learning_rate * jnp.asarray(direction)  # optax promises no more than a tree
+        value = jnp.clip(state.value + step, 0.0, maximum)
         return LagrangeState(value, adam_state)
 
     return Dual(init, update)

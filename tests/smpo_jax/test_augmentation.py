@@ -1,5 +1,7 @@
 """Accounts of cost: what they show, when they end episodes, natively and outside JAX."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,8 @@ def test_a_new_episode_starts_a_new_account():
     single = augment(smpo_envs.make("ProbeTradeoff"), saute.augmentation(BUDGET, 1.0))
     env = smpo_envs.VectorEnv(single, 2, stagger=False)
     state = env.reset(jax.random.key(0))
-    for _ in range(single.episode_length):
+    state, seen = env.step(state, jnp.ones((2, 1)))
+    for _ in range(1, single.episode_length):
         state, seen = env.step(state, jnp.ones((2, 1)))
     np.testing.assert_allclose(seen.next_obs[0, -1], 2.0**10)  # the true successor
     np.testing.assert_allclose(state.obs, [[1.0, 0.0, 1.0]] * 2)
@@ -162,7 +165,11 @@ def finished(cost):
 
 
 def simmer(**overrides):
-    settings = {"slack_smoothing": 0.0, "proportional_gain": 0.1, "integral_gain": 0.0}
+    settings: dict[str, Any] = {
+        "slack_smoothing": 0.0,
+        "proportional_gain": 0.1,
+        "integral_gain": 0.0,
+    }
     return ppo_simmer.controller(ppo_simmer.Hyperparameters(**{**settings, **overrides}), 20.0)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def lagrange(**overrides):
 
 
 def pid(**overrides):
-    settings = {
+    settings: dict[str, Any] = {
         "start": 0.0,
         "proportional": 0.1,
         "integral": 0.01,
@@ -76,7 +78,7 @@ def test_pid_equals_a_plain_loop():
     costs = 25 + 30 * np.random.default_rng(0).normal(size=60).cumsum() / 5
     gains = {"proportional": 0.3, "integral": 0.02, "derivative": 0.5}
     values, _ = run(pid(start=0.1, delay=3, maximum=4.0, **gains), costs, 25.0)
-    expected = oracles.pid(costs, 25.0, *gains.values(), 0.95, delay=3, start=0.1, maximum=4.0)
+    expected = oracles.pid(costs, 25.0, 0.3, 0.02, 0.5, 0.95, delay=3, start=0.1, maximum=4.0)
     assert {0.0, 4.0} <= set(np.round(expected, 9))  # it has been at both bounds
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ def test_a_method_of_ones_own_learns_what_it_says():
     (program,) = (
         x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def make" in x
     )
-    mine = {"__name__": "mine"}
+    mine: dict[str, Any] = {"__name__": "mine"}
     exec(program, mine)
     env = smpo_envs.VectorEnv(smpo_envs.make("ProbeTradeoff"), num_envs=16)
     spec = loop.make_spec(env, rollout_length=20, total_iterations=60)
