@@ -17,10 +17,27 @@ from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
 from smpo_jax.types import Algorithm, Spec, VectorEnv
 
-pytestmark = [
-    pytest.mark.parametrize("name", sorted(sx.ALGORITHMS)),
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Compositions and presets of others in the list: of them, the two longest checks are slow.
+COMPOSED = {
+    "ipo",
+    "pid_lag",
+    "ppo_early_terminated",
+    "rcpo",
+    "smpo-paper",
+    "trpo_early_terminated",
+    "trpo_pid",
+    "trpo_saute",
+}
+every_method = pytest.mark.parametrize("name", sorted(sx.ALGORITHMS))
+every_method_by_length = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in COMPOSED else ())
+        for name in sorted(sx.ALGORITHMS)
+    ],
+)
 
 
 class Built(NamedTuple):
@@ -83,6 +100,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@every_method
 def test_state_keeps_its_structure_shapes_dtypes_and_weak_types(name):
     algorithm, env, spec, _, _ = built(name)
     before = jax.eval_shape(lambda key: loop.init(algorithm, env, key), jax.random.key(0))
@@ -94,6 +112,7 @@ def test_state_keeps_its_structure_shapes_dtypes_and_weak_types(name):
         assert new_type == (old.shape, old.dtype, False), path
 
 
+@every_method
 def test_metrics_are_scalars_in_named_groups(name):
     algorithm, env, spec, _, _ = built(name)
     state = jax.eval_shape(lambda key: loop.init(algorithm, env, key), jax.random.key(0))
@@ -103,6 +122,7 @@ def test_metrics_are_scalars_in_named_groups(name):
         assert group and rest and metric.shape == () and metric.dtype == jnp.float32, key
 
 
+@every_method
 def test_a_chunk_is_traced_once_and_two_go_on_where_one_stopped(name):
     _, _, spec, chunk, _ = built(name)
     state, _ = chunk(start(name))
@@ -114,12 +134,14 @@ def test_a_chunk_is_traced_once_and_two_go_on_where_one_stopped(name):
     assert all(x.shape == (2,) for x in metrics.values())
 
 
+@every_method
 def test_a_chunk_takes_over_the_buffers_of_its_state(name):
     state = start(name)
     built(name).chunk(state)
     assert all(x.is_deleted() for x in jax.tree.leaves(state.learner.params))
 
 
+@every_method
 def test_a_run_depends_on_its_key_and_on_nothing_hidden(name):
     (a, _), (b, _), (other, _) = (built(name).chunk(start(name, seed)) for seed in (0, 0, 1))
     assert_equal(a, b)
@@ -127,6 +149,7 @@ def test_a_run_depends_on_its_key_and_on_nothing_hidden(name):
     assert any(np.any(x != y) for x, y in pairs)
 
 
+@every_method_by_length
 def test_compiled_equals_eager(name):
     algorithm, _, spec, _, update = built(name)
     rollout, learner = seen(name), start(name).learner
@@ -142,6 +165,7 @@ def test_compiled_equals_eager(name):
         )
 
 
+@every_method
 @pytest.mark.parametrize(
     "cost, ends, limit",
     [(0.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.5, 0.0, 1.0)],
@@ -162,6 +186,7 @@ def test_updates_stay_finite(name, cost, ends, limit):
         assert all(np.all(np.isfinite(x)) for x in values(learner))
 
 
+@every_method_by_length
 def test_a_batch_of_runs_equals_the_runs_one_by_one(name):
     """Over seeds, sizes of the policy's step and cost limits at once."""
     _, env, spec, chunk, _ = built(name)
