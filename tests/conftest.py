@@ -1,23 +1,33 @@
-"""Which tests share a process."""
+"""Which tests share a process, and for how long it keeps what it has compiled."""
 
+import jax
 import pytest
 
 from smpo_envs.registry import TASKS
+from smpo_jax.algorithms.registry import ALGORITHMS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one module about one task or method run in one process, which compiles it once."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.name}:{_subject(item)}"))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
-def _subject(item: pytest.Item) -> str:
-    """The first name among the parameters; recordings go by the task they are of."""
-    parameters = (
-        item.callspec.params.values()
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else ()
-    )
-    name = next((value for value in parameters if isinstance(value, str)), "")
-    return next((task for task in TASKS if name.startswith(task)), name)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drops compiled programs between groups.
+
+    Each takes several memory maps, of which Linux allows a process 65 530; beyond that the compiler
+    crashes.
+    """
+    if nextitem is None or _group(item) != _group(nextitem):
+        jax.clear_caches()
+
+
+def _group(item: pytest.Item) -> str:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    names = [value for value in parameters.values() if isinstance(value, str)]
+    # Recordings are called by the task they are of.
+    tasks = [task for task in TASKS for name in names if name.startswith(task)]
+    methods = [name for name in names if name in ALGORITHMS]
+    return ":".join([str(item.path), *tasks[:1], *methods[:1]])

@@ -22,14 +22,10 @@ install_import_hook(
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """For tests whose time is XLA's and whose outcome its optimisations must not change.
-
-    Drops the programs when the module is done: each holds megabytes, and there are hundreds.
-    """
+    """For tests whose time is XLA's and whose outcome its optimisations must not change."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
