@@ -175,7 +175,9 @@ def test_updates_stay_finite(name, cost, ends, limit):
     _, _, spec, _, update = built(name)
     transition = seen(name).transition
     transition = transition._replace(
-        cost=jnp.full_like(transition.cost, cost), truncated=transition.truncated * ends
+        cost=jnp.full_like(transition.cost, cost),
+        truncated=transition.truncated * ends,
+        terminated=transition.terminated * ends,
     )
     rollout = annotate(transition, spec)
     assert (rollout.episodes.count > 0) == (ends > 0)
@@ -214,6 +216,8 @@ def test_a_batch_of_runs_equals_the_runs_one_by_one(name):
         for metric in {"episode/count", "episode/return", "policy/passes"} & set(alone):
             np.testing.assert_allclose(metrics[metric][i], alone[metric], rtol=1e-3)
     log_std = np.abs(batch.learner.params["policy"]["log_std"])
-    assert np.all(log_std[1] > 1e-4) and np.all(log_std[2] < 1e-6)  # nothing is learnt
+    # Nothing is learnt. Single precision sees no divergence in steps below 1e-4.
+    still = 1e-6 if is_first_order else 1e-4
+    assert np.all(log_std[1] > 1e-4) and np.all(log_std[2] < still)
     assert np.all(metrics["episode/over_limit"][1] > 0)
     assert np.all(metrics["episode/over_limit"][3] == 0)
