@@ -10,9 +10,10 @@ the slack, nor, within the limit, anything that lowers the reward. With an infin
 TRPO exactly. Settings follow OmniSafe's CPO.
 
 Deviation: c is not divided by the episode's length, which the unit of bᵀd, cost per step, asks for
-and Achiam's code does; OmniSafe does not. The cut that the division asks for is small enough for
-the linear model to find it in the noise of the advantages (PointGoal1, seed 0: the cost stayed at
-47 for 3.4 million steps, limit 25). Undivided, a policy beyond the limit only cuts cost.
+and Achiam's code does, as OmniSafe's early versions did. The cut that the division asks for is
+small enough for the linear model to find it in the noise of the advantages (PointGoal1, seed 0: the
+cost stayed at 47 for 3.4 million steps, limit 25). Undivided, a policy beyond the limit only cuts
+cost.
 """
 
 from collections.abc import Callable

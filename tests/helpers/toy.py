@@ -1,11 +1,16 @@
 """Small problems and small algorithms for tests that compile quickly."""
 
 import dataclasses
+import functools
+
+import jax
+import numpy as np
 
 import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import augment
+from smpo_jax.training import loop
 
 # Sizes that make any method cheap; those a method doesn't have are left out.
 SMALL = {
@@ -48,3 +53,40 @@ def small(name, spec, **overrides):
     fields = {field.name for field in dataclasses.fields(registry.hyperparameters(name))}
     sizes = {key: value for key, value in SMALL.items() if key in fields}
     return sx.make(name, spec, **{**sizes, **overrides})
+
+
+@functools.cache
+def two_iterations(name, cost_limit=1.0, **overrides):
+    """(state, metrics) of a small method on a small problem, for comparisons bit for bit."""
+    env, spec = problem(num_envs=8, cost_limit=cost_limit)
+    algorithm = small(name, spec, **overrides)
+    state = loop.init(algorithm, env, jax.random.key(0))
+    return loop.chunk(algorithm, env, spec, 2)(state)
+
+
+def assert_same(tree, other):
+    """Equal leaves, to the last bit."""
+    for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def assert_learns_the_same(run, reference):
+    """Policy, value and all metrics of the reference are those of the run, to the last bit."""
+    (state, metrics), (other, other_metrics) = run, reference
+    for network in ("policy", "value"):
+        assert_same(state.learner.params[network], other.learner.params[network])
+    for metric, value in other_metrics.items():
+        if metric != "learner/norm":  # of all networks
+            np.testing.assert_array_equal(metrics[metric], value, err_msg=metric)
+
+
+def learnt(name, task, cost_limit, *, iterations=300, **overrides):
+    """Episode return and cost of a method on a probe, means over the last fifth of a run."""
+    env = smpo_envs.VectorEnv(smpo_envs.make(task), 64)
+    spec = sx.make_spec(env, rollout_length=20, total_iterations=iterations, cost_limit=cost_limit)
+    algorithm = sx.make(name, spec, **overrides)
+    _, metrics = jax.jit(lambda key: sx.train(algorithm, env, spec, key, iterations))(
+        jax.random.key(0)
+    )
+    last = slice(-iterations // 5, None)
+    return tuple(np.mean(metrics[f"episode/{x}"][last]) for x in ("return", "cost"))

@@ -40,9 +40,8 @@ REACH_OF_VASE = 0.33
 # arrow, in which the robot's rates may exceed those at both ends of the step by a little.
 _DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
 _MARGIN = 2e-3  # m
-_SPIN_MARGIN = (
-    1.0  # rad/s; the turn servo changes the rate by up to 0.8 from one moment to the next
-)
+# rad/s; the turn servo changes the rate by up to 0.8 within a physics step.
+_SPIN_MARGIN = 1.0
 # Deviation: a vase slower than this, away from the robot, is put to rest; the original lets it
 # settle for ever. Five times below the speed that is charged for.
 RESTING_SPEED = 2e-5  # m/s
@@ -103,14 +102,14 @@ def _in_reach(world: World, end: Point) -> Bool[Array, " V"]:
     squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
     path = duration * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
     swing = duration * (jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN)
-    angle = heading(start)
+    origin, angle = position(start), heading(start)
     w, x, y, z = (vases.quaternion[:, i] for i in range(4))
     # The horizontal rows of the rotation matrix; a vase may stand on any of its faces.
     east = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
     north = (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x))
     in_reach = jnp.zeros(count(vases), bool)
     for ahead, radius in _DISCS:
-        center = position(start) + ahead * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        center = origin + ahead * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
         dx, dy = center[0] - vases.position[:, 0], center[1] - vases.position[:, 1]
         excess = (
             jnp.maximum(jnp.abs(e * dx + n * dy) - HALF_SIZE, 0)

@@ -46,6 +46,21 @@ def test_reset_seeds_environment_i_with_seed_plus_i(env):
 
 
 @pytest.mark.host
+def test_restart_begins_new_episodes_where_asked_and_leaves_the_others_alone(env):
+    def play(over):
+        first = env.reset(5)
+        env.step(np.ones((2, 2)))
+        return first, env.restart(np.array(over)), env.step(np.zeros((2, 2))).obs
+
+    first, restarted, after = play([True, False])
+    assert np.any(restarted[0] != first[0]) and np.all(restarted[1] == 0)
+    _, nothing, alone = play([False, False])
+    assert np.all(nothing == 0)
+    np.testing.assert_array_equal(after[1], alone[1])
+    assert np.any(after[0] != alone[0])
+
+
+@pytest.mark.host
 def test_result_does_not_depend_on_the_number_of_processes(env):
     actions = np.random.default_rng(0).uniform(-1, 1, (5, 2, 2))
 

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,33 +8,15 @@ import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms import recipes, safety_critic, smpo
 from smpo_jax.core import episodes
-from smpo_jax.training import loop
 from smpo_jax.types import DiagonalGaussian, EpisodeStats, Rollout, Transition
-
-
-@functools.cache
-def two_iterations(name, **overrides):
-    env, spec = toy.problem(num_envs=8)
-    algorithm = toy.small(name, spec, **overrides)
-    state = loop.init(algorithm, env, jax.random.key(0))
-    return loop.chunk(algorithm, env, spec, 2)(state)
 
 
 @pytest.mark.parametrize("modulates", smpo.MODULATES)
 def test_with_full_weight_and_no_critic_gradient_smpo_is_ppo_bit_for_bit(modulates):
     """During the warm-up f = 1; the same keys shuffle the same samples into the same steps."""
-    ppo, ppo_metrics = two_iterations("ppo")
-    warm, metrics = two_iterations(
-        "smpo", warmup_epochs=1e9, critic_gradient="off", modulates=modulates
-    )
-    for network in ("policy", "value"):
-        ours, theirs = (jax.tree.leaves(s.learner.params[network]) for s in (warm, ppo))
-        for x, y in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(x, y)
-    for name, value in ppo_metrics.items():
-        if name != "learner/norm":  # of all networks
-            np.testing.assert_array_equal(metrics[name], value, err_msg=name)
-    assert np.all(metrics["smpo/weight"] == 1)
+    run = toy.two_iterations("smpo", warmup_epochs=1e9, critic_gradient="off", modulates=modulates)
+    toy.assert_learns_the_same(run, toy.two_iterations("ppo"))
+    assert np.all(run[1]["smpo/weight"] == 1)
 
 
 def settings(**overrides):
