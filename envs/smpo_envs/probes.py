@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.safe_env import Environment, State
 
+REWARD_NOISE = 1.0  # of `diminishing`, the standard deviation per step
 NEAR_EXIT, FAR_EXIT = 2.0, -4.0  # of `exits`, which starts at 0
 
 
@@ -31,6 +32,35 @@ def tradeoff(*, episode_length: int = 10) -> Environment:
 def tradeoff_optimum(cost_limit: float, episode_length: int = 10) -> float:
     """E[a] <= E[max(a, 0)], with equality for a >= 0: the return is the cost spent."""
     return min(cost_limit, episode_length)
+
+
+def diminishing(*, episode_length: int = 10) -> Environment:
+    """Each step earns 1 - (1 - a)² plus noise and costs max(a, 0); the observation is constant.
+
+    Every further unit of cost buys less return, so that one price of a unit makes one policy best.
+    In `tradeoff` one price makes all policies equally good, and the others make none or all of the
+    cost best: ascent on a multiplier circles that price without end. The noise is there for methods
+    that standardise advantages: without it, a policy that settles changes the unit of the price.
+    """
+
+    def reset(key: PRNGKeyArray) -> State:
+        return _start(key, jnp.ones(1))
+
+    def step(state: State, action: Float[Array, " 1"]) -> State:
+        noise_key, next_key = jax.random.split(state.pipeline_state)
+        a = jnp.clip(action[0], -1.0, 1.0)
+        reward = 1.0 - (1.0 - a) ** 2 + REWARD_NOISE * jax.random.normal(noise_key)
+        return _next(
+            state, next_key, state.obs, reward=reward, cost=jnp.maximum(a, 0.0), done=False
+        )
+
+    return Environment(reset, step, 1, 1, episode_length)
+
+
+def diminishing_optimum(cost_limit: float, episode_length: int = 10) -> float:
+    """The same action a >= 0 at every step, by concavity: it costs a, up to 1."""
+    a = min(cost_limit / episode_length, 1.0)
+    return episode_length * (1.0 - (1.0 - a) ** 2)
 
 
 def follow(*, episode_length: int = 10) -> Environment:

@@ -46,6 +46,9 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "ProbeTradeoff": Entry(
             "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"
         ),
+        "ProbeDiminishing": Entry(
+            "smpo_envs.probes:diminishing", "test problem: reward 1 - (1 - a)², cost max(a, 0)"
+        ),
         "ProbeFollow": Entry(
             "smpo_envs.probes:follow", "test problem: match a signal, where positive actions cost"
         ),

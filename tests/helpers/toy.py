@@ -81,12 +81,17 @@ def assert_learns_the_same(run, reference):
 
 
 def learnt(name, task, cost_limit, *, iterations=300, **overrides):
-    """Episode return and cost of a method on a probe, means over the last fifth of a run."""
-    env = smpo_envs.VectorEnv(smpo_envs.make(task), 64)
+    """What a method came to on a probe: episode return and cost, means over the last half of a run,
+    and the finished episodes of another 128 environments under the last policy."""
+    single = augment(smpo_envs.make(task), registry.augmentation(name, cost_limit))
+    env = smpo_envs.VectorEnv(single, 64)
     spec = sx.make_spec(env, rollout_length=20, total_iterations=iterations, cost_limit=cost_limit)
-    algorithm = sx.make(name, spec, **overrides)
-    _, metrics = jax.jit(lambda key: sx.train(algorithm, env, spec, key, iterations))(
+    algorithm = sx.make(name, spec, learning_rate=3e-3, minibatches=4, target_kl=0.02, **overrides)
+    state, metrics = jax.jit(lambda key: sx.train(algorithm, env, spec, key, iterations))(
         jax.random.key(0)
     )
-    last = slice(-iterations // 5, None)
-    return tuple(np.mean(metrics[f"episode/{x}"][last]) for x in ("return", "cost"))
+    return_, cost = (
+        np.mean(metrics[f"episode/{x}"][-iterations // 2 :]) for x in ("return", "cost")
+    )
+    episodes = sx.make_evaluator(algorithm, env, 128)(state.learner, jax.random.key(1))
+    return return_, cost, episodes

@@ -31,6 +31,15 @@ def test_tradeoff_pays_what_it_charges(a):
     assert total <= probes.tradeoff_optimum(cost) + 1e-5
 
 
+@pytest.mark.parametrize("a", [-1.0, 0.4, 1.0])
+def test_diminishing_pays_less_for_every_further_unit_of_cost(a):
+    # Noise of standard deviation 1 a step: 0.1 of the mean of 1000 episodes of 10.
+    total, cost, _ = play("ProbeDiminishing", lambda obs, t: jnp.full_like(obs, a), num_envs=1000)
+    assert cost == pytest.approx(10 * max(a, 0), abs=1e-4)
+    assert total == pytest.approx(10 * (1 - (1 - a) ** 2), abs=0.4)
+    assert probes.diminishing_optimum(cost) >= 10 * (1 - (1 - a) ** 2) - 1e-4
+
+
 def test_follow_optimum_is_reached_by_capping_the_signal():
     # max(s, 0) capped at c costs E[min(max(s, 0), c)] = (c - c²/2) / 2 a step.
     # Means of 2000 episodes: standard errors of about 0.02.
