@@ -86,7 +86,6 @@ class TrustRegion(ActorCritic):
 
     learning_rate: float = 1e-3  # Adam's, of the critics; the policy has none
     learning_rate_decay: bool = False  # linearly to 0 over the run
-    epochs: int = 8  # passes of the critics over a rollout
     target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of the step
     solver_iterations: int = 15  # of conjugate gradients, at most
     fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, recipes, trust_region
 from smpo_jax.core import episodes, optimise
-from smpo_jax.core.trust_region import Vector, constrained_step
+from smpo_jax.core.trust_region import Product, Vector, constrained_step
 from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
 
 
@@ -44,6 +44,7 @@ class Directions(NamedTuple):
     cost_gradient: Vector  # b
     natural: Vector  # F⁻¹g
     cost_natural: Vector  # F⁻¹b
+    fisher: Product  # v -> F v
     violation: Float[Array, ""]  # c; > 0 where the limit is exceeded
 
 
@@ -96,6 +97,7 @@ def constrained_trpo(
                 cost_gradient,
                 model.solve(gradient),
                 model.solve(cost_gradient),
+                model.fisher,
                 violation,
             )
         )

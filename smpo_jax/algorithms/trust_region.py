@@ -4,8 +4,8 @@ The counterpart of `recipes.fit`: the policy moves once, along F⁻¹ times a gr
 batch, as far as a divergence of `target_kl` allows; then the critics are fitted in minibatches.
 
 Deviation: OmniSafe fits critics in 10 passes in minibatches of 128, and takes the Fisher matrix of
-all samples. Here it is 8 passes in minibatches as large as PPO's, and every fourth sample (8 000 of
-32 000): solving with all of them was nearly half of a CPO update.
+all samples. Here it is as many passes in minibatches as large as PPO's, and every fourth sample
+(8 000 of 32 000): solving with all of them was nearly half of a CPO update.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,7 @@ class LocalModel(NamedTuple):
     params: Vector
     unravel: Callable[[Vector], Params]
     apply: Callable[[Vector], DiagonalGaussian]  # on the batch's observations
+    fisher: trust_region.Product  # v -> F v
     solve: trust_region.Product  # v -> F⁻¹ v
 
     def gradient(self, advantage: Float[Array, " B"]) -> Vector:
@@ -71,7 +72,7 @@ def local_model(
     def solve(v: Vector) -> Vector:
         return trust_region.conjugate_gradients(fisher, v, iterations=settings.solver_iterations)
 
-    return LocalModel(batch, params, unravel, policy(batch.obs), solve)
+    return LocalModel(batch, params, unravel, policy(batch.obs), fisher, solve)
 
 
 def ascend(

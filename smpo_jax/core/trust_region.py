@@ -155,6 +155,11 @@ def project(step: Vector, b: Vector, direction: Vector, violation: Scalar) -> Ve
     return step - excess / jnp.maximum(b @ direction, _TINY) * direction
 
 
+def within(step: Vector, fisher: Product, *, target_kl: Scalar) -> Vector:
+    """A step of the same direction with ½ dᵀF d <= δ: the step itself, or up to the border."""
+    return step * jnp.minimum(natural_length(step @ fisher(step), target_kl=target_kl), 1.0)
+
+
 def line_search(
     params: Vector,
     step: Vector,

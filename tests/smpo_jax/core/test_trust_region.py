@@ -255,6 +255,16 @@ def quadratic(kl_scale):
     return lambda x: Trial(kl_scale * jnp.sum(x**2), x[0], x[1])
 
 
+def test_a_step_beyond_the_trust_region_ends_at_its_border_and_others_are_left_alone():
+    # F = diag(4, 1), so (3, 8) has ½ dᵀF d = (36 + 64) / 2 = 50; the border of δ = ½ is at a tenth.
+    fisher = lambda v: jnp.array([4.0, 1.0]) * v  # noqa: E731
+    step = jnp.array([3.0, 8.0])
+    found = trust_region.within(step, fisher, target_kl=0.5)
+    np.testing.assert_allclose(found, [0.3, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(trust_region.within(step, fisher, target_kl=60.0), step)
+    assert np.all(trust_region.within(0.0 * step, fisher, target_kl=0.5) == 0)
+
+
 def test_line_search_takes_the_longest_step_within_the_bound():
     # KL of the fractions 1, 1/2, 1/4: 4, 1, 1/4.
     found = trust_region.line_search(
