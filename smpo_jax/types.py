@@ -74,7 +74,6 @@ class TrainState(struct.PyTreeNode):
     env_state: Any
     tracker: Any  # running return, cost and length of the episodes under way
     key: Key
-    steps: Int[Array, ""]  # environment steps so far
 
 
 class Spec(NamedTuple):

@@ -14,7 +14,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from smpo_jax.core import episodes, optimise
 from smpo_jax.training.rollout import collect
@@ -48,7 +47,6 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key) -> TrainState:
         env_state=env.reset(env_key),
         tracker=episodes.start(env.num_envs),
         key=key,
-        steps=jnp.zeros((), jnp.int32),
     )
 
 
@@ -75,7 +73,6 @@ def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
             env_state=env_state,
             tracker=tracker,
             key=key,
-            steps=state.steps + spec.num_envs * spec.rollout_length,
         ), metrics
 
     return run

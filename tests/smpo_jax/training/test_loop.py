@@ -48,7 +48,7 @@ def test_an_iteration_rolls_out_counts_episodes_and_steps():
     assert metrics["episode/length"] == 10
     np.testing.assert_allclose(metrics["episode/return"], 10.0, rtol=1e-6)
     np.testing.assert_allclose(metrics["episode/cost"], 10 * metrics["seen/cost"], rtol=1e-5)
-    assert (state.steps, state.learner.iteration) == (40, 1)
+    assert state.learner.iteration == 1
     assert metrics["learner/norm"] == 1
 
 
