@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smpo_jax.algorithms.registry import ALGORITHMS, make
+    from smpo_jax.experiment.render import render
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
     from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
     from smpo_jax.types import Algorithm, Spec, TrainState
@@ -30,6 +31,7 @@ __all__ = [
     "make_act",
     "make_evaluator",
     "make_spec",
+    "render",
     "train",
 ]
 
@@ -46,6 +48,7 @@ _HOME = {
     "make_act": "training.evaluation",
     "make_evaluator": "training.evaluation",
     "make_spec": "training.loop",
+    "render": "experiment.render",
     "train": "training.loop",
 }
 

@@ -29,20 +29,24 @@ class Entry:
     task_id: str | None = None
 
 
-def _point_goal(level: int, summary: str) -> Entry:
+def _point(task: str, level: int, summary: str) -> Entry:
     return Entry(
-        "smpo_envs.safety_gym.goal:make",
+        f"smpo_envs.safety_gym.{task.lower()}:make",
         summary,
         MappingProxyType({"level": level}),
-        f"SafetyPointGoal{level}-v0",
+        f"SafetyPoint{task}{level}-v0",
     )
 
 
 TASKS: Mapping[str, Entry] = MappingProxyType(
     {
-        "PointGoal0": _point_goal(0, "Point drives to goals in an empty arena"),
-        "PointGoal1": _point_goal(1, "Point drives to goals among 8 hazards (cost) and a vase"),
-        "PointGoal2": _point_goal(2, "Point drives to goals among 10 hazards and 10 vases (cost)"),
+        "PointGoal0": _point("Goal", 0, "Point drives to goals in an empty arena"),
+        "PointGoal1": _point("Goal", 1, "Point drives to goals among 8 hazards (cost) and a vase"),
+        "PointGoal2": _point("Goal", 2, "Point drives to goals among 10 hazards, 10 vases (cost)"),
+        "PointCircle0": _point("Circle", 0, "Point circles, counter-clockwise"),
+        "PointCircle1": _point("Circle", 1, "Point circles, partly outside of a strip (cost)"),
+        "PointCircle2": _point("Circle", 2, "Point circles, partly outside of a square (cost)"),
+        "PointRun0": _point("Run", 0, "Point drives down a corridor (cost outside)"),
         "ProbeTradeoff": Entry(
             "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"
         ),

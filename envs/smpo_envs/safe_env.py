@@ -13,6 +13,8 @@ import jax
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smpo_envs.drawing import Drawing
+
 
 class State(struct.PyTreeNode):
     """What an environment carries from one step to the next, and what it shows.
@@ -65,13 +67,14 @@ class SafeEnv(Protocol):
 
 @dataclass(frozen=True)
 class Environment:
-    """A `SafeEnv` as a value: its two functions and its sizes."""
+    """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can."""
 
     reset: Callable[[PRNGKeyArray], State]
     step: Callable[[State, Float[Array, " A"]], State]
     observation_size: int
     action_size: int
     episode_length: int
+    drawing: Drawing | None = None
 
 
 class Step(NamedTuple):

@@ -19,6 +19,7 @@ commands:
   train      train a policy, or go on with a run that was stopped
   evaluate   return and cost of a trained policy, in the native or the real environment
   plot       learning curves of one or more runs
+  render     what a trained policy does, as a film or as a picture of its paths
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
 
@@ -105,6 +106,17 @@ def _plot(arguments: list[str]) -> int:
     return 0
 
 
+def _render(arguments: list[str]) -> int:
+    _use_compilation_cache()
+    from smpo_jax.experiment.options import RenderOptions, parse
+
+    options = parse(RenderOptions, arguments, command="render")
+    from smpo_jax.experiment import render
+
+    render.main(options)
+    return 0
+
+
 def _list(arguments: list[str]) -> int:
     if arguments:
         from smpo_jax.experiment.options import ListOptions, parse
@@ -149,6 +161,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "plot": _plot,
+    "render": _render,
     "list": _list,
     "bench": _bench,
 }

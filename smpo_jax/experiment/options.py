@@ -68,6 +68,28 @@ class PlotOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class RenderOptions:
+    """A trained policy seen from above: a film of episodes, or a picture of their paths.
+
+    Attributes:
+        folder: the folder of a run; its newest checkpoint is used.
+        episodes: how many, one after another in a film, side by side in a picture.
+        out: the file to write; its ending says whether a film (mp4, gif) or a picture (png, pdf,
+            svg). Unless given, episodes.gif in the folder.
+        deterministic: act with the mean of the policy instead of sampling from it.
+        seed: seed of the episodes and of the policy's samples.
+        speed: of a film, in multiples of real time.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    episodes: int = 3
+    out: Path | None = None
+    deterministic: bool = False
+    seed: int = 0
+    speed: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ListOptions:
     """Tasks and algorithms, one line each."""
 

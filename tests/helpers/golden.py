@@ -24,7 +24,7 @@ def names(pattern: str) -> list[str]:
     return found
 
 
-def recording_of_layouts(level: int) -> dict[str, np.ndarray]:
-    """The 500 recorded layouts of PointGoal at a level."""
-    with np.load(DATA / f"layouts_PointGoal{level}.npz") as file:
+def recording_of_layouts(task: str) -> dict[str, np.ndarray]:
+    """The 500 recorded layouts of a task, e.g. `PointGoal1`."""
+    with np.load(DATA / f"layouts_{task}.npz") as file:
         return {key: file[key] for key in file.files}

@@ -1,5 +1,6 @@
 """What the robot is charged for: raw amounts per kind of object, and their 0/1 indicators."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ class Scene(NamedTuple):
     """What costs depend on, after a step."""
 
     position: Float[Array, " 2"]  # of the robot's body origin
-    hazards: Float[Array, "H 2"]
     motion: Motion
+    hazards: Float[Array, "H 2"] | None = None  # None where the task has none
 
 
 class Cost(NamedTuple):
@@ -31,11 +32,22 @@ def in_hazards(radius: float) -> Cost:
     """How deep the robot's origin (not its outline) is inside hazards, summed, m."""
 
     def amount(scene: Scene) -> Float[Array, ""]:
+        assert scene.hazards is not None
         dx = scene.hazards[:, 0] - scene.position[0]
         dy = scene.hazards[:, 1] - scene.position[1]
         return jnp.sum(jnp.maximum(0.0, radius - jnp.sqrt(dx * dx + dy * dy)))
 
     return Cost("cost_hazards", amount)
+
+
+def out_of_boundary(*, x: float, y: float = math.inf) -> Cost:
+    """1 if the robot's origin is farther from the middle than |x| or |y|, m; nothing stops it."""
+
+    def amount(scene: Scene) -> Float[Array, ""]:
+        beyond = (jnp.abs(scene.position[0]) > x) | (jnp.abs(scene.position[1]) > y)
+        return beyond.astype(scene.position.dtype)
+
+    return Cost("cost_out_of_boundary", amount)
 
 
 def _vases_contact(scene: Scene) -> Float[Array, ""]:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from smpo_envs.drawing import ROBOT, Drawing, Look
 from smpo_envs.safe_env import Environment, State
-from smpo_envs.safety_gym import boxes, layout, physics, point
+from smpo_envs.safety_gym import boxes, episode, layout, physics, point
 from smpo_envs.safety_gym.costs import (
     VASES_CONTACT,
     VASES_VELOCITY,
@@ -24,7 +25,7 @@ from smpo_envs.safety_gym.costs import (
 )
 from smpo_envs.safety_gym.lidar import BINS, lidar
 from smpo_envs.safety_gym.physics import Motion, World
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, Frame, into, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
 from smpo_envs.sparse import apply_where
 
 GOAL_RADIUS = 0.3
@@ -85,6 +86,29 @@ class GoalState(NamedTuple):
     key: PRNGKeyArray
 
 
+def drawing(level: Level) -> Drawing:
+    """How a level looks."""
+    vases_cost = any(cost in (VASES_CONTACT, VASES_VELOCITY) for cost in level.costs)
+    looks = {
+        "hazards": Look("disc", HAZARD_RADIUS, "cost"),
+        "vases": Look("square", boxes.HALF_SIZE, "cost" if vases_cost else "object"),
+        "goal": Look("disc", GOAL_RADIUS, "target"),
+    }
+
+    def poses(state: GoalState) -> dict[str, Float[Array, "K 3"]]:
+        upright = partial(jnp.pad, pad_width=((0, 0), (0, 1)))
+        return {
+            ROBOT: point.pose(state.world.point)[None],
+            "hazards": upright(state.hazards),
+            "vases": boxes.poses(state.world.vases),
+            "goal": upright(state.goal[None]),
+        }
+
+    present = {"goal": 1, "hazards": level.hazards, "vases": level.vases}
+    lidars = tuple(kind for kind, number in present.items() if number > 0)
+    return Drawing(looks, poses, lidars, half_width=level.extent + 0.5)
+
+
 def state_of(
     world: World, hazards: Float[Array, "H 2"], goal: Float[Array, " 2"], key: PRNGKeyArray
 ) -> GoalState:
@@ -100,24 +124,15 @@ def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
         observation_size=LEVELS[level].observation_size,
         action_size=2,
         episode_length=episode_length,
+        drawing=drawing(LEVELS[level]),
     )
 
 
 def reset(level: Level, key: PRNGKeyArray) -> State:
     """A fresh random layout, the robot at rest."""
     state = initial(level, key)
-    position, world = point.position(state.world.point), state.world
-    at_rest = Motion(world, jnp.zeros_like(world.point.v), jnp.zeros(level.vases, jnp.int32))
-    zero = jnp.zeros((), position.dtype)
-    return State(
-        pipeline_state=state,
-        obs=observe(state, at_rest, position),
-        reward=zero,
-        done=zero,
-        # By the keepouts nothing is charged for at the start.
-        metrics={**{cost.name: zero for cost in level.costs}, "cost_sum": zero, "goal_met": zero},
-        info={"cost": zero},
-    )
+    at_rest = physics.standing(state.world)
+    return episode.started(state, observe(state, at_rest), level.costs, events=("goal_met",))
 
 
 def initial(level: Level, key: PRNGKeyArray) -> GoalState:
@@ -136,12 +151,7 @@ def initial(level: Level, key: PRNGKeyArray) -> GoalState:
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (1 + level.vases,), dtype)
     return state_of(
         world=World(
-            point=point.Point(
-                start=agent,
-                rotation=rotation[0],
-                q=jnp.zeros(3, dtype),
-                v=jnp.zeros(3, dtype),
-            ),
+            point=point.at_rest(agent, rotation[0]),
             vases=boxes.at_rest(obstacles[level.hazards :], rotation[1:]),
         ),
         hazards=obstacles[: level.hazards],
@@ -157,18 +167,17 @@ def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     position = point.position(motion.world.point)
     distance = _distance(before.goal, position)
     reward, met = progress(before.distance, distance)
-    charged = indicators(level.costs, Scene(position, before.hazards, motion))
+    charged = indicators(level.costs, Scene(position, motion, before.hazards))
     moved = before._replace(world=motion.world, distance=distance)
     after, stuck = redraw(level, met, moved, position)
-    metrics = {**charged, "goal_met": met.astype(reward.dtype)}
-    return state.replace(
-        pipeline_state=after,
-        obs=observe(after, motion, position),
-        reward=reward,
-        done=stuck.astype(reward.dtype),
-        # What wrappers have put beside our entries stays.
-        metrics={**state.metrics, **metrics},
-        info={**state.info, "cost": charged["cost_sum"]},
+    return episode.stepped(
+        state,
+        after,
+        observe(after, motion),
+        reward,
+        charged,
+        done=stuck,
+        events={"goal_met": met},
     )
 
 
@@ -185,10 +194,9 @@ def progress(
     return jnp.clip(last - distance + met, -REWARD_LIMIT, REWARD_LIMIT), met
 
 
-def observe(state: GoalState, motion: Motion, position: Float[Array, " 2"]) -> Float[Array, " O"]:
+def observe(state: GoalState, motion: Motion) -> Float[Array, " O"]:
     """Sensors, then lidars of goal, hazards and vases; a kind that is absent has no lidar."""
-    heading = point.heading(state.world.point)
-    frame = Frame(position, jnp.cos(heading), jnp.sin(heading))
+    frame = frame_of(state.world.point)
     kinds = (state.goal[None], state.hazards, state.world.vases.position)
     seen = [lidar(*into(frame, kind)) for kind in kinds if kind.shape[0] > 0]
     return jnp.concatenate([point_sensors(motion, frame), *seen])

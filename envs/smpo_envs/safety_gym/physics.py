@@ -55,6 +55,12 @@ class World(NamedTuple):
     vases: FreeBoxes
 
 
+def alone(point: Point) -> World:
+    """The robot with nothing to push."""
+    none = jnp.zeros(0, point.start.dtype)
+    return World(point, at_rest(none.reshape(0, 2), none))
+
+
 class Motion(NamedTuple):
     """Where one environment step leads.
 
@@ -70,21 +76,26 @@ class Motion(NamedTuple):
     contacts: Int[Array, " V"]
 
 
+def standing(world: World) -> Motion:
+    """A world as it stands at the start of an episode; nothing accelerates, nothing touches."""
+    return Motion(world, jnp.zeros_like(world.point.v), jnp.zeros(count(world.vases), jnp.int32))
+
+
 def advance(world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
     point, acceleration = robot.advance(world.point, action)
-    alone = Motion(
+    untouched = Motion(
         World(point, world.vases), acceleration, jnp.zeros(count(world.vases), jnp.int32)
     )
     if count(world.vases) == 0:
-        return alone
+        return untouched
     urgency = _urgency(world, _in_reach(world, point))
     involved = urgency.min() < _WAITING
     several = _several(urgency, world.vases)
     context = (world, action, urgency)
     one = partial(_together, 1)
     rate = _HITS_PER_VASE * count(world.vases)
-    motion = apply_where(one, involved & ~several, alone, *context, grouped=True, rate=rate)
+    motion = apply_where(one, involved & ~several, untouched, *context, grouped=True, rate=rate)
     if count(world.vases) == 1:
         return motion
     more = partial(_together, min(INVOLVED, count(world.vases)))
@@ -148,7 +159,7 @@ def _several(urgency: Float[Array, " V"], vases: FreeBoxes) -> Bool[Array, ""]:
 
 def _together(
     number: int,
-    alone: Motion,
+    untouched: Motion,
     world: World,
     action: Float[Array, "B 2"],
     urgency: Float[Array, "B V"],
@@ -162,7 +173,7 @@ def _together(
     end, acceleration, touching = island.advance(begin, action)
     point, vases = island.scatter(begin, end, world.point, world.vases, chosen)
     vases = _put_to_rest(vases, near_robot=urgency < 1.0)
-    contacts = jnp.put_along_axis(alone.contacts, chosen, touching, axis=1, inplace=False)
+    contacts = jnp.put_along_axis(untouched.contacts, chosen, touching, axis=1, inplace=False)
     acceleration = island.in_start_frame(point, acceleration)
     return Motion(World(point, vases), acceleration, contacts)
 

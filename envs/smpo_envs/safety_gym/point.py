@@ -40,6 +40,12 @@ class Point(NamedTuple):
     v: Float[Array, " 3"]
 
 
+def at_rest(start: Float[Array, " 2"], rotation: Float[Array, ""]) -> Point:
+    """The robot as an episode begins."""
+    zeros = jnp.zeros(3, start.dtype)
+    return Point(start, rotation, q=zeros, v=zeros)
+
+
 class Coordinates(NamedTuple):
     """Coordinates and rates as scalars, with the cosine and sine of the hinge angle.
 
@@ -65,6 +71,11 @@ def position(point: Point) -> Float[Array, " 2"]:
 def heading(point: Point) -> Float[Array, ""]:
     """World angle of the body's x axis, rad, not wrapped."""
     return point.rotation + point.q[2]
+
+
+def pose(point: Point) -> Float[Array, " 3"]:
+    """World position and heading."""
+    return jnp.append(position(point), heading(point))
 
 
 def velocity(point: Point) -> Float[Array, " 2"]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_envs.safety_gym import point
 from smpo_envs.safety_gym.physics import Motion
 
 GRAVITY = 9.81  # m/s²
@@ -21,6 +22,12 @@ class Frame(NamedTuple):
     sin: Float[Array, ""]
 
 
+def frame_of(robot: point.Point) -> Frame:
+    """The frame of the robot's body."""
+    heading = point.heading(robot)
+    return Frame(point.position(robot), jnp.cos(heading), jnp.sin(heading))
+
+
 def into(frame: Frame, target: Float[Array, "K 2"]) -> tuple[jax.Array, jax.Array]:
     """Coordinates ahead and left of the robot, each `[K]`, of world positions."""
     dx, dy = target[:, 0] - frame.origin[0], target[:, 1] - frame.origin[1]
@@ -34,10 +41,10 @@ def point_sensors(motion: Motion, frame: Frame) -> Float[Array, " 12"]:
     with gravity, so +9.81 on z at rest. Rates of the slides are turned by the hinge angle, because
     the slides act along the axes of the body's initial frame.
     """
-    point = motion.world.point
-    c, s = jnp.cos(point.q[2]), jnp.sin(point.q[2])
+    q, v = motion.world.point.q, motion.world.point.v
+    c, s = jnp.cos(q[2]), jnp.sin(q[2])
     ax, ay = motion.acceleration[0], motion.acceleration[1]
-    vx, vy, yaw_rate = point.v[0], point.v[1], point.v[2]
+    vx, vy, yaw_rate = v[0], v[1], v[2]
     zero = jnp.zeros_like(yaw_rate)
     return jnp.stack(
         [

@@ -15,7 +15,7 @@ def scene(*, hazards=((9.0, 9.0),), velocities=((0.0, 0.0, 0.0),), contacts=(0,)
     vases = vases._replace(velocity=jnp.array(velocities))
     robot = Point(jnp.zeros(2), jnp.zeros(()), jnp.zeros(3), jnp.zeros(3))
     motion = Motion(World(robot, vases), jnp.zeros(3), jnp.array(contacts, jnp.int32))
-    return Scene(jnp.zeros(2), jnp.array(hazards), motion)
+    return Scene(jnp.zeros(2), motion, jnp.array(hazards))
 
 
 def test_hazards_cost_is_the_depth_of_the_origin_inside_each():

@@ -102,10 +102,7 @@ def test_observation_of_every_recorded_state(name):
     with double_precision():
         states, motions = point_goal.states(recording(name)), point_goal.motions(recording(name))
 
-        def observe(state, motion):
-            return goal.observe(state, motion, point.position(state.world.point))
-
-        ours = jax.jit(jax.vmap(observe))(states, motions)
+        ours = jax.jit(jax.vmap(goal.observe))(states, motions)
         assert_allclose(ours[:, 3:], recording(name)["obs"][:, 3:], rtol=0, atol=2e-11)
 
 
@@ -121,7 +118,7 @@ def test_reward_and_costs_of_every_recorded_state(name):
         assert_allclose(reward, r["reward"], rtol=0, atol=1e-12)
         assert_array_equal(met, r["goal_met"])
 
-        scenes = jax.tree.map(lambda x: x[1:], Scene(positions, states.hazards, motions))
+        scenes = jax.tree.map(lambda x: x[1:], Scene(positions, motions, states.hazards))
         charged = jax.vmap(partial(goal.indicators, level.costs))(scenes)
         for key, indicator in charged.items():
             assert_array_equal(indicator, r[key], err_msg=key)

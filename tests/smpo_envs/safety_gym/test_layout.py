@@ -72,14 +72,14 @@ def test_sample_keeps_all_distances_and_stays_inside(level):
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_keepouts_and_extent_are_those_of_the_recorded_layouts(level):
-    recorded = golden.recording_of_layouts(level)
+    recorded = golden.recording_of_layouts(f"PointGoal{level}")
     assert_allclose(keepouts(level), recorded["keepout"])
     assert recorded["extents"][2] == LEVELS[level].extent
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_sample_has_the_distribution_of_the_recorded_layouts(level):
-    recorded = distances(golden.recording_of_layouts(level)["xy"].astype(np.float64))
+    recorded = distances(golden.recording_of_layouts(f"PointGoal{level}")["xy"].astype(np.float64))
     ours = distances(sample_many(keepouts(level), LEVELS[level].extent, 20_000))
     # Up to 253 features: of so many normal deviates the largest is expected near 2.9, and
     # exceeds 4 in one of 60 cases; the root mean square would be 1.

@@ -1,7 +1,7 @@
 """Whole episodes against the statistics of the real package, in single precision.
 
-Reference: Safety-Gymnasium 1.0.0 with MuJoCo 2.3.3, mean and standard error over episodes of 1000
-steps (specification, section 12). Costs have heavy tails: few episodes make most of them.
+Reference: Safety-Gymnasium 1.0.0 with MuJoCo 2.3.3, mean and standard error over whole
+episodes (specification, section 12). Costs have heavy tails: few episodes make most of them.
 """
 
 from functools import lru_cache
@@ -29,12 +29,18 @@ RANDOM = {
         "cost_vases_contact": (4.5, 1.3),
         "cost_vases_velocity": (31.7, 9.0),
     },
+    "PointCircle1": {
+        "reward": (-0.032, 0.231),
+        "cost": (27.7, 12.3),
+        "cost_out_of_boundary": (27.7, 12.3),
+    },
 }
 # Root mean square of the readings of each episode: a sharper test of the dynamics.
 READINGS = {"accelerometer x": 0, "accelerometer y": 1, "velocimeter x": 3, "gyro z": 8}
 RANDOM_READINGS = {
     "PointGoal1": [(2.7622, 0.0017), (8.9220, 0.0251), (0.1996, 0.0038), (1.7337, 0.0041)],
     "PointGoal2": [(2.7622, 0.0017), (8.9034, 0.0285), (0.1995, 0.0038), (1.7334, 0.0040)],
+    "PointCircle1": [(2.7612, 0.0025), (8.9289, 0.0398), (0.1979, 0.0057), (1.7306, 0.0064)],
 }
 
 

@@ -1,0 +1,85 @@
+"""Episodes of a policy with where everything was at every step, for pictures."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+import smpo_envs
+from smpo_envs.drawing import Drawing
+from smpo_jax.augmentation import AugmentedEnv
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.evaluate import TrainedPolicy
+from smpo_jax.experiment.problem import single_env
+from smpo_jax.types import Key
+
+BINS = 16  # readings of a lidar
+SENSORS = 12  # readings before the lidars
+
+
+class Recording(NamedTuple):
+    """`E` episodes of at most `T` steps; index 0 of `T + 1` is the start.
+
+    Attributes:
+        drawing: how the task looks.
+        poses: of each kind and of the robot: x, y, heading.
+        lidars: readings, in the order of `drawing.lidars`.
+        return_: sum of the rewards so far.
+        cost: sum of the costs so far.
+        length: steps until the episode was over.
+    """
+
+    drawing: Drawing
+    poses: dict[str, Float[np.ndarray, "E T+1 K 3"]]
+    lidars: Float[np.ndarray, "E T+1 L 16"]
+    return_: Float[np.ndarray, "E T+1"]
+    cost: Float[np.ndarray, "E T+1"]
+    length: Int[np.ndarray, " E"]
+
+
+def record(
+    policy: TrainedPolicy, key: Key, episodes: int, *, deterministic: bool = False
+) -> Recording:
+    """Plays whole episodes side by side.
+
+    Raises:
+        UserError: the task cannot be drawn.
+    """
+    drawing = getattr(smpo_envs.make(policy.config.env), "drawing", None)
+    if drawing is None:
+        raise UserError(f"env: {policy.config.env} cannot be drawn")
+    env = single_env(policy.config)
+    act = policy.act(deterministic=deterministic)
+    kinds = len(drawing.lidars)
+
+    def seen(state):
+        own = state.pipeline_state
+        if isinstance(env, AugmentedEnv):
+            own = own.inner
+        lidars = state.obs[SENSORS : SENSORS + kinds * BINS].reshape(kinds, BINS)
+        return drawing.poses(own), lidars, state.reward, state.info["cost"], state.done
+
+    @jax.jit
+    def play(key):
+        reset_key, key = jax.random.split(key)
+        first = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+
+        def step(state, key):
+            state = jax.vmap(env.step)(state, act(state.obs, key))
+            return state, jax.vmap(seen)(state)
+
+        _, later = jax.lax.scan(step, first, jax.random.split(key, env.episode_length))
+        return jax.tree.map(
+            lambda x, y: jnp.concatenate([x[:, None], jnp.moveaxis(y, 0, 1)], axis=1),
+            jax.vmap(seen)(first),
+            later,
+        )
+
+    poses, lidars, reward, cost, done = jax.tree.map(np.asarray, play(key))
+    is_over = done > 0
+    length = np.where(np.any(is_over, axis=1), np.argmax(is_over, axis=1), env.episode_length)
+    return Recording(
+        drawing, poses, lidars, np.cumsum(reward, axis=1), np.cumsum(cost, axis=1), length
+    )

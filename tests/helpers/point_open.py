@@ -1,0 +1,32 @@
+"""States of the tasks in which nothing but the Point moves, from recordings of the real package."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from smpo_envs.safety_gym import physics
+from smpo_envs.safety_gym.boxes import at_rest
+from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym.point import Point
+
+
+def worlds(recording: dict) -> World:
+    """The world after reset and after each step, leaves `[T + 1, ...]`, in the default float."""
+    rows = len(recording["qpos"])
+    dtype = jnp.result_type(float)
+
+    def constant(x):
+        return jnp.broadcast_to(jnp.asarray(x, dtype), (rows, *np.shape(x)))
+
+    agent = Point(
+        start=constant(recording["layout_xy"][0]),
+        rotation=constant(recording["layout_rot"][0]),
+        q=jnp.asarray(recording["qpos"], dtype),
+        v=jnp.asarray(recording["qvel"], dtype),
+    )
+    nothing = at_rest(jnp.zeros((0, 2), dtype), jnp.zeros(0, dtype))
+    return World(agent, type(nothing)(*(constant(x) for x in nothing)))
+
+
+def motion(world: World) -> Motion:
+    """What led to a world, without the acceleration, which is not recorded."""
+    return physics.standing(world)._replace(acceleration=jnp.full(3, jnp.nan, world.point.q.dtype))
