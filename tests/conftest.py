@@ -24,6 +24,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests whose time is XLA's and whose outcome its optimisations must not change."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _group(item: pytest.Item) -> str:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     names = [value for value in parameters.values() if isinstance(value, str)]

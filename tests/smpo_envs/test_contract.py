@@ -13,6 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import smpo_envs
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NAMES = list(smpo_envs.TASKS)
 NAVIGATION = [name for name in NAMES if smpo_envs.TASKS[name].task_id]
 ENVS, LENGTH = 3, 4  # few, and soon over

@@ -20,14 +20,6 @@ install_import_hook(
 )
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For tests whose time is XLA's and whose outcome its optimisations must not change."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(autouse=True)
 def strict_jax(request):
     if "experiment" in request.path.parts:  # runs the environments as users do

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import point_goal
+import pytest
 from numpy.testing import assert_allclose
 
 from smpo_envs.safety_gym import goal
 from smpo_envs.safety_gym.goal import LEVELS, Level, progress
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @lru_cache

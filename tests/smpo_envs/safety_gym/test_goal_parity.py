@@ -20,6 +20,8 @@ from precision import double_precision
 from smpo_envs.safety_gym import goal, point
 from smpo_envs.safety_gym.costs import Scene
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RECORDINGS = golden.names("PointGoal*")
 CONTRACTING = [name for name in RECORDINGS if "_bang_" in name or "_cycle_" in name]
 GOAL_LIDAR = slice(12, 28)

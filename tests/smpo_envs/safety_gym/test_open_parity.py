@@ -20,6 +20,8 @@ from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import circle, point, run
 from smpo_envs.safety_gym.costs import Scene, indicators
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RECORDINGS = golden.names("PointCircle*") + golden.names("PointRun*")
 
 

@@ -14,6 +14,8 @@ from precision import double_precision
 
 from smpo_envs.safety_gym import boxes, island, physics, point
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 WITH_CONTACT = [
     "PointGoal1_ou_s8",
     "PointGoal1_seek_s104",
