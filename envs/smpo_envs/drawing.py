@@ -32,7 +32,9 @@ class Drawing(NamedTuple):
         looks: of each kind of object, in the order they are painted.
         poses: from a `pipeline_state`, x, y and heading (m, rad) of each kind and of the robot,
             `[K, 3]` each.
-        lidars: the kinds that the lidars in the observation see, in their order after the sensors.
+        sensors: entries of the observation before the lidars.
+        lidars: the kinds that the lidars see which make up the rest of it, in their order.
+        step_seconds: what an environment step takes in the world, s.
         half_width: of the square that is shown, m.
         follows: whether that square moves with the robot, or stands about the origin.
         walls: ends (x0, y0, x1, y1) of lines that cost to cross.
@@ -40,7 +42,9 @@ class Drawing(NamedTuple):
 
     looks: Mapping[str, Look]
     poses: Callable[[Any], dict[str, Float[Array, "K 3"]]]
+    sensors: int
     lidars: tuple[str, ...]
+    step_seconds: float
     half_width: float
     follows: bool = False
     walls: tuple[tuple[float, float, float, float], ...] = ()

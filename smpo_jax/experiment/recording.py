@@ -15,9 +15,6 @@ from smpo_jax.experiment.evaluate import TrainedPolicy
 from smpo_jax.experiment.problem import single_env
 from smpo_jax.types import Key
 
-BINS = 16  # readings of a lidar
-SENSORS = 12  # readings before the lidars
-
 
 class Recording(NamedTuple):
     """`E` episodes of at most `T` steps; index 0 of `T + 1` is the start.
@@ -25,7 +22,7 @@ class Recording(NamedTuple):
     Attributes:
         drawing: how the task looks.
         poses: of each kind and of the robot: x, y, heading.
-        lidars: readings, in the order of `drawing.lidars`.
+        lidars: readings, in the order of `drawing.lidars`; `R` in each.
         return_: sum of the rewards so far.
         cost: sum of the costs so far.
         length: steps until the episode was over.
@@ -33,7 +30,7 @@ class Recording(NamedTuple):
 
     drawing: Drawing
     poses: dict[str, Float[np.ndarray, "E T+1 K 3"]]
-    lidars: Float[np.ndarray, "E T+1 L 16"]
+    lidars: Float[np.ndarray, "E T+1 L R"]
     return_: Float[np.ndarray, "E T+1"]
     cost: Float[np.ndarray, "E T+1"]
     length: Int[np.ndarray, " E"]
@@ -47,18 +44,21 @@ def record(
     Raises:
         UserError: the task cannot be drawn.
     """
-    drawing = getattr(smpo_envs.make(policy.config.env), "drawing", None)
+    plain = smpo_envs.make(policy.config.env)
+    drawing = getattr(plain, "drawing", None)
     if drawing is None:
         raise UserError(f"env: {policy.config.env} cannot be drawn")
     env = single_env(policy.config)
-    act = policy.act(deterministic=deterministic)
     kinds = len(drawing.lidars)
+    act = policy.act(deterministic=deterministic)
 
     def seen(state):
         own = state.pipeline_state
         if isinstance(env, AugmentedEnv):
             own = own.inner
-        lidars = state.obs[SENSORS : SENSORS + kinds * BINS].reshape(kinds, BINS)
+        # Behind the environment's own observation is what the algorithm adds to it.
+        lidars = state.obs[drawing.sensors : plain.observation_size]
+        lidars = lidars.reshape(kinds, lidars.size // max(1, kinds))
         return drawing.poses(own), lidars, state.reward, state.info["cost"], state.done
 
     @jax.jit

@@ -21,9 +21,8 @@ from smpo_envs.drawing import ROBOT, Drawing, Look
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.evaluate import load_policy
 from smpo_jax.experiment.options import RenderOptions
-from smpo_jax.experiment.recording import BINS, Recording, record
+from smpo_jax.experiment.recording import Recording, record
 
-STEPS_PER_SECOND = 50  # of the Point's tasks
 FRAMES_PER_SECOND = 25
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
 COLOURS = {"target": "#2a9d4a", "cost": "#d1495b", "object": "#4a7fb5"}
@@ -88,7 +87,8 @@ def render(
     if out.suffix.lower() in PICTURES:
         draw_paths(recording, title=title, cost_limit=policy.config.cost_limit).savefig(out)
     else:
-        stride = max(1, round(speed * STEPS_PER_SECOND / FRAMES_PER_SECOND))
+        step = recording.drawing.step_seconds
+        stride = max(1, round(speed / step / FRAMES_PER_SECOND))
         _write(out, film(recording, title=title, cost_limit=policy.config.cost_limit, every=stride))
     return out
 
@@ -233,12 +233,12 @@ class Scene:
             self.axes.set_xlim(robot[0] - half, robot[0] + half)
             self.axes.set_ylim(robot[1] - half, robot[1] + half)
 
-    def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L 16"]):
+    def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L R"]):
         segments, colours = [], []
         for i, (kind, reading) in enumerate(zip(self.drawing.lidars, readings, strict=True)):
             # Kinds side by side within a sector, not on top of each other.
             aside = (i + 1) / (len(readings) + 1)
-            angles = robot[2] + (np.arange(BINS) + aside) * 2 * np.pi / BINS
+            angles = robot[2] + (np.arange(len(reading)) + aside) * 2 * np.pi / len(reading)
             for angle, value in zip(angles, reading, strict=True):
                 if value > 0:
                     direction = np.array([np.cos(angle), np.sin(angle)])

@@ -74,7 +74,15 @@ def drawing(level: Level) -> Drawing:
         return {ROBOT: robot, "circle": jnp.zeros_like(robot)}
 
     looks = {"circle": Look("ring", RADIUS, "target")}
-    return Drawing(looks, poses, ("circle",), half_width=RADIUS + 0.5, walls=level.walls)
+    return Drawing(
+        looks,
+        poses,
+        POINT_SENSORS,
+        lidars=("circle",),
+        step_seconds=point.STEP_SECONDS,
+        half_width=RADIUS + 0.5,
+        walls=level.walls,
+    )
 
 
 def reset(level: Level, key: PRNGKeyArray) -> State:

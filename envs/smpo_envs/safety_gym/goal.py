@@ -106,7 +106,9 @@ def drawing(level: Level) -> Drawing:
 
     present = {"goal": 1, "hazards": level.hazards, "vases": level.vases}
     lidars = tuple(kind for kind, number in present.items() if number > 0)
-    return Drawing(looks, poses, lidars, half_width=level.extent + 0.5)
+    return Drawing(
+        looks, poses, POINT_SENSORS, lidars, point.STEP_SECONDS, half_width=level.extent + 0.5
+    )
 
 
 def state_of(

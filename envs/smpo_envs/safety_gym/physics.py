@@ -109,10 +109,11 @@ _HITS_PER_VASE = 1 / 256  # share of steps in which a vase may be touched or mov
 def _in_reach(world: World, end: Point) -> Bool[Array, " V"]:
     """Whether the robot may touch a vase that stands, on its way to `end`, where it gets alone."""
     start, vases = world.point, world.vases
-    duration = robot.SUBSTEPS * robot.TIMESTEP
     squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
-    path = duration * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
-    swing = duration * (jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN)
+    path = robot.STEP_SECONDS * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
+    swing = robot.STEP_SECONDS * (
+        jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN
+    )
     origin, angle = position(start), heading(start)
     w, x, y, z = (vases.quaternion[:, i] for i in range(4))
     # The horizontal rows of the rotation matrix; a vase may stand on any of its faces.

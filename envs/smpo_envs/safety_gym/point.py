@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 TIMESTEP = 0.002  # s, one physics step
 SUBSTEPS = 10  # physics steps per environment step
+STEP_SECONDS = SUBSTEPS * TIMESTEP
 
 MASS = 0.005188790204786391
 OFFSET = 0.0192723151357623  # of the centre of mass, ahead of the body's origin

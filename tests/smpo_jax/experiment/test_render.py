@@ -21,7 +21,9 @@ TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --out run"
 def recording(steps=4, length=None):
     """A robot that goes right by 0.1 a step, earns 1 and pays 1 at every second step."""
     looks = {"hazards": Look("disc", 0.2, "cost"), "goal": Look("square", 0.3, "target")}
-    drawing = Drawing(looks, poses=dict, lidars=("goal",), half_width=1.0)
+    drawing = Drawing(
+        looks, poses=dict, sensors=0, lidars=("goal",), step_seconds=0.02, half_width=1.0
+    )
     t = np.arange(steps + 1.0)
     still = np.zeros((1, steps + 1, 1, 3))
     robot = still.copy()
@@ -94,7 +96,7 @@ def test_every_task_of_the_original_can_be_drawn(name):
     assert set(poses) == {ROBOT, *drawing.looks}
     assert all(places.shape[1:] == (3,) for places in poses.values())
     assert set(drawing.lidars) <= set(drawing.looks)
-    assert env.observation_size == 12 + 16 * len(drawing.lidars)
+    assert env.observation_size == drawing.sensors + 16 * len(drawing.lidars)
 
 
 def test_a_recording_is_what_happens(command):
