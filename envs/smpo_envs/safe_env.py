@@ -6,7 +6,7 @@ contract: `state.info["cost"]` is the cost of this step, a float >= 0.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -74,7 +74,7 @@ class Environment:
     observation_size: int
     action_size: int
     episode_length: int
-    drawing: Drawing | None = None
+    drawing: Drawing | None = field(default=None, compare=False)
 
 
 class Step(NamedTuple):

@@ -28,6 +28,12 @@ def test_make_passes_options_on():
     assert make("PointGoal1", episode_length=50).episode_length == 50
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_environments_can_be_arguments_of_compiled_functions(name):
+    env = make(name)
+    assert hash(env) == hash(env) and env == env
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [("PointGoall1", "PointGoal1"), ("pointgoal2", "PointGoal2"), ("SafetyPointGoal9-v0", "Point")],

@@ -120,13 +120,18 @@ def state_of(
 
 def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
     """The task at difficulty 0, 1 or 2, for the Point robot."""
+    return environment(LEVELS[level], episode_length=episode_length)
+
+
+def environment(level: Level, *, episode_length: int = EPISODE_LENGTH) -> Environment:
+    """The task at any level, also one of your own, for the Point robot."""
     return Environment(
-        reset=partial(reset, LEVELS[level]),
-        step=partial(step, LEVELS[level]),
-        observation_size=LEVELS[level].observation_size,
+        reset=partial(reset, level),
+        step=partial(step, level),
+        observation_size=level.observation_size,
         action_size=2,
         episode_length=episode_length,
-        drawing=drawing(LEVELS[level]),
+        drawing=drawing(level),
     )
 
 
