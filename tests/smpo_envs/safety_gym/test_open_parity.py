@@ -73,8 +73,9 @@ def test_one_step_in_single_precision(name):
     # As in `test_goal_parity`: the rates are those of a servo that magnifies round-off.
     assert np.median(np.max(error, axis=1)) < 5e-5
     assert np.max(error[:, 9:]) < 5e-5 and np.max(error) < 0.5
-    # Run pays 60 per metre, and coordinates of 8 to 16 m are known to 1e-6.
-    assert_allclose(ours.reward, r["reward"], rtol=0, atol=1e-4 if "Run" in name else 2e-6)
+    # Run pays 60 per metre, and coordinates of 8 to 16 m are known to 1e-6. Circle pays 0.1 per
+    # m/s, and velocities are good to 9e-5 at worst (specification, section 11).
+    assert_allclose(ours.reward, r["reward"], rtol=0, atol=1e-4 if "Run" in name else 1e-5)
 
 
 @pytest.mark.parametrize("double", [True, False])
