@@ -26,7 +26,7 @@ from smpo_jax.experiment.recording import Recording, record
 FRAMES_PER_SECOND = 25
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
 COLOURS = {"target": "#2a9d4a", "cost": "#d1495b", "object": "#4a7fb5"}
-DARKER = {"cost": "#e08a1e"}  # of a second kind of the same role
+SECOND_COLOURS = {"cost": "#e08a1e"}  # of a second kind of the same role
 ROBOT_COLOUR, PATH_COLOUR, COST_COLOUR = "#222222", "#1f4e9c", "#e3120b"
 RAY_START, RAY_LENGTH = 0.18, 0.4  # m from the robot's origin
 PALETTE = 64  # colours of a gif
@@ -298,7 +298,7 @@ def _colour(drawing: Drawing, kind: str) -> str:
     """Of the role; a second kind of the same role has its own."""
     role = drawing.looks[kind].role
     same = [other for other, look in drawing.looks.items() if look.role == role]
-    return COLOURS[role] if same[0] == kind else DARKER.get(role, COLOURS[role])
+    return COLOURS[role] if same[0] == kind else SECOND_COLOURS.get(role, COLOURS[role])
 
 
 def _patch(look: Look, pose: Float[np.ndarray, " 3"], colour: str, alpha: float = 0.6) -> Patch:

@@ -42,11 +42,11 @@ def at_rest(position_xy: Float[Array, "V 2"], rotation: Float[Array, " V"]) -> F
 def poses(boxes: FreeBoxes) -> Float[Array, "V 3"]:
     """Position in the plane and heading, whichever face a box stands on."""
     w, x, y, z = (boxes.quaternion[:, i] for i in range(4))
-    # The horizontal part of the body axis that is least upright: a cube looks the same along each.
+    # Of two body axes, the horizontal part of the less upright one: a cube looks alike along both.
     along_x = jnp.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z)])
     along_y = jnp.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z)])
-    is_upright = jnp.sum(along_x**2, axis=0) < jnp.sum(along_y**2, axis=0)
-    axis = jnp.where(is_upright, along_y, along_x)
+    x_is_up = jnp.sum(along_x**2, axis=0) < jnp.sum(along_y**2, axis=0)
+    axis = jnp.where(x_is_up, along_y, along_x)
     return jnp.stack([*boxes.position[:, :2].T, jnp.arctan2(axis[1], axis[0])], axis=1)
 
 
