@@ -7,6 +7,7 @@ from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of one module about one task or method run in one process, which compiles it once."""
     for item in items:
