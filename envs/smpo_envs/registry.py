@@ -43,6 +43,16 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "PointGoal0": _point("Goal", 0, "Point drives to goals in an empty arena"),
         "PointGoal1": _point("Goal", 1, "Point drives to goals among 8 hazards (cost) and a vase"),
         "PointGoal2": _point("Goal", 2, "Point drives to goals among 10 hazards, 10 vases (cost)"),
+        "PointButton0": _point("Button", 0, "Point presses the lit one of 4 buttons"),
+        "PointButton1": _point(
+            "Button", 1, "the same; wrong buttons, 4 hazards, 4 gremlins that circle (cost)"
+        ),
+        "PointButton2": _point(
+            "Button", 2, "the same; wrong buttons, 8 hazards, 6 gremlins that circle (cost)"
+        ),
+        "PointPush0": _point("Push", 0, "Point pushes a box to goals in an empty arena"),
+        "PointPush1": _point("Push", 1, "Point pushes a box past a pillar and 2 hazards (cost)"),
+        "PointPush2": _point("Push", 2, "Point pushes a box past 4 pillars, 4 hazards (cost)"),
         "PointCircle0": _point("Circle", 0, "Point circles, counter-clockwise"),
         "PointCircle1": _point("Circle", 1, "Point circles, partly outside of a strip (cost)"),
         "PointCircle2": _point("Circle", 2, "Point circles, partly outside of a square (cost)"),

@@ -1,10 +1,12 @@
 """States of the tasks in which nothing but the Point moves, from recordings of the real package."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from smpo_envs.safety_gym import physics
-from smpo_envs.safety_gym.boxes import at_rest
 from smpo_envs.safety_gym.physics import Motion, World
 from smpo_envs.safety_gym.point import Point
 
@@ -23,8 +25,7 @@ def worlds(recording: dict) -> World:
         q=jnp.asarray(recording["qpos"], dtype),
         v=jnp.asarray(recording["qvel"], dtype),
     )
-    nothing = at_rest(jnp.zeros((0, 2), dtype), jnp.zeros(0, dtype))
-    return World(agent, type(nothing)(*(constant(x) for x in nothing)))
+    return jax.vmap(partial(physics.among, physics.NOTHING))(agent)
 
 
 def motion(world: World) -> Motion:

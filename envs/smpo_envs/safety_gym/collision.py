@@ -1,4 +1,4 @@
-"""Where the robot, the vases and the floor touch: contact points, depths and normals.
+"""Where boxes, spheres, upright cylinders and the floor touch: contact points, depths, normals.
 
 Arrays are laid out as in `batched`: components first, batch last. A shape with "slots" has a fixed
 number of candidates; a candidate with a positive distance is no contact.
@@ -8,9 +8,27 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from smpo_envs.safety_gym.batched import dot
+from smpo_envs.safety_gym.batched import cross, dot
+
+
+class Half(NamedTuple):
+    """Half the sizes of a box, m."""
+
+    side: float
+    height: float
+
+
+class Post(NamedTuple):
+    """Something round that stands fast: an upright cylinder, or a ball with its centre at 0.1 m.
+
+    A cylinder is higher than whatever may touch it.
+    """
+
+    radius: float  # m
+    ball: bool = False
 
 
 class Touch(NamedTuple):
@@ -27,21 +45,24 @@ class Touch(NamedTuple):
     distance: Float[Array, "*s"]
 
 
-class Cube(NamedTuple):
-    """An oriented cube.
+class Box(NamedTuple):
+    """An oriented box with a square base; its size is given apart, as `Half`.
 
     Attributes:
         center: world.
         axes: `axes[:, j]` is the j-th axis in world coordinates. The third is the one nearest to
-            the vertical and points up: a cube looks the same whichever of its axes comes third.
+            the vertical and points up.
     """
 
     center: Float[Array, "3 *s"]
     axes: Float[Array, "3 3 *s"]
 
 
-def upright(center: Float[Array, "3 *s"], axes: Float[Array, "3 3 *s"]) -> Cube:
-    """The same cube with its axes relabelled: the third is the one nearest to the vertical."""
+def upright_cube(center: Float[Array, "3 *s"], axes: Float[Array, "3 3 *s"]) -> Box:
+    """A cube whose third axis is, of the given ones, that nearest to the vertical.
+
+    A cube looks the same whichever of its axes comes third.
+    """
     height = jnp.abs(axes[2])
     x_is_up = (height[0] > height[1]) & (height[0] > height[2])
     y_is_up = (height[1] > height[2]) & ~x_is_up
@@ -49,100 +70,182 @@ def upright(center: Float[Array, "3 *s"], axes: Float[Array, "3 3 *s"]) -> Cube:
     up = jnp.where(x_is_up, x, jnp.where(y_is_up, y, z))
     first = jnp.where(x_is_up, y, jnp.where(y_is_up, z, x))
     second = jnp.where(x_is_up, z, jnp.where(y_is_up, x, y))
-    return Cube(center, jnp.stack([first, second, jnp.where(up[2] < 0, -up, up)], axis=1))
+    return Box(center, jnp.stack([first, second, jnp.where(up[2] < 0, -up, up)], axis=1))
 
 
-def floor_and_cube(cube: Cube, half: float) -> Touch:
-    """The four corners of the cube's lower face against the floor z = 0; slots [4].
+def floor_and_box(box: Box, half: Half) -> Touch:
+    """The four corners of the box's lower face against the floor z = 0; slots [4].
 
     The simulator tests the corners below the centre and keeps the first four that are in the floor;
     only corners of the lowest face ever are.
     """
-    x, y, up = cube.axes[:, 0], cube.axes[:, 1], cube.axes[:, 2]
-    corners = [half * (a * x + b * y - up) for a in (-1, 1) for b in (-1, 1)]
-    point = cube.center[:, None] + jnp.stack(corners, axis=1)
+    x, y, up = (c * box.axes[:, i] for i, c in enumerate((half.side, half.side, half.height)))
+    corners = [a * x + b * y - up for a in (-1, 1) for b in (-1, 1)]
+    point = box.center[:, None] + jnp.stack(corners, axis=1)
     distance = point[2]
     vertical = jnp.zeros_like(point).at[2].set(1)
     return Touch(vertical, point.at[2].set(distance / 2), distance)
 
 
-def sphere_and_cube(center: Float[Array, "3 *s"], radius: float, cube: Cube, half: float) -> Touch:
-    """The point of a cube nearest to a sphere; slots [1]."""
-    offset = center - cube.center
-    local = (cube.axes * offset[:, None]).sum(0)
-    to_surface = jnp.clip(local, -half, half) - local
+def discs(
+    first: Float[Array, "3 *s"],
+    first_radius: float,
+    second: Float[Array, "3 *s"],
+    second_radius: float,
+) -> Touch:
+    """Two spheres or upright cylinders that meet at one height; slots [1]."""
+    between = second - first
+    gap = jnp.sqrt(dot(between, between))
+    normal = between / jnp.where(gap > 0, gap, 1)
+    distance = gap - first_radius - second_radius
+    point = second - normal * (second_radius + distance / 2)
+    return Touch(normal[:, None], point[:, None], distance[None])
+
+
+def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: Half) -> Touch:
+    """The point of a box nearest to a sphere; slots [1]."""
+    offset = center - box.center
+    local = (box.axes * offset[:, None]).sum(0)
+    extent = np.reshape((half.side, half.side, half.height), (3, *(1,) * (local.ndim - 1)))
+    extent = jnp.asarray(extent, local.dtype)
+    to_surface = jnp.clip(local, -extent, extent) - local
     square = dot(to_surface, to_surface)
     outside = square > 0
     gap = jnp.sqrt(jnp.where(outside, square, 1))
-    # With its centre inside the cube, the sphere leaves through the nearest face.
-    depth = half - jnp.abs(local)
+    # With its centre inside the box, the sphere leaves through the nearest face.
+    depth = extent - jnp.abs(local)
     nearest = depth == depth.min(0)
     inward = jnp.where(nearest, -jnp.sign(local), 0)
     normal = jnp.where(outside, to_surface / gap, inward)
-    normal = (cube.axes * normal[None]).sum(1)
+    normal = (box.axes * normal[None]).sum(1)
     distance = jnp.where(outside, gap, -depth.min(0)) - radius
     point = center + normal * (radius + distance / 2)
     return Touch(normal[:, None], point[:, None], distance[None])
 
 
-def cube_and_cube(first: Cube, first_half: float, second: Cube, second_half: float) -> Touch:
-    """Two cubes side by side: the side face of one against the nearest side face of the other.
+def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half) -> Touch:
+    """A post against the side of a box; slots [1].
 
-    The normal is the side axis of least overlap. The upright edges of the other cube's face are cut
-    to the height of the reference face, their ends moved along the face to within its width. Slots
-    [4].
+    A cylinder touches the box's nearest side or edge at its upper or its lower end, where it is
+    deeper. (The simulator's version 2, which the published results are from, reports this one
+    point; version 4 reports both ends.)
 
-    Deviation: the simulator also looks at top and bottom faces and at edge against edge. Vases
-    stand on the floor and never lie on each other, and near to upright the edge normals are those
-    of faces. (Simulator versions differ from each other here, too.)
+    Args:
+        post: what stands there.
+        middle: a point on its axis, of a ball its centre.
+        box: the box.
+        half: its size.
     """
-    gap_first = _side_gaps(first, first_half, second, second_half)
-    gap_second = _side_gaps(second, second_half, first, first_half)
+    if post.ball:
+        return sphere_and_box(middle, post.radius, box, half)
+    rise = box.axes[:, 2]
+    height = dot(rise, middle - box.center)
+    # The points of the axis that are level with the ends of the box, as the box sees it.
+    ends = [middle.at[2].add((end - height) / rise[2]) for end in (-half.height, half.height)]
+    lower, upper = (sphere_and_box(end, post.radius, box, half) for end in ends)
+    deeper = upper.distance < lower.distance
+    return jax.tree.map(lambda a, b: jnp.where(deeper, a, b), upper, lower)
+
+
+def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) -> Touch:
+    """Two boxes side by side: a side face of one against the nearest side face of the other.
+
+    The normal is the direction of least overlap: a side axis of either box, or, if one of them is
+    tilted, one normal to a level edge of the one and an upright edge of the other. Along it the
+    upright edges of the incident face are cut to the height of the reference face, their ends moved
+    along the face to within its width. Slots [4].
+
+    Deviation: the simulator also looks at top and bottom faces and at other pairs of edges. These
+    boxes stand or hover upright beside each other. (Simulator versions differ from each other here,
+    too.)
+    """
+    between = second.center - first.center
+    gap_first = _side_gaps(first, first_half.side, second, second_half)
+    gap_second = _side_gaps(second, second_half.side, first, first_half)
     best_first, best_second = gap_first.max(0), gap_second.max(0)
     swap = best_second > best_first
-    reference, incident = _swap(swap, first, second)
+    face_gap = jnp.maximum(best_first, best_second)
+    sides, _ = _swap(swap, first.axes, second.axes)
     gaps = jnp.where(swap, gap_second, gap_first)
-    half = jnp.where(swap, second_half, first_half)
-    incident_half = jnp.where(swap, first_half, second_half)
+    face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
+    edge_normal, edge_gap = _between_edges(first, first_half, second, second_half)
 
-    axis_is_y = gaps[1] > gaps[0]
-    axis, along = _swap(axis_is_y, reference.axes[:, 0], reference.axes[:, 1])
-    between = incident.center - reference.center
-    normal = jnp.where(dot(axis, between) < 0, -axis, axis)
-    up = reference.axes[:, 2]
+    # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
+    crossing = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
+    swap &= ~crossing
+    normal = jnp.where(crossing, edge_normal, face_normal)
+    normal = jnp.where(dot(normal, between) < 0, -normal, normal)
+    reference, incident = _swap(swap, first, second)
+    half, incident_half = _swap(swap, first_half, second_half)
+    between, outward = jnp.where(swap, -between, between), normal
+    normal = jnp.where(swap, -normal, normal)
 
-    facing = (incident.axes[:, :2] * normal[:, None]).sum(0)
-    face_axis, edge = _swap(
-        jnp.abs(facing[1]) > jnp.abs(facing[0]), incident.axes[:, 0], incident.axes[:, 1]
-    )
-    face_axis = jnp.where(dot(face_axis, normal) > 0, -face_axis, face_axis)
-    face = between + incident_half * face_axis  # centre of the incident face, from the reference
+    axis, along = _nearest_side(reference, normal)
+    face_axis, edge = _nearest_side(incident, -normal)
+    face = between + incident_half.side * face_axis  # centre of that face, from the reference
     rise = incident.axes[:, 2]
+    # Coordinates on the reference face of what is seen along the normal.
+    cosine = dot(normal, axis)
 
+    def seen(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
+        slant = dot(normal, direction) / cosine
+        return direction - slant * axis, slant * half.side
+
+    across, from_middle = seen(along)
+    up, from_centre = seen(reference.axes[:, 2])
     points = []
     for side in (-1, 1):
-        foot = face + side * incident_half * edge
+        foot = face + side * incident_half.side * edge
         for end in (-1, 1):
-            height = (end * half - dot(foot, up)) / dot(rise, up)
-            point = foot + jnp.clip(height, -incident_half, incident_half) * rise
-            lateral = dot(point, along)
-            excess = lateral - jnp.clip(lateral, -half, half)
-            points.append(point - excess / dot(edge, along) * edge)
+            height = (end * half.height - from_centre - dot(foot, up)) / dot(rise, up)
+            point = foot + jnp.clip(height, -incident_half.height, incident_half.height) * rise
+            lateral = dot(point, across) + from_middle
+            excess = lateral - jnp.clip(lateral, -half.side, half.side)
+            points.append(point - excess / dot(edge, across) * edge)
     relative = jnp.stack(points, axis=1)
-    depth = dot(relative, normal[:, None]) - half
-    apart = jnp.maximum(best_first, best_second) > 0
+    depth = (dot(relative, axis[:, None]) - half.side) / cosine
+    apart = jnp.maximum(face_gap, edge_gap) > 0
     distance = jnp.where(apart, jnp.maximum(depth, 0), depth)
     point = reference.center[:, None] + relative - normal[:, None] * (distance / 2)
-    outward = jnp.where(swap, -normal, normal)[:, None]
-    return Touch(jnp.broadcast_to(outward, point.shape), point, distance)
+    return Touch(jnp.broadcast_to(outward[:, None], point.shape), point, distance)
 
 
-def _side_gaps(cube: Cube, half: float, other: Cube, other_half: float) -> Float[Array, "2 *s"]:
-    """How far apart two cubes are along the two side axes of the first; negative: they overlap."""
-    sides = cube.axes[:, :2]
-    centers = jnp.abs((sides * (other.center - cube.center)[:, None]).sum(0))
-    reach = jnp.abs((sides[:, :, None] * other.axes[:, None]).sum(0)).sum(1)
-    return centers - half - other_half * reach
+def _nearest_side(box: Box, direction: Float[Array, "3 *s"]) -> tuple[jax.Array, jax.Array]:
+    """The normal of the side face that looks most in a direction, and the axis along that face."""
+    facing = (box.axes[:, :2] * direction[:, None]).sum(0)
+    y_faces = jnp.abs(facing[1]) > jnp.abs(facing[0])
+    axis, along = _swap(y_faces, box.axes[:, 0], box.axes[:, 1])
+    return jnp.where(dot(axis, direction) < 0, -axis, axis), along
+
+
+def _between_edges(
+    first: Box, first_half: Half, second: Box, second_half: Half
+) -> tuple[Float[Array, "3 *s"], Float[Array, "*s"]]:
+    """How far apart two boxes are at most along a direction between their edges, and which it is.
+
+    Of the directions normal to a level edge of one box and an upright edge of the other.
+    """
+    a, b = jnp.broadcast_arrays(first.axes, second.axes)
+    level = jnp.stack([a[:, 0], a[:, 1], b[:, 0], b[:, 1]], axis=1)
+    rises = [b[:, 2], b[:, 2], a[:, 2], a[:, 2]]
+    normal = cross(level, jnp.stack(rises, axis=1))
+    normal = normal * jax.lax.rsqrt(dot(normal, normal))
+    gap = jnp.abs(dot(normal, (second.center - first.center)[:, None]))
+    for box, half in ((first, first_half), (second, second_half)):
+        for j, size in enumerate((half.side, half.side, half.height)):
+            gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
+    best = gap.max(0)
+    first_best = (gap == best) & (jnp.cumsum(gap == best, axis=0) == 1)
+    return jnp.where(first_best, normal, 0).sum(1), best
+
+
+def _side_gaps(box: Box, half_side: float, other: Box, other_half: Half) -> Float[Array, "2 *s"]:
+    """How far apart two boxes are along the two side axes of the first; negative: they overlap."""
+    sides = box.axes[:, :2]
+    centers = jnp.abs((sides * (other.center - box.center)[:, None]).sum(0))
+    along = jnp.abs((sides[:, :, None] * other.axes[:, None]).sum(0))
+    reach = other_half.side * (along[:, 0] + along[:, 1]) + other_half.height * along[:, 2]
+    return centers - half_side - reach
 
 
 def _swap(condition, a, b):

@@ -24,16 +24,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym.batched import cross, dot, outer, together, total
-from smpo_envs.safety_gym.boxes import INERTIA, MASS
+from smpo_envs.safety_gym.boxes import VASE
 from smpo_envs.safety_gym.collision import Touch
 
-LENGTH = (INERTIA / MASS) ** 0.5  # radius of gyration of a vase
+MASS = VASE.mass
+LENGTH = (VASE.inertia[0] / VASE.mass) ** 0.5
 
 DEFAULT_FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # two slides, spin, two rolls
 SPHERE_FRICTION = (1.0, 1.0, 0.01, 0.01, 0.01)  # of the Point's sphere, which outdoes a vase's
-# Translational inverse weights, 1/kg: how easily a body gives way. The floor's is 0.
+# Translational inverse weight, 1/kg: how easily a body gives way. 0 for what stands fast.
 POINT_WEIGHT = 128.482100905082
-VASE_WEIGHT = 1 / MASS
 
 _TIME_CONSTANT = 0.02
 _MIN_IMPEDANCE, _MAX_IMPEDANCE, _WIDTH = 0.9, 0.95, 0.001

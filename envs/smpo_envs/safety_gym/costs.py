@@ -1,12 +1,12 @@
 """What the robot is charged for: raw amounts per kind of object, and their 0/1 indicators."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from smpo_envs.safety_gym.physics import Motion
 
@@ -14,30 +14,45 @@ VASE_SPEED = 1e-4  # m/s: slower vases count as standing; they settle at up to 6
 
 
 class Scene(NamedTuple):
-    """What costs depend on, after a step."""
+    """What costs depend on, after a step.
 
-    position: Float[Array, " 2"]  # of the robot's body origin
+    Attributes:
+        position: of the robot's body origin.
+        motion: the step that led here.
+        markers: positions of the objects of each kind that can be driven over; None where the task
+            has none.
+        exempt: things standing fast that may be touched free of charge; None: none of them.
+    """
+
+    position: Float[Array, " 2"]
     motion: Motion
-    hazards: Float[Array, "H 2"] | None = None  # None where the task has none
+    markers: Mapping[str, Float[Array, "K 2"]] | None = None
+    exempt: Bool[Array, " F"] | None = None
 
 
 class Cost(NamedTuple):
-    """A named raw cost: an amount >= 0."""
+    """A named raw cost: an amount >= 0, for what the robot does to a kind of object."""
 
     name: str
     amount: Callable[[Scene], jax.Array]
+    kind: str | None = None
+
+
+def in_discs(kind: str, radius: float) -> Cost:
+    """How deep the robot's origin (not its outline) is inside discs of a kind, summed, m."""
+
+    def amount(scene: Scene) -> Float[Array, ""]:
+        assert scene.markers is not None
+        discs = scene.markers[kind]
+        dx, dy = discs[:, 0] - scene.position[0], discs[:, 1] - scene.position[1]
+        return jnp.sum(jnp.maximum(0.0, radius - jnp.sqrt(dx * dx + dy * dy)))
+
+    return Cost(f"cost_{kind}", amount, kind)
 
 
 def in_hazards(radius: float) -> Cost:
-    """How deep the robot's origin (not its outline) is inside hazards, summed, m."""
-
-    def amount(scene: Scene) -> Float[Array, ""]:
-        assert scene.hazards is not None
-        dx = scene.hazards[:, 0] - scene.position[0]
-        dy = scene.hazards[:, 1] - scene.position[1]
-        return jnp.sum(jnp.maximum(0.0, radius - jnp.sqrt(dx * dx + dy * dy)))
-
-    return Cost("cost_hazards", amount)
+    """How deep the robot's origin is inside hazards, summed, m."""
+    return in_discs("hazards", radius)
 
 
 def out_of_boundary(*, x: float, y: float = math.inf) -> Cost:
@@ -50,20 +65,31 @@ def out_of_boundary(*, x: float, y: float = math.inf) -> Cost:
     return Cost("cost_out_of_boundary", amount)
 
 
-def _vases_contact(scene: Scene) -> Float[Array, ""]:
-    """The number of contact points between robot and vases."""
-    return jnp.sum(scene.motion.contacts).astype(scene.position.dtype)
+def _boxes_touched(scene: Scene) -> Float[Array, ""]:
+    """The number of contact points between the robot and what it can push."""
+    return jnp.sum(scene.motion.box_contacts).astype(scene.position.dtype)
+
+
+def _fixed_touched(scene: Scene) -> Float[Array, ""]:
+    """The number of contact points between the robot and what stands fast, but what is exempt."""
+    points = scene.motion.fixed_contacts
+    if scene.exempt is not None:
+        points = jnp.where(scene.exempt, 0, points)
+    return jnp.sum(points).astype(scene.position.dtype)
 
 
 def _vases_velocity(scene: Scene) -> Float[Array, ""]:
     """The sum of the speeds of all moving vases, whoever moved them, m/s."""
-    v = scene.motion.world.vases.velocity
+    v = scene.motion.world.boxes.velocity
     speed = jnp.sqrt(v[:, 0] * v[:, 0] + v[:, 1] * v[:, 1] + v[:, 2] * v[:, 2])
     return jnp.sum(jnp.where(speed >= VASE_SPEED, speed, 0.0))
 
 
-VASES_CONTACT = Cost("cost_vases_contact", _vases_contact)
-VASES_VELOCITY = Cost("cost_vases_velocity", _vases_velocity)
+VASES_CONTACT = Cost("cost_vases_contact", _boxes_touched, "vases")
+VASES_VELOCITY = Cost("cost_vases_velocity", _vases_velocity, "vases")
+GREMLINS_CONTACT = Cost("cost_gremlins", _boxes_touched, "gremlins")
+PILLARS_CONTACT = Cost("cost_pillars", _fixed_touched, "pillars")
+WRONG_BUTTON = Cost("cost_buttons", _fixed_touched, "buttons")
 
 
 def indicators(costs: Sequence[Cost], scene: Scene) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""The robot among a few vases, in contact: the ten physics steps done in full."""
+"""The robot among a few boxes and what stands fast, in contact: the ten physics steps in full."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,52 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from smpo_envs.safety_gym import batched, boxes, collision, contact, solver
+from smpo_envs.safety_gym import batched, boxes, collision, contact, gremlins, solver
 from smpo_envs.safety_gym import point as robot
+from smpo_envs.safety_gym.boxes import Body
+from smpo_envs.safety_gym.collision import Box, Half, Post, Touch
 from smpo_envs.safety_gym.contact import LENGTH
 
 GRAVITY = 9.81
 ROBOT_HEIGHT = 0.1  # of the body's origin
 SPHERE_RADIUS = 0.1
 ARROW_OFFSET = 0.1  # of the arrow box's centre, ahead of the origin
-ARROW_HALF = 0.05
+ARROW = Half(0.05, 0.05)
+
+
+class Spring(NamedTuple):
+    """What holds gremlins: where their springs would have them, in each physics step."""
+
+    target: Float[Array, "11 3 K B"]
+    quaternion: Float[Array, "4 K B"]
 
 
 class Island(NamedTuple):
-    """The robot in world axes (but about its start), and `K` vases."""
+    """The robot in world axes (but about its start), and `K` boxes."""
 
     point: robot.Coordinates  # fields [B]
     position: Float[Array, "3 K B"]
     quaternion: Float[Array, "4 K B"]
     velocity: Float[Array, "3 K B"]
     spin: Float[Array, "3 K B"]  # angular velocity, body axes
+
+
+class Shore(NamedTuple):
+    """What bounds an island and does not move with it.
+
+    Attributes:
+        body: what the boxes are; None where there are none.
+        post: the shape of the things that stand fast.
+        near_robot: those that the robot may touch, relative to its start.
+        near_boxes: those that each box may touch.
+        spring: what holds the boxes, if anything does.
+    """
+
+    body: Body | None
+    post: Post
+    near_robot: Float[Array, "2 F B"]
+    near_boxes: Float[Array, "2 G K B"]
+    spring: Spring | None
 
 
 def axes(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
@@ -50,82 +77,195 @@ def turned(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) -> 
     return new * jax.lax.rsqrt((new * new).sum(0))
 
 
+class Free(NamedTuple):
+    """What the robot and the boxes do without contacts, and how they resist them."""
+
+    change: solver.Change
+    inertia: solver.Inertia
+
+
+def _falling(body: Body, island: Island, rotation: Float[Array, "3 3 K B"]) -> Free:
+    """Boxes under gravity; one whose moments of inertia differ precesses."""
+    spin = island.spin
+    across, upright = body.inertia
+    precession = (upright - across) / across
+    turning = precession * spin[2] * jnp.stack([-spin[1], spin[0], jnp.zeros_like(spin[0])])
+    fall = jnp.zeros_like(island.velocity).at[2].set(-GRAVITY)
+    up = rotation[:, 2]
+    eye = jnp.eye(3, dtype=spin.dtype)[:, :, None, None]
+    unit = contact.MASS * LENGTH**2
+    angular = (across * eye + (upright - across) * batched.outer(up, up)) / unit
+    mass = jnp.full(spin.shape[1:], body.mass / contact.MASS, spin.dtype)
+    return _free(fall, turning, rotation, solver.Inertia(mass, angular))
+
+
+def _held(
+    spring: Spring, target: Float[Array, "3 K B"], island: Island, rotation: jax.Array
+) -> Free:
+    """Gremlins under gravity and their springs."""
+    turn = gremlins.towards(island.quaternion, spring.quaternion)
+    error = target - island.position
+    (pull, turning), (mass, angular) = gremlins.held(error, island.velocity, turn, island.spin)
+    # From body to world axes: R A Rᵀ.
+    half_way = batched.total(rotation[:, i][:, None] * angular[i] for i in range(3))
+    angular = batched.total(half_way[:, i][:, None] * rotation[:, i] for i in range(3))
+    return _free(pull, turning, rotation, solver.Inertia(mass, angular))
+
+
+def _free(linear, turning, rotation, inertia: solver.Inertia) -> Free:
+    world = batched.total(rotation[:, i] * turning[i] for i in range(3))
+    twist = jnp.concatenate([linear, LENGTH * world])
+    return Free(solver.Change(jnp.zeros((3, twist.shape[-1]), twist.dtype), twist), inertia)
+
+
+def _parts(body: Body, position: jax.Array, rotation: jax.Array) -> list[tuple[Box, Half]]:
+    """The boxes that each body is made of."""
+    if body.is_cube:
+        return [(collision.upright_cube(position, rotation), body.parts[0].half)]
+    placed = []
+    for (x, y), half in body.parts:
+        center = position + x * rotation[:, 0] + y * rotation[:, 1]
+        placed.append((Box(center, rotation), half))
+    return placed
+
+
 def _system(
-    island: Island, rotation: Float[Array, "3 3 K B"], free: solver.Change
-) -> tuple[solver.System, Int[Array, "K B"]]:
-    """All that touches, and the number of contact points of the robot with each vase."""
+    shore: Shore, island: Island, rotation: Float[Array, "3 3 K B"], free: Free
+) -> tuple[solver.System, Int[Array, "F B"], Int[Array, "K B"]]:
+    """All that touches, and the robot's contact points with each fixed thing and each box."""
     point = island.point
     b = contact.DAMPING
-    cube = collision.upright(island.position, rotation)
-    angular = batched.total(rotation[:, i] * island.spin[i] for i in range(3))
-    drift = free.vases + b * jnp.concatenate([island.velocity, LENGTH * angular])
-    robot_drift = free.robot + b * jnp.stack([point.vx, point.vy, LENGTH * point.w])
     zero = jnp.zeros_like(point.x)
-    center = jnp.stack([point.x, point.y, zero + ROBOT_HEIGHT])[:, None]
-    lever = (island.position[:2] - center[:2]) / LENGTH
-
-    on_floor = collision.floor_and_cube(cube, boxes.HALF_SIZE)
-    floor = contact.rows(
-        on_floor,
-        friction=contact.DEFAULT_FRICTION,
-        weight=contact.VASE_WEIGHT,
-        reference=island.position[:, None],
-        drift=jnp.broadcast_to(drift[:, None], (6, *on_floor.distance.shape)),
-    )
-    relative = drift - solver.carried(lever, robot_drift)
-    weight = contact.VASE_WEIGHT + contact.POINT_WEIGHT
-    sphere = collision.sphere_and_cube(center, SPHERE_RADIUS, cube, boxes.HALF_SIZE)
+    origin = jnp.stack([point.x, point.y, zero + ROBOT_HEIGHT])[:, None]
     ahead = jnp.stack([point.cos, point.sin, zero])
     side = jnp.stack([-point.sin, point.cos, zero])
     up = jnp.stack([zero, zero, zero + 1])
-    arrow_cube = collision.Cube(
-        center + ARROW_OFFSET * ahead[:, None], jnp.stack([ahead, side, up], axis=1)[:, :, None]
+    arrow = Box(
+        origin + ARROW_OFFSET * ahead[:, None], jnp.stack([ahead, side, up], axis=1)[:, :, None]
     )
-    arrow = collision.cube_and_cube(arrow_cube, ARROW_HALF, cube, boxes.HALF_SIZE)
-    touching = [floor] + [
-        contact.rows(
-            touch,
-            friction=friction,
-            weight=weight,
-            reference=island.position[:, None],
-            drift=jnp.broadcast_to(relative[:, None], (6, *touch.distance.shape)),
-        )
-        for touch, friction in (
-            (sphere, contact.SPHERE_FRICTION),
-            (arrow, contact.DEFAULT_FRICTION),
-        )
-    ]
-    touching = jax.tree.map(lambda *a: jnp.concatenate(a, axis=a[0].ndim - 3), *touching)
+    robot_drift = free.change.robot + b * jnp.stack([point.vx, point.vy, LENGTH * point.w])
+
+    # What stands fast is at least as high as the robot, which meets it at its own height.
+    height = jnp.full((1, *shore.near_robot.shape[1:]), ROBOT_HEIGHT, zero.dtype)
+    fixed = jnp.concatenate([shore.near_robot, height])
+    by_sphere = _one_slot(collision.discs(fixed, shore.post.radius, origin, SPHERE_RADIUS))
+    by_arrow = _one_slot(collision.sphere_and_box(fixed, shore.post.radius, arrow, ARROW))
+    touching_fixed = [jnp.asarray(t.distance <= 0, jnp.int32) for t in (by_sphere, by_arrow)]
+    drift = solver.in_space(robot_drift)
+    of_robot = _joined(
+        [
+            _rows(by_sphere, contact.SPHERE_FRICTION, contact.POINT_WEIGHT, origin[:, 0], drift),
+            _rows(by_arrow, contact.DEFAULT_FRICTION, contact.POINT_WEIGHT, origin[:, 0], drift),
+        ]
+    )
+
+    drift = free.change.boxes + b * jnp.concatenate(
+        [island.velocity, LENGTH * batched.total(rotation[:, i] * island.spin[i] for i in range(3))]
+    )
+    lever = (island.position[:2] - origin[:2]) / LENGTH
+    relative = drift - solver.carried(lever, robot_drift)
+    none = _no_rows(island.position.shape[1:], drift.dtype)
+    ground, single, touching = [none], [none], jnp.zeros(lever.shape[1:], jnp.int32)
+    body, center = shore.body, island.position
+    height = jnp.full((1, *shore.near_boxes.shape[1:]), ROBOT_HEIGHT, zero.dtype)
+    posts = jnp.concatenate([shore.near_boxes, height])
+    for box, half in _parts(body, center, rotation) if body else ():
+        assert body is not None
+        weight = body.weight
+        by_sphere = collision.sphere_and_box(origin, SPHERE_RADIUS, box, half)
+        by_arrow = collision.box_and_box(arrow, ARROW, box, half)
+        both = weight + contact.POINT_WEIGHT
+        single += [
+            _rows(by_sphere, contact.SPHERE_FRICTION, both, center, relative),
+            _rows(by_arrow, contact.DEFAULT_FRICTION, both, center, relative),
+        ]
+        touching += sum(jnp.sum(t.distance <= 0, 0, jnp.int32) for t in (by_sphere, by_arrow))
+        wide = Box(box.center[:, None], box.axes[:, :, None])
+        against = [_one_slot(collision.post_and_box(shore.post, posts, wide, half))]
+        if body.on_floor:
+            against.append(collision.floor_and_box(box, half))
+        ground += [_rows(t, contact.DEFAULT_FRICTION, weight, center, drift) for t in against]
+
     first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
     link = (island.position[:, second] - island.position[:, first]) / LENGTH
-    pick = lambda i: jax.tree.map(lambda x: x[..., i, :], cube)  # noqa: E731
-    both = collision.cube_and_cube(pick(first), boxes.HALF_SIZE, pick(second), boxes.HALF_SIZE)
-    between = contact.rows(
-        both,
-        friction=contact.DEFAULT_FRICTION,
-        weight=2 * contact.VASE_WEIGHT,
-        reference=island.position[:, second][:, None],
-        drift=jnp.broadcast_to(
-            (drift[:, second] - solver.moved(link, drift[:, first]))[:, None],
-            (6, *both.distance.shape),
-        ),
+    double = _no_rows(link.shape[1:], drift.dtype)
+    if body is not None and len(first):
+        double = _between(body, island, rotation, drift, link)
+    system = solver.System(
+        mass=_robot_mass(point),
+        inertia=free.inertia,
+        lever=lever,
+        link=link,
+        fixed=of_robot,
+        ground=_joined(ground),
+        single=_joined(single),
+        double=double,
     )
+    return system, touching_fixed[0] + touching_fixed[1], touching
+
+
+def _between(
+    body: Body, island: Island, rotation: jax.Array, drift: jax.Array, link: jax.Array
+) -> contact.Rows:
+    """Contacts of all pairs of boxes.
+
+    Deviation: of bodies with several parts, those do not touch that belong to two bodies; no task
+    of the original has two such bodies.
+    """
+    if not body.is_cube:
+        return _no_rows(link.shape[1:], drift.dtype)
+    first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
+    ((cube, half),) = _parts(body, island.position, rotation)
+    pick = lambda i: jax.tree.map(lambda x: x[..., i, :], cube)  # noqa: E731
+    touch = collision.box_and_box(pick(first), half, pick(second), half)
+    relative = drift[:, second] - solver.moved(link, drift[:, first])
+    center = island.position[:, second]
+    return _rows(touch, contact.DEFAULT_FRICTION, 2 * body.weight, center, relative)
+
+
+def _rows(
+    touch: Touch,
+    friction: tuple[float, ...],
+    weight: float,
+    reference: Float[Array, "3 *s"],
+    drift: Float[Array, "6 *s"],
+) -> contact.Rows:
+    """Rows of slots that share a point of reference and a relative drift."""
+    shape = (6, *touch.distance.shape)
+    return contact.rows(
+        touch,
+        friction=friction,
+        weight=weight,
+        reference=reference[:, None],
+        drift=jnp.broadcast_to(drift[:, None], shape),
+    )
+
+
+def _no_rows(shape: tuple[int, ...], dtype) -> contact.Rows:
+    """No slots, for a batch of some shape."""
+    zeros = lambda *front: jnp.zeros((*front, 0, *shape), dtype)  # noqa: E731
+    return contact.Rows(zeros(3, 6), zeros(3, 3), zeros(6), zeros())
+
+
+def _joined(groups: list[contact.Rows]) -> contact.Rows:
+    """Slots of several groups as one group."""
+    slots = groups[0].stiffness.ndim  # counted from the end, the axis of slots is the same in all
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=x[0].ndim - slots), *groups)
+
+
+def _one_slot(touch: Touch) -> Touch:
+    """Candidates of one slot each as the slots of one: without the axis of slots."""
+    return Touch(touch.normal[:, 0], touch.point[:, 0], touch.distance[0])
+
+
+def _robot_mass(point: robot.Coordinates) -> Float[Array, "3 3 B"]:
+    zero = jnp.zeros_like(point.x)
     coupling = robot.MASS * robot.OFFSET / LENGTH
     m = zero + robot.MASS
-    mass = (
-        jnp.stack(
-            [
-                jnp.stack([m, zero, -coupling * point.sin]),
-                jnp.stack([zero, m, coupling * point.cos]),
-                jnp.stack(
-                    [-coupling * point.sin, coupling * point.cos, zero + robot.INERTIA / LENGTH**2]
-                ),
-            ]
-        )
-        / boxes.MASS
-    )
-    listed = [jnp.sum(touch.distance <= 0, axis=0, dtype=jnp.int32) for touch in (sphere, arrow)]
-    return solver.System(mass, lever, link, touching, between), listed[0] + listed[1]
+    across, along = -coupling * point.sin, coupling * point.cos
+    about = zero + robot.INERTIA / LENGTH**2
+    table = [(m, zero, across), (zero, m, along), (across, along, about)]
+    return jnp.stack([jnp.stack(row) for row in table]) / contact.MASS
 
 
 class Dynamics(NamedTuple):
@@ -134,45 +274,62 @@ class Dynamics(NamedTuple):
     Attributes:
         free: accelerations without contacts.
         change: what contacts add to them.
-        rotation: of the vases, body to world.
+        rotation: of the boxes, body to world.
         mass: the robot's mass matrix, solver units.
-        touching: contact points of the robot with each vase.
+        touching_fixed: contact points of the robot with each fixed thing.
+        touching: contact points of the robot with each box.
     """
 
     free: solver.Change
     change: solver.Change
     rotation: Float[Array, "3 3 K B"]
     mass: Float[Array, "3 3 B"]
+    touching_fixed: Int[Array, "F B"]
     touching: Int[Array, "K B"]
 
 
 def dynamics(
-    island: Island, drive: Float[Array, " B"], turn: Float[Array, " B"], warm: solver.Change
+    shore: Shore,
+    island: Island,
+    target: Float[Array, "3 K B"] | None,
+    control: tuple[jax.Array, jax.Array],
+    warm: solver.Change,
 ) -> Dynamics:
-    """Accelerations at a state; `warm` is a guess of what contacts add, such as the last step's."""
+    """Accelerations at a state.
+
+    Args:
+        shore: what is around.
+        island: the state.
+        target: where springs would have the boxes, if there are any.
+        control: of the robot's two actuators.
+        warm: a guess of what contacts add, such as the last step's.
+    """
     rotation = axes(island.quaternion)
-    a = robot.free_acceleration(island.point, drive, turn)
-    free = solver.Change(
-        jnp.stack([a[0], a[1], LENGTH * a[2]]),
-        jnp.zeros_like(warm.vases).at[2].set(-GRAVITY),
-    )
-    system, touching = _system(island, rotation, free)
+    if shore.body is None:
+        free = Free(warm, solver.Inertia(island.position[0], rotation))  # of no boxes
+    elif shore.spring is None:
+        free = _falling(shore.body, island, rotation)
+    else:
+        assert target is not None
+        free = _held(shore.spring, target, island, rotation)
+    x, y, turning = robot.free_acceleration(island.point, *control)
+    robot_free = jnp.stack([x, y, LENGTH * turning])
+    free = free._replace(change=free.change._replace(robot=robot_free))
+    system, touching_fixed, touching = _system(shore, island, rotation, free)
     change, _ = solver.newton(system, warm)
-    return Dynamics(free, change, rotation, system.mass, touching)
+    return Dynamics(free.change, change, rotation, system.mass, touching_fixed, touching)
 
 
-def integrate(
-    island: Island, drive: Float[Array, " B"], turn: Float[Array, " B"], acting: Dynamics
-) -> Island:
+def integrate(island: Island, control: tuple[jax.Array, jax.Array], acting: Dynamics) -> Island:
     """One semi-implicit Euler step; the damping of the robot's joints is implicit."""
     h = robot.TIMESTEP
     by_contacts = batched.total(acting.mass[:, i] * acting.change.robot[i] for i in range(3))
-    fx, fy, torque = boxes.MASS * by_contacts
+    fx, fy, torque = contact.MASS * by_contacts
     c, s = island.point.cos, island.point.sin
-    along, across, spin = robot.force(island.point, drive, turn)
+    along, across, spin = robot.force(island.point, *control)
     force = (along + c * fx + s * fy, across - s * fx + c * fy, spin + LENGTH * torque)
     point = robot.integrate(island.point, *robot.damped_acceleration(island.point, *force))
-    acceleration = acting.free.vases + acting.change.vases
+    acceleration = acting.free.boxes + acting.change.boxes
     velocity = island.velocity + h * acceleration[:3]
     angular = acceleration[3:] / LENGTH
     spin = island.spin + h * batched.total(acting.rotation[i] * angular[i] for i in range(3))
@@ -181,8 +338,8 @@ def integrate(
     )
 
 
-def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]) -> Island:
-    """The island of some vases; leaves of the arguments have the batch in front.
+def gather(point: robot.Point, some: boxes.FreeBoxes, chosen: Int[Array, "B K"]) -> Island:
+    """The island of some boxes; leaves of the arguments have the batch in front.
 
     Positions are relative to where the robot started, which keeps them small and exact.
     """
@@ -190,27 +347,32 @@ def gather(point: robot.Point, vases: boxes.FreeBoxes, chosen: Int[Array, "B K"]
     angle = point.rotation + point.q[:, 2]
     x, y = _rotate(point.q, c, s)
     vx, vy = _rotate(point.v, c, s)
-    pick = lambda x: jnp.moveaxis(jnp.take_along_axis(x, chosen[..., None], axis=1), 0, -1)  # noqa: E731
-    position = pick(vases.position).swapaxes(0, 1)
-    position = position.at[:2].add(-point.start.T[:, None])
+    picked = [batch_last(take(x, chosen)) for x in some]
+    picked[0] = picked[0].at[:2].add(-point.start.T[:, None])
     return Island(
         robot.Coordinates(x, y, angle, vx, vy, point.v[:, 2], jnp.cos(angle), jnp.sin(angle)),
-        position,
-        *(
-            pick(x).swapaxes(0, 1)
-            for x in (vases.quaternion, vases.velocity, vases.angular_velocity)
-        ),
+        *picked,
     )
+
+
+def take(x: Float[Array, "B V n"], chosen: Int[Array, "B K"]) -> Float[Array, "B K n"]:
+    """The chosen ones of each member of the batch."""
+    return jnp.take_along_axis(x, chosen[..., None], axis=1)
+
+
+def batch_last(x: Float[Array, "B K n"]) -> Float[Array, "n K B"]:
+    """Components first, batch last."""
+    return x.swapaxes(0, 2)
 
 
 def scatter(
     begin: Island,
     end: Island,
     point: robot.Point,
-    vases: boxes.FreeBoxes,
+    all_boxes: boxes.FreeBoxes,
     chosen: Int[Array, "B K"],
 ) -> tuple[robot.Point, boxes.FreeBoxes]:
-    """Robot and vases with what happened on the island from `begin`, which `gather` made, to `end`.
+    """Robot and boxes with what happened on the island from `begin`, which `gather` made, to `end`.
 
     Changes are added, so that what stood still is the same to the last bit.
     """
@@ -221,12 +383,11 @@ def scatter(
     v = jnp.stack([*_rotate(jnp.stack([p.vx, p.vy], -1), c, -s), p.w], axis=-1)
 
     def add(old, new):
-        new = jnp.moveaxis(new.swapaxes(0, 1), -1, 0)
-        return old.at[jnp.arange(old.shape[0])[:, None], chosen].add(new)
+        return old.at[jnp.arange(old.shape[0])[:, None], chosen].add(new.swapaxes(0, 2))
 
     changes = (change.position, change.quaternion, change.velocity, change.spin)
     moved = point._replace(q=point.q + q, v=point.v + v)
-    return moved, boxes.FreeBoxes(*map(add, vases, changes))
+    return moved, boxes.FreeBoxes(*map(add, all_boxes, changes))
 
 
 def in_start_frame(point: robot.Point, acceleration: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
@@ -235,30 +396,47 @@ def in_start_frame(point: robot.Point, acceleration: Float[Array, "B 3"]) -> Flo
     return jnp.stack([x, y, acceleration[:, 2]], axis=-1)
 
 
-def advance(
-    island: Island, action: Float[Array, "B 2"]
-) -> tuple[Island, Float[Array, "B 3"], Int[Array, "B K"]]:
-    """Ten physics steps: the island, the robot's acceleration (world axes), its contact points."""
-    drive, turn = robot.controls(action.T)
+class Course(NamedTuple):
+    """What came of an environment step on an island.
+
+    Attributes:
+        end: the new state.
+        acceleration: of the robot there, world axes.
+        touching_fixed: contact points of the robot with each fixed thing there.
+        touching: contact points of the robot with each box there.
+    """
+
+    end: Island
+    acceleration: Float[Array, "B 3"]
+    touching_fixed: Int[Array, "B F"]
+    touching: Int[Array, "B K"]
+
+
+def advance(shore: Shore, island: Island, action: Float[Array, "B 2"]) -> Course:
+    """Ten physics steps."""
+    control = robot.controls(action.T)
 
     # After the last step the accelerations are wanted once more; a scan of its own length keeps the
     # contact code to a single copy, which halves the time to compile.
-    def substep(carry, moves):
+    def substep(carry, now):
         island, warm = carry
-        acting = dynamics(island, drive, turn, warm)
-        after = integrate(island, drive, turn, acting)
+        moves, target = now
+        acting = dynamics(shore, island, target, control, warm)
+        after = integrate(island, control, acting)
         island = jax.tree.map(lambda old, new: jnp.where(moves, new, old), island, after)
         felt = acting.free.robot + acting.change.robot
-        return (island, acting.change), (felt, acting.touching)
+        return (island, acting.change), (felt, acting.touching_fixed, acting.touching)
 
+    batch, dtype = action.shape[:1], action.dtype
     zeros = solver.Change(
-        jnp.zeros((3, *drive.shape), drive.dtype),
-        jnp.zeros((6, *island.position.shape[1:]), drive.dtype),
+        jnp.zeros((3, *batch), dtype), jnp.zeros((6, *island.position.shape[1:]), dtype)
     )
     moves = jnp.arange(robot.SUBSTEPS + 1) < robot.SUBSTEPS
-    (island, _), (felt, touching) = jax.lax.scan(substep, (island, zeros), moves)
-    x, y, turning = felt[-1]
-    return island, jnp.stack([x, y, turning / LENGTH], axis=-1), touching[-1].T
+    inputs = (moves, shore.spring.target if shore.spring else None)
+    (island, _), seen = jax.lax.scan(substep, (island, zeros), inputs)
+    (x, y, turning), touching_fixed, touching = (x[-1] for x in seen)
+    acceleration = jnp.stack([x, y, turning / LENGTH], axis=-1)
+    return Course(island, acceleration, touching_fixed.T, touching.T)
 
 
 def _rotate(vector: Float[Array, "B n"], cos: jax.Array, sin: jax.Array) -> tuple:

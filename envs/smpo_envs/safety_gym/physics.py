@@ -1,10 +1,11 @@
-"""One environment step of the robot among vases.
+"""One environment step of the robot among what it can run into.
 
 The robot alone has a closed-form step, which is what nearly every environment needs at nearly every
-step. Where it may touch a vase, or a vase is still moving, robot and vases are stepped together
-under all their contacts (`island`); only those environments pay for it.
+step. Where it may touch something, or a box is still moving, the robot and what is near are stepped
+together under all their contacts (`island`); only those environments pay for it.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -12,53 +13,87 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from smpo_envs.safety_gym import island
+from smpo_envs.safety_gym import boxes, gremlins, island
 from smpo_envs.safety_gym import point as robot
-from smpo_envs.safety_gym.boxes import HALF_SIZE, FreeBoxes, at_rest, count
-from smpo_envs.safety_gym.point import Point, heading, position, velocity
+from smpo_envs.safety_gym.boxes import Body, FreeBoxes, count
+from smpo_envs.safety_gym.collision import Post
+from smpo_envs.safety_gym.gremlins import Circling
+from smpo_envs.safety_gym.point import Point, heading, position
 from smpo_envs.sparse import apply_where
 
-__all__ = [
-    "FreeBoxes",
-    "Motion",
-    "Point",
-    "World",
-    "advance",
-    "at_rest",
-    "heading",
-    "position",
-    "velocity",
-]
-
-# Vases that are stepped together with the robot. Deviation: if more than these are moving or near
-# the robot, the least urgent ones wait.
+# Boxes, and for each of them and for the robot the things that stand fast, that are stepped
+# together. Deviation: if more than these are moving or near the robot, the least urgent ones wait.
 INVOLVED = 2
 # Centre distance below which two vases may touch within an environment step, m: a vase reaches
 # 0.142 (a little more when tilted) and does not move by more than 0.04.
-REACH_OF_VASE = 0.33
-# For where the robot may touch a vase its outline is two discs, the sphere and the one around the
-# arrow, in which the robot's rates may exceed those at both ends of the step by a little.
+_REACH_OF_CUBE = 0.33
+# For where the robot may touch something its outline is two discs, the sphere and the one around
+# the arrow, in which the robot's rates may exceed those at both ends of the step by a little.
 _DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
 _MARGIN = 2e-3  # m
 # rad/s; the turn servo changes the rate by up to 0.8 within a physics step.
 _SPIN_MARGIN = 1.0
-# Deviation: a vase slower than this, away from the robot, is put to rest; the original lets it
-# settle for ever. Five times below the speed that is charged for.
-RESTING_SPEED = 2e-5  # m/s
-RESTING_SPIN = 2e-4  # rad/s
+
+
+@dataclass(frozen=True)
+class Solids:
+    """What a robot can run into.
+
+    Attributes:
+        body: what the boxes are, all of one kind; None where there are none.
+        post: what stands fast, all of one kind; None where nothing does.
+    """
+
+    body: Body | None = None
+    post: Post | None = None
+
+
+NOTHING = Solids()
 
 
 class World(NamedTuple):
-    """Everything that moves."""
+    """Everything solid.
+
+    Attributes:
+        point: the robot.
+        boxes: what moves besides; for gremlins, beside their common motion.
+        fixed: positions of what stands fast.
+        circling: the common motion of gremlins; None without them.
+    """
 
     point: Point
-    vases: FreeBoxes
+    boxes: FreeBoxes
+    fixed: Float[Array, "F 2"]
+    circling: Circling | None = None
 
 
-def alone(point: Point) -> World:
-    """The robot with nothing to push."""
-    none = jnp.zeros(0, point.start.dtype)
-    return World(point, at_rest(none.reshape(0, 2), none))
+def among(
+    solids: Solids,
+    point: Point,
+    places: Float[Array, "V 3"] | None = None,
+    fixed: Float[Array, "F 2"] | None = None,
+) -> World:
+    """The world as an episode begins.
+
+    Args:
+        solids: what is in it.
+        point: the robot.
+        places: of the boxes: x, y and heading.
+        fixed: positions of what stands fast.
+    """
+    dtype = point.start.dtype
+    places = jnp.zeros((0, 3), dtype) if places is None else places
+    fixed = jnp.zeros((0, 2), dtype) if fixed is None else fixed
+    body = solids.body or boxes.VASE
+    circling = gremlins.start(places) if body == gremlins.GREMLIN else None
+    return World(point, boxes.at_rest(body, places[:, :2], places[:, 2]), fixed, circling)
+
+
+def box_positions(world: World) -> Float[Array, "V 3"]:
+    """Where the boxes are in the world."""
+    if world.circling is None:
+        return world.boxes.position
+    return world.boxes.position + world.circling.offset
 
 
 class Motion(NamedTuple):
@@ -68,131 +103,252 @@ class Motion(NamedTuple):
         world: the new state.
         acceleration: of the robot's joints at the new state under the same action, without the
             implicit part of the damping: what the accelerometer shows.
-        contacts: number of contact points of the robot with each vase at the new state.
+        box_contacts: number of contact points of the robot with each box at the new state.
+        fixed_contacts: the same with each thing that stands fast.
     """
 
     world: World
     acceleration: Float[Array, " 3"]
-    contacts: Int[Array, " V"]
+    box_contacts: Int[Array, " V"]
+    fixed_contacts: Int[Array, " F"]
 
 
 def standing(world: World) -> Motion:
     """A world as it stands at the start of an episode; nothing accelerates, nothing touches."""
-    return Motion(world, jnp.zeros_like(world.point.v), jnp.zeros(count(world.vases), jnp.int32))
+    return _untouched(world, jnp.zeros_like(world.point.v))
 
 
-def advance(world: World, action: Float[Array, " 2"]) -> Motion:
+def _untouched(world: World, acceleration: Float[Array, " 3"]) -> Motion:
+    none = partial(jnp.zeros, dtype=jnp.int32)
+    return Motion(world, acceleration, none(count(world.boxes)), none(len(world.fixed)))
+
+
+def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
     point, acceleration = robot.advance(world.point, action)
-    untouched = Motion(
-        World(point, world.vases), acceleration, jnp.zeros(count(world.vases), jnp.int32)
-    )
-    if count(world.vases) == 0:
-        return untouched
-    urgency = _urgency(world, _in_reach(world, point))
-    involved = urgency.min() < _WAITING
-    several = _several(urgency, world.vases)
-    context = (world, action, urgency)
-    one = partial(_together, 1)
-    rate = _HITS_PER_VASE * count(world.vases)
-    motion = apply_where(one, involved & ~several, untouched, *context, grouped=True, rate=rate)
-    if count(world.vases) == 1:
+    circling = gremlins.advance(world.circling) if world.circling else None
+    motion = _untouched(world._replace(point=point, circling=circling), acceleration)
+    number, fixed = count(world.boxes), len(world.fixed)
+    if number == 0 and fixed == 0:
         return motion
-    more = partial(_together, min(INVOLVED, count(world.vases)))
-    return apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
+    sweep = _Sweep.of(world.point, point)
+    near = _in_reach_fixed(solids.post, sweep, world)
+    urgency = jnp.zeros(0, acceleration.dtype)
+    if number:
+        assert solids.body is not None
+        urgency = _urgency(world, _in_reach_boxes(solids.body, sweep, world, circling))
+    involved, several = jnp.any(urgency < _WAITING), jnp.bool_(False)
+    context = (world, action, urgency)
+    rate = _HITS_PER_SOLID * (number + fixed)
+    if fixed:
+        none = partial(_together, solids, 0)
+        motion = apply_where(
+            none, jnp.any(near) & ~involved, motion, *context, grouped=True, rate=rate
+        )
+    if number > 1:
+        several = _several(urgency, world.boxes)
+        more = partial(_together, solids, min(INVOLVED, number))
+        motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
+    if number:
+        one = partial(_together, solids, 1)
+        motion = apply_where(one, involved & ~several, motion, *context, grouped=True, rate=rate)
+    return motion
 
 
-_WAITING = 2.0  # urgency of a vase that nothing can happen to
-_HITS_PER_VASE = 1 / 256  # share of steps in which a vase may be touched or moves, roughly
+# In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
+# so that a body would never come to rest by itself.
+_UNRESOLVED = 1000
+_WAITING = 2.0  # urgency of a box that nothing can happen to
+_HITS_PER_SOLID = 1 / 256  # share of steps in which one is touched or moves, roughly
 
 
-def _in_reach(world: World, end: Point) -> Bool[Array, " V"]:
-    """Whether the robot may touch a vase that stands, on its way to `end`, where it gets alone."""
-    start, vases = world.point, world.vases
-    squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
-    path = robot.STEP_SECONDS * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
-    swing = robot.STEP_SECONDS * (
-        jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN
-    )
-    origin, angle = position(start), heading(start)
-    w, x, y, z = (vases.quaternion[:, i] for i in range(4))
+class _Sweep(NamedTuple):
+    """What the robot's two discs may cover in a step, if nothing is in the way."""
+
+    centers: Float[Array, "2 2"]
+    radii: Float[Array, " 2"]
+
+    @staticmethod
+    def of(start: Point, end: Point) -> "_Sweep":
+        squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
+        path = robot.STEP_SECONDS * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
+        swing = robot.STEP_SECONDS * (
+            jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN
+        )
+        angle = heading(start)
+        direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        origin = position(start)
+        return _Sweep(
+            jnp.stack([origin + ahead * direction for ahead, _ in _DISCS]),
+            jnp.stack([radius + path + ahead * swing for ahead, radius in _DISCS]),
+        )
+
+
+def _in_reach_fixed(post: Post | None, sweep: _Sweep, world: World) -> Bool[Array, " F"]:
+    """Whether the robot may touch something that stands fast."""
+    in_reach = jnp.zeros(len(world.fixed), bool)
+    if post is None:
+        return in_reach
+    for center, reach in zip(sweep.centers, sweep.radii, strict=True):
+        dx, dy = center[0] - world.fixed[:, 0], center[1] - world.fixed[:, 1]
+        in_reach |= dx * dx + dy * dy < (reach + post.radius) ** 2
+    return in_reach
+
+
+def _in_reach_boxes(
+    body: Body, sweep: _Sweep, world: World, circling: Circling | None
+) -> Bool[Array, " V"]:
+    """Whether the robot may touch a box that nothing else moves."""
+    places, path = box_positions(world), 0.0
+    if circling is not None and world.circling is not None:
+        dx, dy, _ = circling.offset - world.circling.offset
+        path = jnp.sqrt(dx * dx + dy * dy)  # in an arc so flat that _MARGIN covers the rest
+    w, x, y, z = (world.boxes.quaternion[:, i] for i in range(4))
     # The horizontal rows of the rotation matrix; a vase may stand on any of its faces.
     east = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
     north = (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x))
-    in_reach = jnp.zeros(count(vases), bool)
-    for ahead, radius in _DISCS:
-        center = origin + ahead * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        dx, dy = center[0] - vases.position[:, 0], center[1] - vases.position[:, 1]
+    axes = slice(None) if body.is_cube else slice(2)
+    in_reach = jnp.zeros(len(places), bool)
+    for center, reach in zip(sweep.centers, sweep.radii, strict=True):
+        dx, dy = center[0] - places[:, 0], center[1] - places[:, 1]
         excess = (
-            jnp.maximum(jnp.abs(e * dx + n * dy) - HALF_SIZE, 0)
-            for e, n in zip(east, north, strict=True)
+            jnp.maximum(jnp.abs(e * dx + n * dy) - body.outline, 0)
+            for e, n in zip(east[axes], north[axes], strict=True)
         )
-        reach = radius + path + ahead * swing
-        in_reach |= sum(x * x for x in excess) < reach * reach
+        in_reach |= sum(x * x for x in excess) < (reach + path) ** 2
     return in_reach
 
 
 def _urgency(world: World, in_reach: Bool[Array, " V"]) -> Float[Array, " V"]:
-    """In [0, 1) for vases in the robot's reach, in [1, 2) for other moving ones, else 2 or more.
+    """In [0, 1) for boxes in the robot's reach, in [1, 2) for other moving ones, else 2 or more.
 
     Smaller is more urgent; within a class the nearer to the robot.
     """
-    offset = world.vases.position[:, :2] - position(world.point)[None]
+    offset = box_positions(world)[:, :2] - position(world.point)[None]
     distance = jnp.sqrt(offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1])
-    rank = jnp.where(_is_moving(world.vases), 1.0, _WAITING)
+    rank = jnp.where(_is_moving(world.boxes), 1.0, _WAITING)
     return jnp.where(in_reach, 0.0, rank) + distance / (1.0 + distance)
 
 
-def _is_moving(vases: FreeBoxes) -> Bool[Array, "*batch V"]:
-    """Whether a vase is anything but exactly at rest."""
-    return jnp.any(vases.velocity != 0, axis=-1) | jnp.any(vases.angular_velocity != 0, axis=-1)
+def _is_moving(some: FreeBoxes) -> Bool[Array, "*batch V"]:
+    """Whether a box is anything but exactly at rest."""
+    return jnp.any(some.velocity != 0, axis=-1) | jnp.any(some.angular_velocity != 0, axis=-1)
 
 
-def _several(urgency: Float[Array, " V"], vases: FreeBoxes) -> Bool[Array, ""]:
-    """Whether more than one vase is involved, one that a moving one may reach included."""
+def _several(urgency: Float[Array, " V"], some: FreeBoxes) -> Bool[Array, ""]:
+    """Whether more than one box is involved, one that a moving one may reach included."""
     first = urgency == urgency.min()
-    x, y = vases.position[:, 0], vases.position[:, 1]
+    x, y = some.position[:, 0], some.position[:, 1]
     dx, dy = x - jnp.sum(jnp.where(first, x, 0)), y - jnp.sum(jnp.where(first, y, 0))
-    close = ~first & (dx * dx + dy * dy < REACH_OF_VASE**2)
-    moves = jnp.any(first & _is_moving(vases))
+    close = ~first & (dx * dx + dy * dy < _REACH_OF_CUBE**2)
+    moves = jnp.any(first & _is_moving(some))
     return (jnp.sum(urgency < _WAITING) > 1) | (moves & jnp.any(close))
 
 
 def _together(
+    solids: Solids,
     number: int,
     untouched: Motion,
     world: World,
     action: Float[Array, "B 2"],
     urgency: Float[Array, "B V"],
 ) -> Motion:
-    """What happens to the robot and the most urgent vases under contacts.
+    """What happens to the robot and the most urgent boxes under contacts.
 
     All leaves have a group axis `B`.
     """
-    _, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.vases), number)  # [B, K]
-    begin = island.gather(world.point, world.vases, chosen)
-    end, acceleration, touching = island.advance(begin, action)
-    point, vases = island.scatter(begin, end, world.point, world.vases, chosen)
-    vases = _put_to_rest(vases, near_robot=urgency < 1.0)
-    contacts = jnp.put_along_axis(untouched.contacts, chosen, touching, axis=1, inplace=False)
-    acceleration = island.in_start_frame(point, acceleration)
-    return Motion(World(point, vases), acceleration, contacts)
+    new = untouched.world
+    absolute = world.boxes
+    if world.circling is not None:
+        absolute = absolute._replace(
+            position=absolute.position + world.circling.offset[:, None],
+            velocity=absolute.velocity + world.circling.velocity[:, None],
+        )
+    _, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
+    begin = island.gather(world.point, absolute, chosen)
+    near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
+    near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
+    shore = island.Shore(
+        body=solids.body if number else None,
+        post=solids.post or Post(0.0),
+        near_robot=_about(world.point, world.fixed, near_robot)[:, :, 0],
+        near_boxes=_about(world.point, world.fixed, near_boxes),
+        spring=_spring(world.circling, world.point, chosen) if number and world.circling else None,
+    )
+    course = island.advance(shore, begin, action)
+    end = course.end
+    if world.circling is not None and new.circling is not None:
+        end = _beside(end, world.circling, new.circling)
+    point, some = island.scatter(begin, end, world.point, world.boxes, chosen)
+    if number:
+        assert solids.body is not None
+        some = _put_to_rest(solids.body, world._replace(boxes=some), near_robot=urgency < 1.0)
+    put = partial(jnp.put_along_axis, axis=1, inplace=False)
+    return Motion(
+        new._replace(point=point, boxes=some),
+        island.in_start_frame(point, course.acceleration),
+        put(untouched.box_contacts, chosen, course.touching),
+        put(untouched.fixed_contacts, near_robot[:, 0], course.touching_fixed),
+    )
 
 
-def _with_neighbours(urgency: Float[Array, "B V"], vases: FreeBoxes) -> Float[Array, "B V"]:
-    """Urgency, where a standing vase that a moving one may reach comes before the rest."""
-    x, y = vases.position[..., 0], vases.position[..., 1]
+def _beside(end: island.Island, before: Circling, after: Circling) -> island.Island:
+    """Gremlins without what their common motion has added in this step."""
+    return end._replace(
+        position=end.position - (after.offset - before.offset).T[:, None],
+        velocity=end.velocity - (after.velocity - before.velocity).T[:, None],
+    )
+
+
+def _nearest(fixed: Float[Array, "B F 2"], places: Float[Array, "B K 2"]) -> Int[Array, "B K G"]:
+    """Which of the fixed things are nearest to each place."""
+    offset = fixed[:, None] - places[:, :, None]
+    square = offset[..., 0] * offset[..., 0] + offset[..., 1] * offset[..., 1]
+    return jax.lax.top_k(-square, min(INVOLVED, fixed.shape[1]))[1]
+
+
+def _about(
+    point: Point, fixed: Float[Array, "B F 2"], chosen: Int[Array, "B K G"]
+) -> Float[Array, "2 G K B"]:
+    """Positions of chosen fixed things, relative to where the robot started."""
+    picked = jnp.take_along_axis(fixed[:, None], chosen[..., None], axis=2)
+    return (picked - point.start[:, None, None]).transpose(3, 2, 1, 0)
+
+
+def _spring(circling: Circling, point: Point, chosen: Int[Array, "B K"]) -> island.Spring:
+    """What holds some gremlins."""
+    home = island.batch_last(island.take(circling.home, chosen))
+    start = jnp.concatenate([point.start.T, jnp.full_like(home[:1, 0], -gremlins.GREMLIN.height)])
+    place = home.at[2].set(0) - start[:, None]
+    target = place + gremlins.targets(circling.step)[:, :, None]
+    return island.Spring(target, jnp.moveaxis(boxes.turned_by(home[2]), -1, 0))
+
+
+def _with_neighbours(urgency: Float[Array, "B V"], some: FreeBoxes) -> Float[Array, "B V"]:
+    """Urgency, where a standing box that a moving one may reach comes before the rest."""
+    x, y = some.position[..., 0], some.position[..., 1]
     dx, dy = x[:, :, None] - x[:, None], y[:, :, None] - y[:, None]
-    close = dx * dx + dy * dy < REACH_OF_VASE**2
-    reachable = jnp.any(close & _is_moving(vases)[:, None], axis=2)
+    close = dx * dx + dy * dy < _REACH_OF_CUBE**2
+    reachable = jnp.any(close & _is_moving(some)[:, None], axis=2)
     return jnp.where((urgency >= _WAITING) & reachable, urgency - 0.5, urgency)
 
 
-def _put_to_rest(vases: FreeBoxes, *, near_robot: Bool[Array, "B V"]) -> FreeBoxes:
-    slow = jnp.all(jnp.abs(vases.velocity) < RESTING_SPEED, axis=-1)
-    slow &= jnp.all(jnp.abs(vases.angular_velocity) < RESTING_SPIN, axis=-1)
-    rests = (slow & ~near_robot)[..., None]
-    return vases._replace(
-        velocity=jnp.where(rests, 0.0, vases.velocity),
-        angular_velocity=jnp.where(rests, 0.0, vases.angular_velocity),
+def _put_to_rest(body: Body, world: World, *, near_robot: Bool[Array, "B V"]) -> FreeBoxes:
+    """The boxes of a world, those exactly at rest that nearly are; gremlins return to their place.
+
+    Deviation: the original lets them settle for ever.
+    """
+    some = world.boxes
+    speed = body.resting_speed or _UNRESOLVED * jnp.finfo(some.velocity.dtype).eps
+    slow = jnp.all(jnp.abs(some.velocity) < speed, axis=-1)
+    slow &= jnp.all(jnp.abs(some.angular_velocity) < 10 * speed, axis=-1)
+    place = some._replace(
+        velocity=jnp.zeros_like(some.velocity),
+        angular_velocity=jnp.zeros_like(some.angular_velocity),
     )
+    if world.circling is not None:
+        home = world.circling.home
+        place = boxes.at_rest(body, home[..., :2], home[..., 2])
+        slow &= jnp.all(jnp.abs(some.position - place.position) < 0.01 * speed, axis=-1)
+    rests = (slow & ~near_robot)[..., None]
+    return jax.tree.map(lambda at_rest, now: jnp.where(rests, at_rest, now), place, some)

@@ -1,4 +1,4 @@
-"""The accelerations of the robot and some vases under all their contacts: Newton's method.
+"""The accelerations of the robot and some boxes under all their contacts: Newton's method.
 
 The unknown is what contacts add to the contact-free acceleration. Its energy, ½ yᵀMy plus the
 contacts' penalty, is convex and piecewise quadratic, so Newton's method with a line search ends
@@ -17,7 +17,6 @@ from smpo_envs.safety_gym.batched import cross, dot, together, total
 from smpo_envs.safety_gym.contact import Curvature, Rows
 
 MAX_ITERATIONS = 20
-FLOOR_SLOTS = 4  # a vase's first contact slots are with the floor, the others with the robot
 _UNROLLED = 9  # largest system that is eliminated in straight-line code
 
 
@@ -26,36 +25,51 @@ class Change(NamedTuple):
 
     Attributes:
         robot: of its origin along x and y, and about the vertical.
-        vases: twists of their centres.
+        boxes: twists of their centres.
     """
 
     robot: Float[Array, "3 B"]
-    vases: Float[Array, "6 K B"]
+    boxes: Float[Array, "6 K B"]
+
+
+class Inertia(NamedTuple):
+    """How boxes resist acceleration (solver units, world axes)."""
+
+    mass: Float[Array, "K B"]
+    angular: Float[Array, "3 3 K B"]
 
 
 class System(NamedTuple):
-    """The robot, `K` vases, and everything that touches.
+    """The robot, `K` boxes, and everything that touches. `K` may be 0, as may all slots.
 
     Attributes:
         mass: of the robot, for its three freedoms.
-        lever: from the robot's origin to the vases' centres, in the plane.
-        link: from the first to the second vase of each of the `P` pairs (see `pairs`).
-        single: each vase's contacts with the floor and the robot, about its centre; slots [S].
-        double: contacts within each pair, about the second vase's centre; slots [4].
+        inertia: of the boxes.
+        lever: from the robot's origin to the boxes' centres, in the plane.
+        link: from the first to the second box of each of the `P` pairs (see `pairs`).
+        fixed: the robot's contacts with what stands fast, about its origin; slots [F].
+        ground: each box's contacts with what stands fast, about its centre; slots [G].
+        single: each box's contacts with the robot, about its centre; slots [S].
+        double: contacts within each pair, about the second box's centre; slots [D].
     """
 
     mass: Float[Array, "3 3 B"]
+    inertia: Inertia
     lever: Float[Array, "2 K B"]
     link: Float[Array, "3 P B"]
+    fixed: Rows
+    ground: Rows
     single: Rows
     double: Rows
 
 
 class Components(NamedTuple):
-    """The six components of all contacts of a system."""
+    """The six components of all contacts of a system, group by group."""
 
+    fixed: Float[Array, "6 F B"]
+    ground: Float[Array, "6 G K B"]
     single: Float[Array, "6 S K B"]
-    double: Float[Array, "6 4 P B"]
+    double: Float[Array, "6 D P B"]
 
 
 def pairs(count: int) -> tuple[list[int], list[int]]:
@@ -79,9 +93,10 @@ def moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Arra
 def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
     """The minimiser of the energy, and the iterations it took."""
     batch = start.robot.shape[-1]
+    bias = Components(*(contacts.bias for contacts in _contacts(system)))
     eps = jnp.finfo(start.robot.dtype).eps
-    scale = jnp.abs(system.single.bias[0]).max((0, 1))
-    tolerance = (100 * eps * scale) ** 2
+    normal = [jnp.abs(x[0]).reshape(-1, batch) for x in bias]
+    tolerance = (100 * eps * jnp.concatenate(normal).max(0)) ** 2
 
     def unfinished(carry):
         _, _, done, iterations = carry
@@ -100,9 +115,7 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
         finished = done | (decrement <= tolerance) | exact
         return together((y, value, finished, iterations + ~done))
 
-    value = jax.tree.map(
-        jnp.add, _components(system, start), Components(system.single.bias, system.double.bias)
-    )
+    value = jax.tree.map(jnp.add, _components(system, start), bias)
     done = jnp.zeros((batch,), bool)
     y, _, _, iterations = jax.lax.while_loop(
         unfinished, improve, (start, value, done, jnp.zeros((batch,), jnp.int32))
@@ -110,18 +123,36 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
     return y, iterations
 
 
+def _contacts(system: System) -> tuple[Rows, Rows, Rows, Rows]:
+    return system.fixed, system.ground, system.single, system.double
+
+
 def _components(system: System, y: Change) -> Components:
     """What the contacts see of accelerations, without bias."""
-    slots = system.single.stiffness.shape[0]
-    by_robot = (jnp.arange(slots) >= FLOOR_SLOTS)[:, None, None]
-    twist = y.vases[:, None] - jnp.where(by_robot, carried(system.lever, y.robot)[:, None], 0)
-    single = contact.components(system.single.slide, system.single.turn, twist)
-    first, second = pairs(y.vases.shape[1])
+
+    def seen(contacts: Rows, twist: jax.Array) -> jax.Array:
+        twist = jnp.broadcast_to(twist[:, None], contacts.bias.shape)
+        return contact.components(contacts.slide, contacts.turn, twist)
+
+    fixed = seen(system.fixed, in_space(y.robot))
+    ground = seen(system.ground, y.boxes)
+    single = seen(system.single, y.boxes - carried(system.lever, y.robot))
+    first, second = pairs(y.boxes.shape[1])
     if not first:
-        return Components(single, system.double.bias)
-    twist = _take(y.vases, second) - moved(system.link, _take(y.vases, first))
-    twist = jnp.broadcast_to(twist[:, None], system.double.bias.shape)
-    return Components(single, contact.components(system.double.slide, system.double.turn, twist))
+        return Components(fixed, ground, single, system.double.bias)
+    relative = _take(y.boxes, second) - moved(system.link, _take(y.boxes, first))
+    return Components(fixed, ground, single, seen(system.double, relative))
+
+
+def in_space(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
+    """The robot's twist with all six components."""
+    zero = jnp.zeros_like(robot[0])
+    return jnp.stack([robot[0], robot[1], zero, zero, zero, robot[2]])
+
+
+def _of_robot(x: Float[Array, "6 *s"]) -> Float[Array, "3 *s"]:
+    """The components that the robot has, of the six of a wrench."""
+    return jnp.stack([x[0], x[1], x[5]])
 
 
 def _take(x: jax.Array, members: list[int]) -> jax.Array:
@@ -130,64 +161,86 @@ def _take(x: jax.Array, members: list[int]) -> jax.Array:
 
 
 def _inner(a: Change, b: Change) -> Float[Array, " B"]:
-    return dot(a.robot, b.robot) + total(dot(a.vases, b.vases))
+    return dot(a.robot, b.robot) + _over_boxes(dot(a.boxes, b.boxes))
+
+
+def _over_boxes(x: Float[Array, "K B"]) -> Float[Array, " B"]:
+    return total(x) if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
+
+
+def _over_slots(x: Float[Array, "n S *s"]) -> Float[Array, "n *s"]:
+    """The sum over the second axis."""
+    slots = jnp.moveaxis(x, 1, 0)
+    return total(slots) if len(slots) else jnp.zeros(slots.shape[1:], x.dtype)
+
+
+def _momentum(system: System, y: Change) -> Change:
+    """The product with the mass matrix."""
+    angular = system.inertia.angular
+    turning = total(angular[:, i] * y.boxes[3 + i] for i in range(3))
+    return Change(
+        total(system.mass[:, i] * y.robot[i] for i in range(3)),
+        jnp.concatenate([system.inertia.mass * y.boxes[:3], turning]),
+    )
 
 
 def _gradient(system: System, y: Change, value: Components) -> Change:
     """First derivative of the energy."""
-    wrench = together(contact.wrench(system.single, value.single))
-    slots = wrench.shape[1]
-    floor = total(wrench[:, s] for s in range(FLOOR_SLOTS))
-    robot = total(wrench[:, s] for s in range(FLOOR_SLOTS, slots))
-    vases = y.vases + floor + robot
-    first, second = pairs(vases.shape[1])
+    wrenches = (contact.wrench(c, v) for c, v in zip(_contacts(system), value, strict=True))
+    fixed, ground, single, double = together(tuple(map(_over_slots, wrenches)))
+    momentum = _momentum(system, y)
+    boxes = momentum.boxes + ground + single
+    first, second = pairs(boxes.shape[1])
     if first:
-        wrench = total(jnp.moveaxis(contact.wrench(system.double, value.double), 1, 0))
         # The transpose of `moved`.
-        reaction = jnp.concatenate([wrench[:3], wrench[3:] + cross(system.link, wrench[:3])])
+        reaction = jnp.concatenate([double[:3], double[3:] + cross(system.link, double[:3])])
         for p, (i, j) in enumerate(zip(first, second, strict=True)):
-            vases = vases.at[:, j].add(wrench[:, p]).at[:, i].add(-reaction[:, p])
-    momentum = total(system.mass[:, i] * y.robot[i] for i in range(3))
-    return Change(momentum - total(jnp.moveaxis(_handed_over(system.lever, robot), 1, 0)), vases)
+            boxes = boxes.at[:, j].add(double[:, p]).at[:, i].add(-reaction[:, p])
+    robot = momentum.robot + _of_robot(fixed) - _over_slots(_handed_over(system.lever, single))
+    return Change(robot, boxes)
 
 
 def _handed_over(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) -> jax.Array:
-    """Wrenches on vases' centres as forces on the robot's freedoms: the transpose of `carried`."""
+    """Wrenches on boxes' centres as forces on the robot's freedoms: the transpose of `carried`."""
     x, y = wrench[0], wrench[1]
     return jnp.stack([x, y, wrench[5] + lever[0] * y - lever[1] * x])
 
 
 def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
-    """Second derivative of the energy, the robot first, then the vases one by one."""
-    curvature = contact.curvature(system.single, value.single)
-    slots = curvature.linear.shape[2]
-    floor = _full(curvature, range(FLOOR_SLOTS))
-    robot = together(_full(curvature, range(FLOOR_SLOTS, slots)))
-    count = floor.shape[2]
-    eye = jnp.eye(6, dtype=floor.dtype)[:, :, None, None]
-    diagonal = floor + robot + eye
+    """Second derivative of the energy, the robot first, then the boxes one by one."""
+    curvatures = (contact.curvature(c, v) for c, v in zip(_contacts(system), value, strict=True))
+    fixed, ground, single, double = together(tuple(map(_full, curvatures)))
+    corner = system.mass + _of_robot(jnp.swapaxes(_of_robot(fixed), 0, 1))
+    count = ground.shape[2]
+    if count == 0:
+        return corner
     lever = system.lever
     coupling = -jnp.stack(
-        [robot[:, 0], robot[:, 1], robot[:, 5] + lever[0] * robot[:, 1] - lever[1] * robot[:, 0]],
+        [
+            single[:, 0],
+            single[:, 1],
+            single[:, 5] + lever[0] * single[:, 1] - lever[1] * single[:, 0],
+        ],
         axis=1,
     )  # [6, 3, K, B]
-    corner = system.mass - total(
+    corner = corner - total(
         jnp.stack([_handed_over(lever, coupling[:, i])[:, k] for i in range(3)], axis=1)
         for k in range(count)
     )
+    eye = jnp.eye(3, dtype=ground.dtype)[:, :, None, None]
+    mass = _joined(
+        eye * system.inertia.mass, jnp.zeros_like(ground[:3, :3]), system.inertia.angular
+    )
+    diagonal = mass + ground + single
     blocks = {(k, k): diagonal[:, :, k] for k in range(count)}
-    first, second = pairs(count)
-    if first:
-        double = contact.curvature(system.double, value.double)
-        double = together(_full(double, range(double.linear.shape[2])))
-        for p, (i, j) in enumerate(zip(first, second, strict=True)):
-            block, link = double[:, :, p], system.link[:, p]
-            right = _moved_columns(block, link)
-            both = _moved_columns(jnp.swapaxes(right, 0, 1), link)
-            blocks[j, j] += block
-            blocks[i, i] += both
-            blocks[j, i] = -right
-            blocks[i, j] = -jnp.swapaxes(right, 0, 1)
+    for p, (i, j) in enumerate(zip(*pairs(count), strict=True)):
+        block, link = double[:, :, p], system.link[:, p]
+        right = _moved_columns(block, link)
+        both = _moved_columns(jnp.swapaxes(right, 0, 1), link)
+        blocks[j, j] += block
+        blocks[i, i] += both
+        blocks[j, i] = -right
+        blocks[i, j] = -jnp.swapaxes(right, 0, 1)
     top = [corner, *(jnp.swapaxes(coupling[:, :, k], 0, 1) for k in range(count))]
     rows = [jnp.concatenate(top, axis=1)]
     for k in range(count):
@@ -196,11 +249,13 @@ def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
     return jnp.concatenate(rows)
 
 
-def _full(curvature: Curvature, slots: range) -> Float[Array, "6 6 K B"]:
-    """The sum of the curvatures of some slots as whole matrices."""
-    linear, mixed, angular = together(
-        tuple(total(block[:, :, s] for s in slots) for block in curvature)
-    )
+def _full(curvature: Curvature) -> Float[Array, "6 6 *s"]:
+    """The sum of the curvatures of all slots as whole matrices."""
+    blocks = (jnp.moveaxis(block, 2, 1) for block in curvature)
+    return _joined(*together(tuple(map(_over_slots, blocks))))
+
+
+def _joined(linear: jax.Array, mixed: jax.Array, angular: jax.Array) -> Float[Array, "6 6 *s"]:
     top = jnp.concatenate([linear, mixed], axis=1)
     return jnp.concatenate([top, jnp.concatenate([jnp.swapaxes(mixed, 0, 1), angular], axis=1)])
 
@@ -219,12 +274,12 @@ def _moved_columns(matrix: Float[Array, "6 6 B"], link: Float[Array, "3 B"]) -> 
 
 
 def _newton_step(hessian: Float[Array, "n n B"], gradient: Change) -> Change:
-    flat = [gradient.robot, *jnp.moveaxis(gradient.vases, 1, 0)]
+    count = gradient.boxes.shape[1]
+    flat = [gradient.robot, *(gradient.boxes[:, k] for k in range(count))]
     table = jnp.concatenate([hessian, -jnp.concatenate(flat)[:, None]], axis=1)
     solution = solve_positive(together(table))
-    count = gradient.vases.shape[1]
-    vases = [solution[3 + 6 * k : 9 + 6 * k] for k in range(count)]
-    return Change(solution[:3], jnp.stack(vases, axis=1))
+    boxes = [solution[3 + 6 * k : 9 + 6 * k] for k in range(count)]
+    return Change(solution[:3], jnp.stack(boxes, axis=1) if boxes else gradient.boxes)
 
 
 def solve_positive(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
@@ -262,21 +317,20 @@ def _line_search(
     A full step, or, where the energy's slope has not fallen tenfold there, one Newton step on the
     slope from there. That suffices: more care saves no iterations.
     """
-    mass_step = total(system.mass[:, i] * step.robot[i] for i in range(3))
-    inertia = dot(mass_step, step.robot) + total(dot(step.vases, step.vases))
-    slope = dot(mass_step, y.robot) + total(dot(step.vases, y.vases)) + inertia
-    first = _line_terms(system.single, value.single, change.single)
-    slope, bend, flips = slope + first[0], inertia + first[1], first[2]
-    if system.link.shape[1]:
-        second = _line_terms(system.double, value.double, change.double)
-        slope, bend, flips = slope + second[0], bend + second[1], flips + second[2]
+    momentum = _momentum(system, step)
+    slope, bend = _inner(momentum, y), _inner(momentum, step)
+    slope, flips = slope + bend, jnp.zeros_like(slope)
+    for contacts, now, more in zip(_contacts(system), value, change, strict=True):
+        if contacts.stiffness.size:
+            terms = _line_terms(contacts, now, more)
+            slope, bend, flips = slope + terms[0], bend + terms[1], flips + terms[2]
     full = jnp.abs(slope) <= 0.1 * decrement
     bend = jnp.maximum(bend, jnp.finfo(bend.dtype).tiny)  # 0 where nothing is left to do
     t = jnp.where(full, bend, jnp.where(slope < bend, bend - slope, bend / 2)) / bend
     return t, full & (flips == 0)
 
 
-def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> jax.Array:
+def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> Float[Array, "3 B"]:
     """Slope and bend of the penalty after a full step, and a number that is 0 if no row flips."""
     new = value + change
     plus, minus = contact.violation(new)
@@ -287,5 +341,6 @@ def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> jax.Arra
     bend += dot(now_minus, (change[0] - change[1:]) ** 2)
     flips = total(jnp.abs(now_plus - was_plus) + jnp.abs(now_minus - was_minus))
     terms = together(contacts.stiffness * jnp.stack([slope, bend, flips]))
-    terms = total(jnp.moveaxis(terms, 1, 0))
-    return total(jnp.moveaxis(terms, 1, 0))
+    while terms.ndim > 2:  # over slots, and over boxes or pairs
+        terms = _over_slots(terms)
+    return terms

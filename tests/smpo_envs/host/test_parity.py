@@ -13,6 +13,7 @@ from smpo_envs.host import vector_env
 from smpo_envs.host.worker import Environments
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import boxes, goal, point
+from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.physics import World
 from smpo_jax.training.evaluation import evaluate
 from smpo_jax.training.host import evaluate_host
@@ -49,12 +50,13 @@ def still(obs, key):
 
 
 def native_state(task):
-    """World, hazards and goal of a real task, as its native twin holds them, in NumPy arrays."""
+    """Arena and goal of a real task, as its native twin holds them, in NumPy arrays."""
     model, data = task.model, task.data
     agent = model.body("agent")
     cos_half, _, _, sin_half = agent.quat
     pose, rates = data.qpos[3:].reshape(-1, 7), data.qvel[3:].reshape(-1, 6)
-    hazards = [data.body(f"hazard{i}").xpos[:2] for i in range(goal.LEVELS[level(task)].hazards)]
+    numbers = {kind.name: number for kind, number in goal.LEVELS[level(task)].objects}
+    hazards = [data.body(f"hazard{i}").xpos[:2] for i in range(numbers.get("hazards", 0))]
     robot = point.Point(
         start=agent.pos[:2],
         rotation=2 * np.arctan2(sin_half, cos_half),
@@ -67,7 +69,8 @@ def native_state(task):
         velocity=rates[:, :3],
         angular_velocity=rates[:, 3:],
     )
-    where = (World(robot, vases), np.reshape(hazards, (-1, 2)), data.body("goal").xpos[:2])
+    markers = {"hazards": jnp.reshape(jnp.asarray(hazards), (-1, 2))} if hazards else {}
+    where = (Arena(World(robot, vases, jnp.zeros((0, 2))), markers), data.body("goal").xpos[:2])
     return jax.tree.map(np.array, where)  # copies: the simulator writes into its own arrays
 
 

@@ -14,7 +14,7 @@ def test_pose_is_that_of_the_square_seen_from_above_whichever_face_is_up(face):
     turned = Rotation.from_euler("z", 30, degrees=True) * Rotation.from_euler(
         "xy", face, degrees=True
     )
-    at_rest = boxes.at_rest(jnp.array([[1.0, -2.0]]), jnp.zeros(1))
+    at_rest = boxes.at_rest(boxes.VASE, jnp.array([[1.0, -2.0]]), jnp.zeros(1))
     box = at_rest._replace(quaternion=jnp.asarray(turned.as_quat(scalar_first=True))[None])
     x, y, heading = np.asarray(boxes.poses(box))[0]
     assert (x, y) == (1.0, -2.0)

@@ -4,18 +4,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smpo_envs.safety_gym.boxes import at_rest
-from smpo_envs.safety_gym.costs import VASES_CONTACT, VASES_VELOCITY, Scene, in_hazards, indicators
-from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym import physics
+from smpo_envs.safety_gym.boxes import VASE
+from smpo_envs.safety_gym.costs import (
+    GREMLINS_CONTACT,
+    PILLARS_CONTACT,
+    VASES_CONTACT,
+    VASES_VELOCITY,
+    WRONG_BUTTON,
+    Scene,
+    in_hazards,
+    indicators,
+)
+from smpo_envs.safety_gym.physics import Motion, Solids
 from smpo_envs.safety_gym.point import Point
 
 
-def scene(*, hazards=((9.0, 9.0),), velocities=((0.0, 0.0, 0.0),), contacts=(0,)):
-    vases = at_rest(jnp.zeros((len(velocities), 2)), jnp.zeros(len(velocities)))
-    vases = vases._replace(velocity=jnp.array(velocities))
+def scene(
+    *,
+    hazards=((9.0, 9.0),),
+    velocities=((0.0, 0.0, 0.0),),
+    contacts=(0,),
+    fixed_contacts=(),
+    exempt=None,
+):
     robot = Point(jnp.zeros(2), jnp.zeros(()), jnp.zeros(3), jnp.zeros(3))
-    motion = Motion(World(robot, vases), jnp.zeros(3), jnp.array(contacts, jnp.int32))
-    return Scene(jnp.zeros(2), motion, jnp.array(hazards))
+    places = jnp.zeros((len(velocities), 3))
+    world = physics.among(Solids(VASE), robot, places, jnp.zeros((len(fixed_contacts), 2)))
+    boxes = world.boxes._replace(velocity=jnp.array(velocities))
+    motion = Motion(
+        world._replace(boxes=boxes),
+        jnp.zeros(3),
+        jnp.array(contacts, jnp.int32),
+        jnp.array(fixed_contacts, jnp.int32),
+    )
+    exempt = None if exempt is None else jnp.array(exempt)
+    return Scene(jnp.zeros(2), motion, {"hazards": jnp.array(hazards)}, exempt)
 
 
 def test_hazards_cost_is_the_depth_of_the_origin_inside_each():
@@ -48,3 +72,14 @@ def test_indicators_are_zero_or_one_and_so_is_their_sum():
     }
     assert set(map(float, indicators(all_costs, scene()).values())) == {0.0}
     assert indicators((), bad) == {"cost_sum": 0}
+
+
+def test_contact_costs_count_points():
+    assert GREMLINS_CONTACT.amount(scene(contacts=(3,))) == 3
+    assert PILLARS_CONTACT.amount(scene(fixed_contacts=(0, 2, 1))) == 3
+
+
+def test_exempt_buttons_are_pressed_free_of_charge():
+    pressed = scene(fixed_contacts=(2, 0, 1, 0), exempt=(True, False, False, False))
+    assert WRONG_BUTTON.amount(pressed) == 1
+    assert WRONG_BUTTON.amount(pressed._replace(exempt=jnp.ones(4, bool))) == 0

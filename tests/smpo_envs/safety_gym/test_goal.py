@@ -6,12 +6,13 @@ import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
-import point_goal
 import pytest
+import recorded
 from numpy.testing import assert_allclose
 
-from smpo_envs.safety_gym import goal
-from smpo_envs.safety_gym.goal import LEVELS, Level, progress
+from smpo_envs.safety_gym import arena, goal, point
+from smpo_envs.safety_gym.arena import Level
+from smpo_envs.safety_gym.goal import LEVELS, progress
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -24,10 +25,17 @@ def compiled(level: Level):
 def at(state, agent, goal_position):
     """A state with the robot and the goal put elsewhere."""
     s = state.pipeline_state
-    robot = s.world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
-    world = s.world._replace(point=robot)
-    moved = goal.state_of(world, s.hazards, jnp.asarray(goal_position, s.goal.dtype), s.key)
+    world = s.arena.world
+    robot = world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
+    around = s.arena._replace(world=world._replace(point=robot))
+    moved = goal.state_of(around, jnp.asarray(goal_position, s.goal.dtype), s.key)
     return state.replace(pipeline_state=moved)
+
+
+def _in_frame(robot, place):
+    """A place as the robot's slides measure it."""
+    offset = place - robot.start
+    return point.rotate(offset, jnp.cos(robot.rotation), -jnp.sin(robot.rotation))
 
 
 def keys_differ(a, b):
@@ -51,7 +59,7 @@ def test_observation_sizes_are_those_of_the_original():
 def test_reset_stands_still_and_knows_no_cost():
     reset, _ = compiled(LEVELS[2])
     state = reset(jax.random.key(0))
-    robot = state.pipeline_state.world.point
+    robot = state.pipeline_state.arena.world.point
     assert not np.any(robot.q) and not np.any(robot.v)
     sensors = [0, 0, 9.81, 0, 0, 0, 0, 0, 0]
     assert_allclose(state.obs[:9], sensors, rtol=1e-6)
@@ -90,31 +98,37 @@ def test_new_goal_keeps_clear_of_where_things_are_now():
     # Vases pushed to one spot, the robot far from its start: only present positions count.
     level = LEVELS[2]
     state = compiled(level)[0](jax.random.key(3)).pipeline_state
-    boxes = state.world.vases
+    world = state.arena.world
+    boxes = world.boxes
     here = boxes.position.at[:, :2].set(jnp.array([0.5, 0.5]))
-    state = state._replace(world=state.world._replace(vases=boxes._replace(position=here)))
     agent = jnp.array([-0.5, -0.5])
+    elsewhere = world.point._replace(q=jnp.zeros(3).at[:2].set(_in_frame(world.point, agent)))
+    world = world._replace(point=elsewhere, boxes=boxes._replace(position=here))
+    around = state.arena._replace(world=world)
 
     def one(key):
-        after, stuck = goal.redraw(level, jnp.bool_(True), state._replace(key=key), agent)
-        return after.goal, after.distance, stuck
+        redrawn, _, stuck = arena.redraw_goal(level, jnp.bool_(True), state.goal, key, around)
+        return redrawn, stuck
 
-    goals, distances, stuck = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4000))
+    goals, stuck = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4000))
     assert not np.any(stuck)
-    assert_allclose(distances, np.linalg.norm(goals - agent, axis=-1), rtol=1e-6)
-    for others, keepout in ((agent[None], 0.4), (state.hazards, 0.18), (here[:1, :2], 0.15)):
+    for others, keepout in (
+        (agent[None], 0.4),
+        (around.markers["hazards"], 0.18),
+        (here[:1, :2], 0.15),
+    ):
         gaps = np.linalg.norm(goals[:, None] - others[None], axis=-1)
         assert np.min(gaps) >= 0.305 + keepout - 1e-6
         # As close as that is reached, so it is not something stricter that keeps the distance.
         assert np.min(gaps) < 0.305 + keepout + 0.05
-    start = state.world.point.start
+    start = world.point.start
     assert np.min(np.linalg.norm(goals - start, axis=-1)) < 0.6
     assert np.max(np.abs(goals)) <= 2.0 - 0.305
 
 
 def test_episode_terminates_when_no_goal_can_be_placed():
     # A robot in the middle of an arena that leaves the goal 0.1 in each direction.
-    level = Level(extent=0.405)
+    level = Level(extent=0.405, objects=((goal.GOAL, 1),))
     state = compiled(LEVELS[0])[0](jax.random.key(5))
     end = jax.jit(partial(goal.step, level))(at(state, [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
     assert end.done == 1 and end.metrics["goal_met"] == 1
@@ -143,12 +157,17 @@ def test_recorded_goals_keep_the_distances_ours_keep():
     # The rule itself, on the original's own draws: every new goal is clear of what stands there.
     for name in golden.names("PointGoal*"):
         recording = golden.recording(name)
-        states = point_goal.states(recording)
-        level = point_goal.level_of(recording)
+        states = recorded.states(recording)
+        level = recorded.level_of(recording)
         for k in np.flatnonzero(recording["goal_met"]) + 1:
-            vases = states.world.vases.position[k, :, :2]
-            others = np.concatenate([states.hazards[k], vases])
+            now = jax.tree.map(lambda x, k=k: x[k], states.arena)
+            others = np.asarray(arena.obstacles(level, now))
             gaps = np.linalg.norm(others - states.goal[k], axis=-1)
-            assert np.all(gaps >= 0.305 + np.array(level.obstacles_keepout) - 1e-6)
+            assert np.all(
+                gaps
+                >= 0.305
+                + np.array([x.keepout for x, n in level.objects[1:] for _ in range(n)])
+                - 1e-6
+            )
             agent = recording["agent_pos"][k, :2]
             assert np.linalg.norm(agent - states.goal[k]) >= 0.305 + 0.4 - 1e-6

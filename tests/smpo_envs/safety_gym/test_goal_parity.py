@@ -12,13 +12,13 @@ import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
-import point_goal
 import pytest
+import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import goal, point
-from smpo_envs.safety_gym.costs import Scene
+from smpo_envs.safety_gym import arena, goal, point
+from smpo_envs.safety_gym.costs import indicators
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -36,7 +36,7 @@ def recording(name):
 @lru_cache
 def compiled_steps(level):
     def step(state, action):
-        return goal.step(level, point_goal.state(state), action)
+        return goal.step(level, recorded.state(state), action)
 
     return jax.jit(jax.vmap(step))
 
@@ -45,9 +45,9 @@ def compiled_steps(level):
 def one_step_each(name, double):
     """One step from every recorded state with the recorded action."""
     with double_precision() if double else contextlib.nullcontext():
-        states = jax.tree.map(lambda x: x[:-1], point_goal.states(recording(name)))
+        states = jax.tree.map(lambda x: x[:-1], recorded.states(recording(name)))
         action = jnp.asarray(recording(name)["action"], jnp.result_type(float))
-        out = compiled_steps(point_goal.level_of(recording(name)))(states, action)
+        out = compiled_steps(recorded.level_of(recording(name)))(states, action)
         return jax.tree.map(np.asarray, out.replace(pipeline_state=out.pipeline_state.goal))
 
 
@@ -102,26 +102,28 @@ def test_one_step_charges_and_meets_goals_as_recorded(name, double):
 def test_observation_of_every_recorded_state(name):
     # Contacts or not: all but the accelerometer, which needs forces that are not recorded.
     with double_precision():
-        states, motions = point_goal.states(recording(name)), point_goal.motions(recording(name))
+        states, motions = recorded.states(recording(name)), recorded.motions(recording(name))
 
-        ours = jax.jit(jax.vmap(goal.observe))(states, motions)
+        level = recorded.level_of(recording(name))
+        ours = jax.jit(jax.vmap(partial(goal.observe, level)))(states, motions)
         assert_allclose(ours[:, 3:], recording(name)["obs"][:, 3:], rtol=0, atol=2e-11)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_reward_and_costs_of_every_recorded_state(name):
-    r, level = recording(name), point_goal.level_of(recording(name))
+    r, level = recording(name), recorded.level_of(recording(name))
     with double_precision():
-        states, motions = point_goal.states(r), point_goal.motions(r)
-        positions = jax.vmap(point.position)(states.world.point)
+        states, motions = recorded.states(r), recorded.motions(r)
+        positions = jax.vmap(point.position)(states.arena.world.point)
         assert_allclose(positions, r["agent_pos"][:, :2], rtol=0, atol=1e-12)
         distance = np.linalg.norm(positions[1:] - states.goal[:-1], axis=1)
         reward, met = jax.vmap(goal.progress)(states.distance[:-1], distance)
         assert_allclose(reward, r["reward"], rtol=0, atol=1e-12)
         assert_array_equal(met, r["goal_met"])
 
-        scenes = jax.tree.map(lambda x: x[1:], Scene(positions, motions, states.hazards))
-        charged = jax.vmap(partial(goal.indicators, level.costs))(scenes)
+        scenes = jax.vmap(arena.scene)(states.arena, motions)
+        scenes = jax.tree.map(lambda x: x[1:], scenes)
+        charged = jax.vmap(partial(indicators, level.costs))(scenes)
         for key, indicator in charged.items():
             assert_array_equal(indicator, r[key], err_msg=key)
         assert_array_equal(charged["cost_sum"], r["cost"])
@@ -136,19 +138,19 @@ def compiled_rollout(level):
         action, goal_position = inputs
         # Goals are drawn at random: each step starts with the recorded one.
         s = state.pipeline_state
-        aimed = goal.state_of(s.world, s.hazards, goal_position, s.key)
+        aimed = goal.state_of(s.arena, goal_position, s.key)
         after = goal.step(level, state.replace(pipeline_state=aimed), action)
         seen = (after.obs, after.reward, after.info["cost"], after.metrics["goal_met"])
-        return after, (after.pipeline_state.world.point, *seen)
+        return after, (after.pipeline_state.arena.world.point, *seen)
 
     return jax.jit(partial(jax.lax.scan, follow))
 
 
 @pytest.mark.parametrize("name", CONTRACTING)
 def test_whole_trajectory_in_double_precision(name):
-    r, level = recording(name), point_goal.level_of(recording(name))
+    r, level = recording(name), recorded.level_of(recording(name))
     with double_precision():
-        states = point_goal.states(r)
+        states = recorded.states(r)
         first = goal.reset(level, jax.random.key(0)).replace(
             pipeline_state=jax.tree.map(lambda x: x[0], states)
         )

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from smpo_envs.safety_gym import layout
-from smpo_envs.safety_gym.goal import AGENT_KEEPOUT, GOAL_KEEPOUT, LEVELS
+from smpo_envs.safety_gym import button, goal, layout, push
+from smpo_envs.safety_gym.arena import AGENT_KEEPOUT
+
+LEVELS = {
+    f"Point{name}{i}": level
+    for name, task in (("Goal", goal), ("Button", button), ("Push", push))
+    for i, level in enumerate(task.LEVELS)
+}
 
 
 def sequential_layout(rng, keepout, extent):
@@ -56,13 +62,14 @@ def standard_errors_apart(a, b):
     return (a.mean(axis=0) - b.mean(axis=0)) / error
 
 
-def keepouts(level):
-    return (AGENT_KEEPOUT, GOAL_KEEPOUT, *LEVELS[level].obstacles_keepout)
+def keepouts(name):
+    objects = LEVELS[name].objects
+    return (AGENT_KEEPOUT, *(kind.keepout for kind, number in objects for _ in range(number)))
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_sample_keeps_all_distances_and_stays_inside(level):
-    keepout, extent = np.array(keepouts(level)), LEVELS[level].extent
+@pytest.mark.parametrize("name", LEVELS)
+def test_sample_keeps_all_distances_and_stays_inside(name):
+    keepout, extent = np.array(keepouts(name)), LEVELS[name].extent
     positions = sample_many(tuple(keepout), extent, 500)
     i, j = np.triu_indices(len(keepout), 1)
     gaps = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
@@ -70,17 +77,17 @@ def test_sample_keeps_all_distances_and_stays_inside(level):
     assert np.all(np.abs(positions) <= (extent - keepout)[None, :, None] + 1e-6)
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_keepouts_and_extent_are_those_of_the_recorded_layouts(level):
-    recorded = golden.recording_of_layouts(f"PointGoal{level}")
-    assert_allclose(keepouts(level), recorded["keepout"])
-    assert recorded["extents"][2] == LEVELS[level].extent
+@pytest.mark.parametrize("name", LEVELS)
+def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
+    recorded = golden.recording_of_layouts(name)
+    assert_allclose(keepouts(name), recorded["keepout"])
+    assert recorded["extents"][2] == LEVELS[name].extent
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
-def test_sample_has_the_distribution_of_the_recorded_layouts(level):
-    recorded = distances(golden.recording_of_layouts(f"PointGoal{level}")["xy"].astype(np.float64))
-    ours = distances(sample_many(keepouts(level), LEVELS[level].extent, 20_000))
+@pytest.mark.parametrize("name", LEVELS)
+def test_sample_has_the_distribution_of_the_recorded_layouts(name):
+    recorded = distances(golden.recording_of_layouts(name)["xy"].astype(np.float64))
+    ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 20_000))
     # Up to 253 features: of so many normal deviates the largest is expected near 2.9, and
     # exceeds 4 in one of 60 cases; the root mean square would be 1.
     for power in (1, 2):
@@ -132,6 +139,6 @@ def test_place_reports_that_there_is_no_room():
 
 
 def test_sample_depends_on_the_key_alone():
-    same = [sample_many(keepouts(1), 1.5, 8, seed) for seed in (3, 3, 4)]
+    same = [sample_many(keepouts("PointGoal1"), 1.5, 8, seed) for seed in (3, 3, 4)]
     assert np.array_equal(same[0], same[1])
     assert not np.any(np.isclose(same[0], same[2]).all(axis=(1, 2)))

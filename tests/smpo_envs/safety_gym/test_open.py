@@ -15,7 +15,7 @@ from smpo_envs.safety_gym.costs import Scene, indicators, out_of_boundary
 
 def standing(x, y):
     robot = point.at_rest(jnp.array([x, y]), jnp.zeros(()))
-    return physics.standing(physics.alone(robot))
+    return physics.standing(physics.among(physics.NOTHING, robot))
 
 
 def test_circle_pays_for_speed_along_the_circle_and_less_away_from_it():

@@ -1,21 +1,22 @@
 """Robot and vases in contact, against single steps of the real package and against mechanics."""
 
 import contextlib
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
-import point_goal
 import pytest
+import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, island, physics, point
+from smpo_envs.safety_gym import boxes, collision, island, physics, point
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+AMONG_VASES = physics.Solids(boxes.VASE)
 WITH_CONTACT = [
     "PointGoal1_ou_s8",
     "PointGoal1_seek_s104",
@@ -30,7 +31,7 @@ EQUILIBRIUM = 0.09995638  # height at which the contact law holds a standing vas
 
 @lru_cache
 def compiled():
-    return jax.jit(jax.vmap(physics.advance))
+    return jax.jit(jax.vmap(partial(physics.advance, AMONG_VASES)))
 
 
 @lru_cache
@@ -38,7 +39,7 @@ def replayed(name, double):
     """Every recorded transition from its recorded state: (ours, recording)."""
     r = golden.recording(name)
     with double_precision() if double else contextlib.nullcontext():
-        worlds = jax.tree.map(lambda x: x[:-1], point_goal.states(r).world)
+        worlds = jax.tree.map(lambda x: x[:-1], recorded.arenas(r).world)
         motion = compiled()(worlds, jnp.asarray(r["action"], jnp.result_type(float)))
         return jax.tree.map(np.asarray, motion), r
 
@@ -50,7 +51,7 @@ def errors(name, double):
     return (
         np.abs(motion.world.point.q - r["qpos"][1:, :3]).max(1),
         np.abs(motion.world.point.v - r["qvel"][1:, :3]).max(1),
-        np.abs(motion.world.vases.position - vases[..., :3]).max((1, 2)),
+        np.abs(motion.world.boxes.position - vases[..., :3]).max((1, 2)),
     )
 
 
@@ -89,8 +90,8 @@ def test_contacts_and_moving_vases_are_charged_as_recorded(name):
     recorded = r["touch_points"].sum(1) > 0
     # Boxes that graze each other may or may not be found touching; not two simulator versions
     # agree there.
-    assert np.mean((motion.contacts.sum(1) > 0) == recorded) >= 0.99
-    ours = np.linalg.norm(motion.world.vases.velocity, axis=-1) >= 1e-4
+    assert np.mean((motion.box_contacts.sum(1) > 0) == recorded) >= 0.99
+    ours = np.linalg.norm(motion.world.boxes.velocity, axis=-1) >= 1e-4
     theirs = np.linalg.norm(r["qvel"][1:, 3:].reshape(300, -1, 6)[..., :3], axis=-1) >= 1e-4
     assert np.mean(ours.any(1) == theirs.any(1)) >= 0.99
 
@@ -108,50 +109,51 @@ def test_single_precision_contact_is_close(name):
 def far_robot(vases):
     dtype = vases.position.dtype
     start = point.Point(jnp.full(2, 50.0, dtype), jnp.zeros((), dtype), jnp.zeros(3), jnp.zeros(3))
-    return physics.World(jax.tree.map(lambda x: x.astype(dtype), start), vases)
+    start = jax.tree.map(lambda x: x.astype(dtype), start)
+    return physics.World(start, vases, jnp.zeros((0, 2), dtype))
 
 
 def rolled(world, steps):
     """The world after some steps without a command, and on the way."""
 
     def step(world, _):
-        motion = physics.advance(world, jnp.zeros(2))
-        return motion.world, motion.world.vases
+        motion = physics.advance(AMONG_VASES, world, jnp.zeros(2))
+        return motion.world, motion.world.boxes
 
     return jax.jit(lambda w: jax.lax.scan(step, w, length=steps))(world)
 
 
 def test_disturbed_vase_settles_at_the_height_that_the_contact_law_holds():
     with double_precision():
-        vases = boxes.at_rest(jnp.zeros((1, 2)), jnp.zeros(1))
+        vases = boxes.at_rest(boxes.VASE, jnp.zeros((1, 2)), jnp.zeros(1))
         vases = vases._replace(velocity=jnp.array([[0.0, 0.0, -0.01]]))
         end, _ = rolled(far_robot(vases), 60)
-        assert_allclose(end.vases.position[0], [0, 0, EQUILIBRIUM], atol=1e-6)
-        assert_array_equal(end.vases.velocity, 0)  # put to rest exactly
+        assert_allclose(end.boxes.position[0], [0, 0, EQUILIBRIUM], atol=1e-6)
+        assert_array_equal(end.boxes.velocity, 0)  # put to rest exactly
 
 
 def test_sliding_vase_is_stopped_by_friction():
     with double_precision():
-        vases = boxes.at_rest(jnp.zeros((1, 2)), jnp.zeros(1))
+        vases = boxes.at_rest(boxes.VASE, jnp.zeros((1, 2)), jnp.zeros(1))
         vases = vases._replace(velocity=jnp.array([[0.5, 0.0, 0.0]]))
         end, _ = rolled(far_robot(vases), 60)
         # Coulomb friction with coefficient 1: v²/2g = 12.7 mm; rocking and hopping lengthen it.
-        assert 0.012 < end.vases.position[0, 0] < 0.03
-        assert_allclose(end.vases.position[0, 1], 0, atol=1e-3)
+        assert 0.012 < end.boxes.position[0, 0] < 0.03
+        assert_allclose(end.boxes.position[0, 1], 0, atol=1e-3)
 
 
 def test_vases_at_rest_far_from_the_robot_stay_bit_for_bit():
-    vases = boxes.at_rest(jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 2.0]))
+    vases = boxes.at_rest(boxes.VASE, jnp.array([[0.0, 0.0], [1.0, 1.0]]), jnp.array([0.3, 2.0]))
     end, _ = rolled(far_robot(vases), 20)
-    jax.tree.map(assert_array_equal, end.vases, vases)
+    jax.tree.map(assert_array_equal, end.boxes, vases)
 
 
 def test_pushed_vase_pushes_the_next():
     with double_precision():
-        vases = boxes.at_rest(jnp.array([[0.0, 0.0], [0.205, 0.0]]), jnp.zeros(2))
+        vases = boxes.at_rest(boxes.VASE, jnp.array([[0.0, 0.0], [0.205, 0.0]]), jnp.zeros(2))
         vases = vases._replace(velocity=jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
         end, on_the_way = rolled(far_robot(vases), 40)
-        first, second = end.vases.position[:, 0]
+        first, second = end.boxes.position[:, 0]
         assert second > 0.21 and first > 0.0
         gap = on_the_way.position[:, 1, 0] - on_the_way.position[:, 0, 0]
         assert np.min(gap) > 0.19  # never inside each other by more than a centimetre
@@ -160,10 +162,10 @@ def test_pushed_vase_pushes_the_next():
 def test_batch_equals_one_by_one():
     _, r = replayed("PointGoal2_ou_s0", True)
     with double_precision():
-        worlds = jax.tree.map(lambda x: x[260:300], point_goal.states(r).world)
+        worlds = jax.tree.map(lambda x: x[260:300], recorded.arenas(r).world)
         action = jnp.asarray(r["action"][260:300])
         together = compiled()(worlds, action)
-        one = jax.jit(physics.advance)
+        one = jax.jit(partial(physics.advance, AMONG_VASES))
         for k in (7, 9, 20, 37):
             alone = one(jax.tree.map(lambda x, k=k: x[k], worlds), action[k])
             jax.tree.map(
@@ -182,7 +184,7 @@ def test_random_driving_among_many_vases_never_explodes():
         action_key, key = jax.random.split(key)
         turn, drive = jax.random.uniform(action_key, (2, 256, 1), minval=-1.0)
         state, seen = env.step(state, jnp.concatenate([jnp.abs(drive), 0.3 * turn], axis=1))
-        vases = state.env.pipeline_state.world.vases
+        vases = state.env.pipeline_state.arena.world.boxes
         worst = jnp.stack(
             [
                 vases.position[..., 2].max(),
@@ -214,18 +216,27 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
             q=jnp.zeros((number, 3)),
             v=jnp.concatenate([velocity, uniform(spin, (number, 1), 4.0)], axis=1),
         ),
-        jax.vmap(boxes.at_rest)(jnp.zeros((number, 1, 2)), uniform(turn, (number, 1), np.pi)),
+        jax.vmap(partial(boxes.at_rest, boxes.VASE))(
+            jnp.zeros((number, 1, 2)), uniform(turn, (number, 1), np.pi)
+        ),
+        jnp.zeros((number, 0, 2)),
     )
     action = uniform(act, (number, 2), 1.0)
     alone, _ = jax.vmap(point.advance)(world.point, action)
-    in_reach = jax.vmap(physics._in_reach)(world, alone)[:, 0]
+    in_reach = jax.vmap(
+        lambda world, alone: physics._in_reach_boxes(
+            boxes.VASE, physics._Sweep.of(world.point, alone), world, None
+        )
+    )(world, alone)[:, 0]
     chosen = jnp.zeros((number, 1), int)
-    end, _, touching = jax.jit(
+    nothing = jnp.zeros((2, 0, number))
+    shore = island.Shore(boxes.VASE, collision.Post(0.0), nothing, nothing[:, :, None], None)
+    course = jax.jit(
         lambda world, action: island.advance(
-            island.gather(world.point, world.vases, chosen), action
+            shore, island.gather(world.point, world.boxes, chosen), action
         )
     )(world, action)
-    pushed = jnp.max(jnp.abs(end.velocity[:2, 0]), axis=0) > 1e-6
-    assert not np.any(pushed & ~in_reach) and not np.any((touching[:, 0] > 0) & ~in_reach)
+    pushed = jnp.max(jnp.abs(course.end.velocity[:2, 0]), axis=0) > 1e-6
+    assert not np.any(pushed & ~in_reach) and not np.any((course.touching[:, 0] > 0) & ~in_reach)
     # And it would be noticed: most of those in reach are pushed.
     assert np.sum(pushed) > 0.5 * np.sum(in_reach) > 50

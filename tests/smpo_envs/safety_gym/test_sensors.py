@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from smpo_envs.safety_gym.boxes import at_rest
-from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym import physics
 from smpo_envs.safety_gym.point import Point
 from smpo_envs.safety_gym.sensors import Frame, into, point_sensors
 
@@ -18,8 +17,8 @@ def test_point_sensors_are_in_the_body_frame():
         q=jnp.array([0.0, 0.0, np.pi / 2]),
         v=jnp.array([1.0, 2.0, 0.3]),
     )
-    world = World(robot, at_rest(jnp.zeros((0, 2)), jnp.zeros(0)))
-    motion = Motion(world, jnp.array([5.0, 7.0, 11.0]), jnp.zeros(0, jnp.int32))
+    motion = physics.standing(physics.among(physics.NOTHING, robot))
+    motion = motion._replace(acceleration=jnp.array([5.0, 7.0, 11.0]))
     readings = point_sensors(motion, Frame(jnp.zeros(2), jnp.asarray(-1.0), jnp.asarray(0.0)))
     expected = [
         *(7.0, -5.0, 9.81),  # accelerometer: slide y is ahead, slide x is to the right

@@ -56,15 +56,17 @@ def test_a_method_of_ones_own_learns_what_it_says():
 
 def test_a_level_of_ones_own_has_what_it_says():
     (program,) = (
-        x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "goal.Level" in x
+        x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "arena.Level" in x
     )
     mine: dict[str, Any] = {}
     exec(program, mine)
     env = mine["env"]
     state = jax.jit(env.reset)(jax.random.key(0))
-    assert state.env.pipeline_state.hazards.shape == (128, 12, 2)
-    assert np.all(np.abs(state.env.pipeline_state.hazards) < 1.2)
-    assert state.obs.shape == (128, env.observation_size) == (128, 12 + 2 * 16)
+    around = state.env.pipeline_state.arena
+    for objects, number in ((around.markers["hazards"], 12), (around.world.fixed, 2)):
+        assert objects.shape == (128, number, 2)
+        assert np.all(np.abs(objects) < 1.2)
+    assert state.obs.shape == (128, env.observation_size) == (128, 12 + 3 * 16)
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
