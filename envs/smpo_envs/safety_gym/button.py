@@ -23,6 +23,7 @@ from smpo_envs.safety_gym.arena import (
     distance,
 )
 from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.sparse import apply_where
 
 HAZARD_RADIUS = 0.2
 NUMBER = 4  # of buttons
@@ -92,9 +93,9 @@ def environment(level: Level, *, episode_length: int = EPISODE_LENGTH) -> Enviro
 
 def reset(level: Level, key: PRNGKeyArray) -> State:
     """A fresh random layout, the robot at rest, any button lit."""
-    layout_key, rotation_key, lit_key, next_key = jax.random.split(key, 4)
+    layout_key, rotation_key, lit_key = jax.random.split(key, 3)
     around = arena.sample(level, layout_key, rotation_key)
-    lit = jax.random.randint(lit_key, (), 0, len(around.world.fixed))
+    lit, next_key = _draw((jnp.int32(0), lit_key), number=len(around.world.fixed))
     state = state_of(around, lit, jnp.int32(0), next_key)
     observation = observe(level, state, physics.standing(around.world))
     return episode.started(state, observation, level.costs, events=("goal_met",))
@@ -110,14 +111,11 @@ def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     reached = distance(buttons[before.lit], point.position(motion.world.point))
     exempt = (jnp.arange(len(buttons)) == before.lit) | (before.timer > 0)
 
-    draw_key, next_key = jax.random.split(before.key)
-    drawn = jax.random.randint(draw_key, (), 0, len(buttons))  # perhaps the same one again
-    after = state_of(
-        now,
-        lit=jnp.where(pressed, drawn, before.lit),
-        timer=jnp.where(pressed, TIMER, jnp.maximum(before.timer - 1, 0)),
-        key=jax.lax.select(pressed, next_key, before.key),
+    lit, key = apply_where(
+        partial(_draw, number=len(buttons)), pressed, (before.lit, before.key), rate=1 / 128
     )
+    timer = jnp.where(pressed, TIMER, jnp.maximum(before.timer - 1, 0))
+    after = state_of(now, lit, timer, key)
     return episode.stepped(
         state,
         after,
@@ -126,6 +124,14 @@ def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
         costs.indicators(level.costs, arena.scene(now, motion, exempt)),
         events={"goal_met": pressed},
     )
+
+
+def _draw(
+    state: tuple[Int[Array, ""], PRNGKeyArray], *, number: int
+) -> tuple[Int[Array, ""], PRNGKeyArray]:
+    """A button, perhaps the same one again, and the next key."""
+    draw_key, next_key = jax.random.split(state[1])
+    return jax.random.randint(draw_key, (), 0, number), next_key
 
 
 def progress(
