@@ -69,7 +69,8 @@ class VectorEnv:
         seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
 
         over = terminated + truncated > 0
-        restart = partial(apply_where, self._restart, rate=1 / self.episode_length)
+        # Staggered episodes end evenly, so there needn't be room for twice as many as expected.
+        restart = partial(apply_where, self._restart, rate=1 / (2 * self.episode_length))
         carried = (env.pipeline_state, env.obs, steps, state.key)
         pipeline_state, obs, steps, keys = jax.vmap(restart)(over, carried)
         env = env.replace(pipeline_state=pipeline_state, obs=obs)

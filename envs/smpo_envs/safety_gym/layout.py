@@ -6,12 +6,13 @@ object that finds no room sends the whole layout back to the start. That order m
 is not uniform over all valid layouts (specification, section 5.1).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 CANDIDATES = 100  # draws for one object before the layout is dropped
 ATTEMPTS = 10_000  # layouts begun before giving up
@@ -23,14 +24,26 @@ _BLOCK = 10
 _REDRAW_BLOCK = 20
 
 
+# In a crowded square most attempts fail, so that many are under way side by side.
+_ATTEMPTS_AT_ONCE = 16
+_CROWDED = 0.3  # share of the square that the discs of all keepouts cover
+
+
 class _Search(NamedTuple):
-    """A layout under construction: objects before `index` are placed."""
+    """Attempts under way, `L` at a time; objects before `index` are placed.
+
+    Every attempt has a number, and the first one by number that succeeds is the layout, however
+    long it and others take: those that finish soonest are no fair sample.
+    """
 
     key: PRNGKeyArray
-    position: Float[Array, "K 2"]
-    index: jax.Array
-    blocks: jax.Array  # of candidates already refused for this object
-    attempts: jax.Array
+    position: Float[Array, "2 K L"]
+    index: Int[Array, " L"]
+    blocks: Int[Array, " L"]  # of candidates already refused for this object
+    number: Int[Array, " L"]
+    begun: Int[Array, ""]
+    first: Int[Array, ""]  # number of the first that has succeeded so far
+    layout: Float[Array, "K 2"]  # its positions
 
 
 def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[Array, "K 2"]:
@@ -38,32 +51,58 @@ def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[
 
     Deviation: where the original raises an error after 10 000 attempts, the positions are NaN.
     """
-    number = len(keepout)
+    size = len(keepout)
+    covered = math.pi * sum(r * r for r in keepout) / (2 * extent) ** 2
+    lanes = _ATTEMPTS_AT_ONCE if covered > _CROWDED else 1
     keepouts = jnp.asarray(keepout, jnp.result_type(float))
-    rows = jnp.arange(number)
+    rows, order = jnp.arange(size), jnp.arange(_BLOCK)
 
     def extend(search: _Search) -> _Search:
         key, draw_key = jax.random.split(search.key)
         own = keepouts[search.index]
-        candidate = _uniform(draw_key, _BLOCK, extent - own)
-        clear = _clears(candidate, search.position, own + keepouts, rows < search.index)
-        chosen, found = _first(candidate, clear)
+        candidate = (extent - own) * _uniform(draw_key, (2, _BLOCK, lanes))
+        # Reductions, which the compiler does once, unlike a chain of selections.
+        offset = candidate[:, None] - search.position[:, :, None]
+        far = _square(offset) >= (own + keepouts[:, None])[:, None] ** 2
+        clear = jnp.all(far | (rows[:, None] >= search.index)[:, None], axis=0)
+        which = jnp.min(jnp.where(clear, order[:, None], _BLOCK), axis=0)
+        found = which < _BLOCK
+        chosen = jnp.sum(jnp.where(order[:, None] == which, candidate, 0), axis=1)
+        placed = (rows[:, None] == search.index) & found
+        position = jnp.where(placed, chosen[:, None], search.position)
+        index = search.index + found
+        complete = index == size
         # No room in the last block of candidates: this attempt is dropped.
-        dropped = ~found & (search.blocks + 1 == CANDIDATES // _BLOCK)
-        placed = (rows == search.index) & found
+        over = complete | (~found & (search.blocks + 1 == CANDIDATES // _BLOCK))
+        succeeded = jnp.where(complete, search.number, ATTEMPTS)
+        best = jnp.argmin(succeeded)
+        earlier = succeeded[best] < search.first
+        rank = jnp.cumsum(over, dtype=jnp.int32)
         return _Search(
             key=key,
-            position=jnp.where(placed[:, None], chosen[None, :], search.position),
-            index=jnp.where(dropped, 0, search.index + found),
-            blocks=jnp.where(found | dropped, 0, search.blocks + 1),
-            attempts=search.attempts + dropped,
+            position=position,
+            index=jnp.where(over, 0, index),
+            blocks=jnp.where(found | over, 0, search.blocks + 1),
+            number=jnp.where(over, search.begun + rank - 1, search.number),
+            begun=search.begun + rank[-1],
+            first=jnp.where(earlier, succeeded[best], search.first),
+            layout=jnp.where(earlier, position[:, :, best], search.layout),
         )
 
-    zero = jnp.int32(0)
-    start = _Search(key, jnp.zeros((number, 2), keepouts.dtype), zero, zero, zero)
-    unfinished = lambda search: (search.index < number) & (search.attempts < ATTEMPTS)  # noqa: E731
-    end = jax.lax.while_loop(unfinished, extend, start)
-    return jnp.where(end.index == number, end.position, jnp.nan)
+    nothing = jnp.zeros((2, size), keepouts.dtype)
+    zeros = jnp.zeros(lanes, jnp.int32)
+    start = _Search(
+        key=key,
+        position=jnp.zeros((2, size, lanes), keepouts.dtype),
+        index=zeros,
+        blocks=zeros,
+        number=jnp.arange(lanes, dtype=jnp.int32),
+        begun=jnp.int32(lanes),
+        first=jnp.int32(ATTEMPTS),
+        layout=nothing * jnp.nan,
+    )
+    end = jax.lax.while_loop(lambda search: search.number.min() < search.first, extend, start)
+    return end.layout.T
 
 
 def place(
@@ -83,7 +122,7 @@ def place(
     def draw(carry):
         key, blocks, _, _ = carry
         key, draw_key = jax.random.split(key)
-        candidate = _uniform(draw_key, _REDRAW_BLOCK, extent - keepout)
+        candidate = (extent - keepout) * _uniform(draw_key, (_REDRAW_BLOCK, 2))
         return key, blocks + 1, *_first(candidate, _clears(candidate, others, clearance, present))
 
     def unfinished(carry):
@@ -95,9 +134,12 @@ def place(
     return position, found
 
 
-def _uniform(key: PRNGKeyArray, number: int, reach: float | jax.Array) -> Float[Array, "B 2"]:
-    dtype = jnp.result_type(float)
-    return reach * jax.random.uniform(key, (number, 2), dtype, minval=-1.0, maxval=1.0)
+def _uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*s"]:
+    return jax.random.uniform(key, shape, jnp.result_type(float), minval=-1.0, maxval=1.0)
+
+
+def _square(offset: Float[Array, "2 *s"]) -> Float[Array, "*s"]:
+    return offset[0] * offset[0] + offset[1] * offset[1]
 
 
 def _clears(
