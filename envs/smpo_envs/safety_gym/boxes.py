@@ -9,19 +9,19 @@ from jaxtyping import Array, Float
 from smpo_envs.safety_gym.collision import Half
 
 
-class Part(NamedTuple):
-    """A box fixed to a body, upright with it."""
+class Corners(NamedTuple):
+    """Four boxes fixed to a body around its corners, upright with it."""
 
-    offset: tuple[float, float]  # of its centre from the body's, m
+    offset: float  # of their centres from the body's, along both of its axes, m
     half: Half
 
 
 @dataclass(frozen=True)
 class Body:
-    """A kind of body: upright boxes around one centre, alike after a quarter turn (SI units).
+    """A kind of body: an upright box, perhaps with others around its corners (SI units).
 
     Attributes:
-        parts: the boxes.
+        core: the box in the middle.
         mass: of the whole.
         inertia: about a horizontal axis through the centre, and about the vertical.
         height: of the centre at reset.
@@ -31,9 +31,10 @@ class Body:
         resting_speed: m/s below which a body that the robot is not near is put to rest; None: as
             soon as arithmetic allows.
         first_fall: m/s with which it begins to settle; 0 if it needn't.
+        corners: the others.
     """
 
-    parts: tuple[Part, ...]
+    core: Half
     mass: float
     inertia: tuple[float, float]
     height: float
@@ -41,23 +42,25 @@ class Body:
     on_floor: bool = True
     resting_speed: float | None = None
     first_fall: float = 0.0
+    corners: Corners | None = None
 
     @property
     def outline(self) -> float:
         """Half width of the square around the body, m."""
-        return max(max(part.offset) + part.half.side for part in self.parts)
+        if self.corners is None:
+            return self.core.side
+        return max(self.core.side, self.corners.offset + self.corners.half.side)
 
     @property
     def is_cube(self) -> bool:
         """Whether it looks the same whichever of its faces it stands on."""
-        return len(self.parts) == 1 and self.parts[0].half.side == self.parts[0].half.height
+        return self.corners is None and self.core.side == self.core.height
 
 
 def cube(half: float, mass: float, **fields) -> Body:
     """A cube; fields as of `Body`."""
     inertia = mass * (2 * half) ** 2 / 6  # about any axis through the centre
-    parts = (Part((0.0, 0.0), Half(half, half)),)
-    return Body(parts, mass, (inertia, inertia), weight=1 / mass, **fields)
+    return Body(Half(half, half), mass, (inertia, inertia), weight=1 / mass, **fields)
 
 
 # Deviation: the original lets vases settle for ever; a rest at a fifth of the speed that is charged
@@ -68,10 +71,8 @@ VASE = cube(0.1, 8e-6, height=0.09996, resting_speed=2e-5)
 # which it then sinks; what stands still is not looked after, so it begins with a fall too slow to
 # matter.
 PUSH_BOX = Body(
-    parts=(
-        Part((0.0, 0.0), Half(0.2, 0.2)),
-        *(Part((x, y), Half(0.1, 0.2)) for x in (-0.2, 0.2) for y in (-0.2, 0.2)),
-    ),
+    core=Half(0.2, 0.2),
+    corners=Corners(0.2, Half(0.1, 0.2)),
     mass=1.28e-4,
     inertia=(5.333333333333333e-6, 7.253333333333333e-6),
     height=0.2,

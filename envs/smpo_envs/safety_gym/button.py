@@ -131,7 +131,7 @@ def _draw(
 ) -> tuple[Int[Array, ""], PRNGKeyArray]:
     """A button, perhaps the same one again, and the next key."""
     draw_key, next_key = jax.random.split(state[1])
-    return jax.random.randint(draw_key, (), 0, number), next_key
+    return jax.random.randint(draw_key, (), 0, number, jnp.int32), next_key
 
 
 def progress(

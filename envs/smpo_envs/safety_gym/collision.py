@@ -138,6 +138,7 @@ def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half)
     """
     if post.ball:
         return sphere_and_box(middle, post.radius, box, half)
+    middle, _ = jnp.broadcast_arrays(middle, box.center)
     rise = box.axes[:, 2]
     height = dot(rise, middle - box.center)
     # The points of the axis that are level with the ends of the box, as the box sees it.

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_envs.safety_gym import batched, boxes, collision, contact, gremlins, solver
 from smpo_envs.safety_gym import point as robot
-from smpo_envs.safety_gym.boxes import Body
+from smpo_envs.safety_gym.boxes import Body, Corners
 from smpo_envs.safety_gym.collision import Box, Half, Post, Touch
 from smpo_envs.safety_gym.contact import LENGTH
 
@@ -118,15 +119,41 @@ def _free(linear, turning, rotation, inertia: solver.Inertia) -> Free:
     return Free(solver.Change(jnp.zeros((3, twist.shape[-1]), twist.dtype), twist), inertia)
 
 
-def _parts(body: Body, position: jax.Array, rotation: jax.Array) -> list[tuple[Box, Half]]:
-    """The boxes that each body is made of."""
+def _core(body: Body, position: jax.Array, rotation: jax.Array) -> Box:
+    """The box in the middle of each body."""
     if body.is_cube:
-        return [(collision.upright_cube(position, rotation), body.parts[0].half)]
-    placed = []
-    for (x, y), half in body.parts:
-        center = position + x * rotation[:, 0] + y * rotation[:, 1]
-        placed.append((Box(center, rotation), half))
-    return placed
+        return collision.upright_cube(position, rotation)
+    return Box(position, rotation)
+
+
+def _all_corners(corners: Corners, position: jax.Array, rotation: jax.Array) -> Box:
+    """The boxes around each body's corners, along a new axis [4]."""
+    signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)], position.dtype)
+    x, y = signs.T.reshape(2, 4, *(1,) * (position.ndim - 1))
+    return _at_corners(corners, position, rotation, x, y)
+
+
+def _nearest_corners(
+    corners: Corners, position: jax.Array, rotation: jax.Array, where: jax.Array
+) -> Box:
+    """The two corner boxes that are nearest to a place, along a new axis [2].
+
+    Whatever is no larger than the robot or a pillar cannot touch more of them at once.
+    """
+    offset = where - position
+    x, y = (batched.dot(rotation[:, i], offset) for i in range(2))
+    one = jnp.ones_like(x)
+    x_side, y_side = jnp.where(x < 0, -one, one), jnp.where(y < 0, -one, one)
+    # The second one is across the axis that the place is nearer to.
+    across_x = jnp.where(jnp.abs(x) < jnp.abs(y), -one, one)
+    x_sides = jnp.stack([x_side, x_side * across_x])
+    y_sides = jnp.stack([y_side, -y_side * across_x])
+    return _at_corners(corners, position, rotation, x_sides, y_sides)
+
+
+def _at_corners(corners: Corners, position, rotation, x_side, y_side) -> Box:
+    from_middle = x_side * rotation[:, 0][:, None] + y_side * rotation[:, 1][:, None]
+    return Box(position[:, None] + corners.offset * from_middle, rotation[:, :, None])
 
 
 def _system(
@@ -148,8 +175,8 @@ def _system(
     # What stands fast is at least as high as the robot, which meets it at its own height.
     height = jnp.full((1, *shore.near_robot.shape[1:]), ROBOT_HEIGHT, zero.dtype)
     fixed = jnp.concatenate([shore.near_robot, height])
-    by_sphere = _one_slot(collision.discs(fixed, shore.post.radius, origin, SPHERE_RADIUS))
-    by_arrow = _one_slot(collision.sphere_and_box(fixed, shore.post.radius, arrow, ARROW))
+    by_sphere = _flat(collision.discs(fixed, shore.post.radius, origin, SPHERE_RADIUS))
+    by_arrow = _flat(collision.sphere_and_box(fixed, shore.post.radius, arrow, ARROW))
     touching_fixed = [jnp.asarray(t.distance <= 0, jnp.int32) for t in (by_sphere, by_arrow)]
     drift = solver.in_space(robot_drift)
     of_robot = _joined(
@@ -165,43 +192,79 @@ def _system(
     lever = (island.position[:2] - origin[:2]) / LENGTH
     relative = drift - solver.carried(lever, robot_drift)
     none = _no_rows(island.position.shape[1:], drift.dtype)
-    ground, single, touching = [none], [none], jnp.zeros(lever.shape[1:], jnp.int32)
-    body, center = shore.body, island.position
-    height = jnp.full((1, *shore.near_boxes.shape[1:]), ROBOT_HEIGHT, zero.dtype)
-    posts = jnp.concatenate([shore.near_boxes, height])
-    for box, half in _parts(body, center, rotation) if body else ():
-        assert body is not None
-        weight = body.weight
-        by_sphere = collision.sphere_and_box(origin, SPHERE_RADIUS, box, half)
-        by_arrow = collision.box_and_box(arrow, ARROW, box, half)
-        both = weight + contact.POINT_WEIGHT
-        single += [
-            _rows(by_sphere, contact.SPHERE_FRICTION, both, center, relative),
-            _rows(by_arrow, contact.DEFAULT_FRICTION, both, center, relative),
-        ]
-        touching += sum(jnp.sum(t.distance <= 0, 0, jnp.int32) for t in (by_sphere, by_arrow))
-        wide = Box(box.center[:, None], box.axes[:, :, None])
-        against = [_one_slot(collision.post_and_box(shore.post, posts, wide, half))]
-        if body.on_floor:
-            against.append(collision.floor_and_box(box, half))
-        ground += [_rows(t, contact.DEFAULT_FRICTION, weight, center, drift) for t in against]
+    ground, single, touching = none, none, jnp.zeros(lever.shape[1:], jnp.int32)
+    if shore.body is not None:
+        robot_parts = (origin, arrow, origin + (ARROW_OFFSET / 2) * ahead[:, None])
+        touches = _robot_and_boxes(shore.body, robot_parts, island.position, rotation)
+        touching = batched.total(jnp.sum(t.distance <= 0, 0, jnp.int32) for t in touches)
+        both = shore.body.weight + contact.POINT_WEIGHT
+        frictions = (contact.SPHERE_FRICTION, contact.DEFAULT_FRICTION)
+        single = _joined(
+            [
+                _rows(touch, friction, both, island.position, relative)
+                for touch, friction in zip(touches, frictions, strict=True)
+            ]
+        )
+        height = jnp.full((1, *shore.near_boxes.shape[1:]), ROBOT_HEIGHT, zero.dtype)
+        posts = jnp.concatenate([shore.near_boxes, height])
+        touch = _surroundings_and_boxes(shore.body, shore.post, posts, island.position, rotation)
+        ground = _rows(touch, contact.DEFAULT_FRICTION, shore.body.weight, island.position, drift)
 
     first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
     link = (island.position[:, second] - island.position[:, first]) / LENGTH
     double = _no_rows(link.shape[1:], drift.dtype)
-    if body is not None and len(first):
-        double = _between(body, island, rotation, drift, link)
+    if shore.body is not None and len(first):
+        double = _between(shore.body, island, rotation, drift, link)
     system = solver.System(
         mass=_robot_mass(point),
         inertia=free.inertia,
         lever=lever,
         link=link,
         fixed=of_robot,
-        ground=_joined(ground),
-        single=_joined(single),
+        ground=ground,
+        single=single,
         double=double,
     )
     return system, touching_fixed[0] + touching_fixed[1], touching
+
+
+def _robot_and_boxes(
+    body: Body, parts: tuple[jax.Array, Box, jax.Array], position: jax.Array, rotation: jax.Array
+) -> tuple[Touch, Touch]:
+    """Contacts of the robot's sphere and of its arrow with each body.
+
+    `parts` are the sphere's centre, the arrow, and a place in the middle of the robot.
+    """
+    origin, arrow, middle = parts
+    core = _core(body, position, rotation)
+    by_sphere = [collision.sphere_and_box(origin, SPHERE_RADIUS, core, body.core)]
+    by_arrow = [collision.box_and_box(arrow, ARROW, core, body.core)]
+    if body.corners:
+        near, half = _nearest_corners(body.corners, position, rotation, middle), body.corners.half
+        arrow = Box(arrow.center[:, None], arrow.axes[:, :, None])
+        sphere = collision.sphere_and_box(origin[:, None], SPHERE_RADIUS, near, half)
+        by_sphere.append(_flat(sphere))
+        by_arrow.append(_flat(collision.box_and_box(arrow, ARROW, near, half)))
+    return _all(by_sphere), _all(by_arrow)
+
+
+def _surroundings_and_boxes(
+    body: Body, post: Post, posts: Float[Array, "3 G K B"], position: jax.Array, rotation: jax.Array
+) -> Touch:
+    """Contacts of each body with what stands fast near it, and with the floor."""
+    core = _core(body, position, rotation)
+    wide = Box(core.center[:, None], core.axes[:, :, None])
+    touches = [_flat(collision.post_and_box(post, posts, wide, body.core))]
+    if body.on_floor:
+        touches.append(collision.floor_and_box(core, body.core))
+    if body.corners:
+        half = body.corners.half
+        near = _nearest_corners(body.corners, position[:, None], rotation[:, :, None], posts)
+        touches.append(_flat(_flat(collision.post_and_box(post, posts[:, None], near, half))))
+        if body.on_floor:
+            every = _all_corners(body.corners, position, rotation)
+            touches.append(_flat(collision.floor_and_box(every, half)))
+    return _all(touches)
 
 
 def _between(
@@ -215,7 +278,7 @@ def _between(
     if not body.is_cube:
         return _no_rows(link.shape[1:], drift.dtype)
     first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
-    ((cube, half),) = _parts(body, island.position, rotation)
+    cube, half = _core(body, island.position, rotation), body.core
     pick = lambda i: jax.tree.map(lambda x: x[..., i, :], cube)  # noqa: E731
     touch = collision.box_and_box(pick(first), half, pick(second), half)
     relative = drift[:, second] - solver.moved(link, drift[:, first])
@@ -253,9 +316,23 @@ def _joined(groups: list[contact.Rows]) -> contact.Rows:
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=x[0].ndim - slots), *groups)
 
 
-def _one_slot(touch: Touch) -> Touch:
-    """Candidates of one slot each as the slots of one: without the axis of slots."""
-    return Touch(touch.normal[:, 0], touch.point[:, 0], touch.distance[0])
+def _all(groups: list[Touch]) -> Touch:
+    """Slots of several groups as one group."""
+    normal, point, distance = zip(*groups, strict=True)
+    return Touch(
+        jnp.concatenate(normal, axis=1),
+        jnp.concatenate(point, axis=1),
+        jnp.concatenate(distance),
+    )
+
+
+def _flat(touch: Touch) -> Touch:
+    """Slots of several candidates as slots of one: their axis merged with the next one."""
+
+    def merged(x: jax.Array, axis: int) -> jax.Array:
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    return Touch(merged(touch.normal, 1), merged(touch.point, 1), merged(touch.distance, 0))
 
 
 def _robot_mass(point: robot.Coordinates) -> Float[Array, "3 3 B"]:

@@ -140,25 +140,19 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     involved, several = jnp.any(urgency < _WAITING), jnp.bool_(False)
     context = (world, action, urgency)
     rate = _HITS_PER_SOLID * (number + fixed)
-    if fixed:
-        none = partial(_together, solids, 0)
-        motion = apply_where(
-            none, jnp.any(near) & ~involved, motion, *context, grouped=True, rate=rate
-        )
+    needed = involved | jnp.any(near)
     if number > 1:
         several = _several(urgency, world.boxes)
         more = partial(_together, solids, min(INVOLVED, number))
         motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
-    if number:
-        one = partial(_together, solids, 1)
-        motion = apply_where(one, involved & ~several, motion, *context, grouped=True, rate=rate)
-    return motion
+    alone = partial(_together, solids, min(1, number))
+    return apply_where(alone, needed & ~several, motion, *context, grouped=True, rate=rate)
 
 
 # In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
 # so that a body would never come to rest by itself.
 _UNRESOLVED = 1000
-_WAITING = 2.0  # urgency of a box that nothing can happen to
+_WAITING = 3.0  # least urgency of a box that nothing can happen to
 _HITS_PER_SOLID = 1 / 256  # share of steps in which one is touched or moves, roughly
 
 
@@ -220,7 +214,7 @@ def _in_reach_boxes(
 
 
 def _urgency(world: World, in_reach: Bool[Array, " V"]) -> Float[Array, " V"]:
-    """In [0, 1) for boxes in the robot's reach, in [1, 2) for other moving ones, else 2 or more.
+    """In [0, 1) for boxes in the robot's reach, in [1, 2) for other moving ones, else 3 or more.
 
     Smaller is more urgent; within a class the nearer to the robot.
     """
@@ -264,7 +258,7 @@ def _together(
             position=absolute.position + world.circling.offset[:, None],
             velocity=absolute.velocity + world.circling.velocity[:, None],
         )
-    _, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
+    least, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
     begin = island.gather(world.point, absolute, chosen)
     near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
     near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
@@ -279,6 +273,7 @@ def _together(
     end = course.end
     if world.circling is not None and new.circling is not None:
         end = _beside(end, world.circling, new.circling)
+    end = _unmoved(begin, end, -least >= _WAITING)
     point, some = island.scatter(begin, end, world.point, world.boxes, chosen)
     if number:
         assert solids.body is not None
@@ -290,6 +285,12 @@ def _together(
         put(untouched.box_contacts, chosen, course.touching),
         put(untouched.fixed_contacts, near_robot[:, 0], course.touching_fixed),
     )
+
+
+def _unmoved(begin: island.Island, end: island.Island, idle: Bool[Array, "B K"]) -> island.Island:
+    """The end, but for boxes that nothing has happened to."""
+    kept = jax.tree.map(lambda old, new: jnp.where(idle.T, old, new), begin[1:], end[1:])
+    return island.Island(end.point, *kept)
 
 
 def _beside(end: island.Island, before: Circling, after: Circling) -> island.Island:
@@ -325,12 +326,12 @@ def _spring(circling: Circling, point: Point, chosen: Int[Array, "B K"]) -> isla
 
 
 def _with_neighbours(urgency: Float[Array, "B V"], some: FreeBoxes) -> Float[Array, "B V"]:
-    """Urgency, where a standing box that a moving one may reach comes before the rest."""
+    """Urgency, where standing boxes that a moving one may reach come before the rest: in [2, 3)."""
     x, y = some.position[..., 0], some.position[..., 1]
     dx, dy = x[:, :, None] - x[:, None], y[:, :, None] - y[:, None]
     close = dx * dx + dy * dy < _REACH_OF_CUBE**2
     reachable = jnp.any(close & _is_moving(some)[:, None], axis=2)
-    return jnp.where((urgency >= _WAITING) & reachable, urgency - 0.5, urgency)
+    return jnp.where((urgency >= _WAITING) & reachable, urgency - 1.0, urgency)
 
 
 def _put_to_rest(body: Body, world: World, *, near_robot: Bool[Array, "B V"]) -> FreeBoxes:

@@ -55,6 +55,14 @@ def still_free(r):
     return free
 
 
+def undisputed(r):
+    """Steps in which versions of the simulator agree on where boxes end to 1e-9 m.
+
+    They don't where the push box rocks on the floor: the recording's solver stops at 1e-6.
+    """
+    return np.maximum(r["spread_mj337_object_pos"], r["spread_mj400_object_pos"]) < 1e-9
+
+
 def few_on_the_move(r):
     """Steps in which no box has to wait (see `physics.INVOLVED`)."""
     with double_precision():
@@ -78,7 +86,7 @@ def position_errors(ours, r):
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_one_step_in_double_precision_agrees_where_nothing_is_touched(name):
     ours, r = one_step_each(name, True)
-    free = still_free(r)
+    free = still_free(r) & undisputed(r)
     assert free.sum() > 50
     assert_allclose(ours.obs[free], r["obs"][1:][free], rtol=0, atol=1e-9)
     assert_allclose(ours.reward[free], r["reward"][free], rtol=0, atol=1e-9)
@@ -87,7 +95,8 @@ def test_one_step_in_double_precision_agrees_where_nothing_is_touched(name):
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_contact_steps_are_within_three_times_the_spread_of_simulator_versions(name):
     ours, r = one_step_each(name, True)
-    touched = r["agent_contact_in_step"]
+    touched = r["agent_contact_in_step"] | ~undisputed(r)
+    touched[UNDECIDED] = False
     # The recording's own solver stops at 1e-6 for the push box (README of the recordings).
     round_off = {"q": 1e-6, "v": 5e-5, "box": 5e-6} if "Push" in name else dict.fromkeys("qv", 1e-9)
     names = {"q": "agent_qpos", "v": "agent_qvel", "box": "object_pos"}
