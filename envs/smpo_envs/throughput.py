@@ -37,7 +37,8 @@ def measure(env_name: str, num_envs: int, steps: int = 200, repeats: int = 5) ->
         return jax.lax.scan(act_and_step, (state, key), length=steps)
 
     reset_key, action_key = jax.random.split(jax.random.key(0))
-    state = jax.jit(env.reset)(reset_key)
+    # Waited for, or it would share the processor with the compiler.
+    state = jax.block_until_ready(jax.jit(env.reset)(reset_key))
     start = time.perf_counter()
     compiled = jax.jit(run, donate_argnums=0).lower(state, action_key).compile()
     compile_seconds = time.perf_counter() - start

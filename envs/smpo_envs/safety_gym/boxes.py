@@ -28,7 +28,8 @@ class Body:
         weight: translational inverse weight, which the contact law takes for how easily the body
             gives way, 1/kg.
         on_floor: whether it ever touches the floor.
-        resting_speed: m/s below which a body that the robot is not near is put to rest; None: as
+        gregarious: whether two of them ever touch each other.
+        resting_speed: m/s below which a body that the robot does not touch is put to rest; None: as
             soon as arithmetic allows.
         first_fall: m/s with which it begins to settle; 0 if it needn't.
         corners: the others.
@@ -40,6 +41,7 @@ class Body:
     height: float
     weight: float
     on_floor: bool = True
+    gregarious: bool = True
     resting_speed: float | None = None
     first_fall: float = 0.0
     corners: Corners | None = None
@@ -78,6 +80,7 @@ PUSH_BOX = Body(
     height=0.2,
     weight=7812.5,
     first_fall=1e-9,
+    gregarious=False,
 )
 
 

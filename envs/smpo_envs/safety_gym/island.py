@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import batched, boxes, collision, contact, gremlins, solver
 from smpo_envs.safety_gym import point as robot
@@ -156,57 +156,80 @@ def _at_corners(corners: Corners, position, rotation, x_side, y_side) -> Box:
     return Box(position[:, None] + corners.offset * from_middle, rotation[:, :, None])
 
 
+class Meeting(NamedTuple):
+    """Candidate contacts of the robot's sphere and of its arrow, in this order."""
+
+    fixed: tuple[Touch, Touch]  # slots [1], of each fixed thing
+    boxes: tuple[Touch, Touch] | None  # of each box
+
+
+def _meeting(shore: Shore, island: Island, rotation: Float[Array, "3 3 K B"]) -> Meeting:
+    """What the robot touches."""
+    point = island.point
+    zero = jnp.zeros_like(point.x)
+    ahead = jnp.stack([point.cos, point.sin, zero])[:, None]
+    side = jnp.stack([-point.sin, point.cos, zero])[:, None]
+    up = jnp.stack([zero, zero, zero + 1])[:, None]
+    origin = _origin(point)[:, None]
+    arrow = Box(origin + ARROW_OFFSET * ahead, jnp.stack([ahead, side, up], axis=1))
+    posts = _posts(shore.near_robot)
+    fixed = (
+        collision.discs(posts, shore.post.radius, origin, SPHERE_RADIUS),
+        collision.sphere_and_box(posts, shore.post.radius, arrow, ARROW),
+    )
+    if shore.body is None:
+        return Meeting(fixed, None)
+    middle = origin + (ARROW_OFFSET / 2) * ahead
+    return Meeting(
+        fixed, _robot_and_boxes(shore.body, (origin, arrow, middle), island.position, rotation)
+    )
+
+
+def _origin(point: robot.Coordinates) -> Float[Array, "3 B"]:
+    return jnp.stack([point.x, point.y, jnp.full_like(point.x, ROBOT_HEIGHT)])
+
+
+def _posts(places: Float[Array, "2 *s"]) -> Float[Array, "3 *s"]:
+    """Where the robot would meet what stands fast, which is at least as high as the robot."""
+    return jnp.concatenate([places, jnp.full((1, *places.shape[1:]), ROBOT_HEIGHT, places.dtype)])
+
+
 def _system(
     shore: Shore, island: Island, rotation: Float[Array, "3 3 K B"], free: Free
 ) -> tuple[solver.System, Int[Array, "F B"], Int[Array, "K B"]]:
     """All that touches, and the robot's contact points with each fixed thing and each box."""
     point = island.point
     b = contact.DAMPING
-    zero = jnp.zeros_like(point.x)
-    origin = jnp.stack([point.x, point.y, zero + ROBOT_HEIGHT])[:, None]
-    ahead = jnp.stack([point.cos, point.sin, zero])
-    side = jnp.stack([-point.sin, point.cos, zero])
-    up = jnp.stack([zero, zero, zero + 1])
-    arrow = Box(
-        origin + ARROW_OFFSET * ahead[:, None], jnp.stack([ahead, side, up], axis=1)[:, :, None]
-    )
+    origin = _origin(point)
     robot_drift = free.change.robot + b * jnp.stack([point.vx, point.vy, LENGTH * point.w])
-
-    # What stands fast is at least as high as the robot, which meets it at its own height.
-    height = jnp.full((1, *shore.near_robot.shape[1:]), ROBOT_HEIGHT, zero.dtype)
-    fixed = jnp.concatenate([shore.near_robot, height])
-    by_sphere = _flat(collision.discs(fixed, shore.post.radius, origin, SPHERE_RADIUS))
-    by_arrow = _flat(collision.sphere_and_box(fixed, shore.post.radius, arrow, ARROW))
-    touching_fixed = [jnp.asarray(t.distance <= 0, jnp.int32) for t in (by_sphere, by_arrow)]
+    meeting = _meeting(shore, island, rotation)
+    frictions = (contact.SPHERE_FRICTION, contact.DEFAULT_FRICTION)
+    touching_fixed = batched.total(_number(touch) for touch in meeting.fixed)
     drift = solver.in_space(robot_drift)
     of_robot = _joined(
         [
-            _rows(by_sphere, contact.SPHERE_FRICTION, contact.POINT_WEIGHT, origin[:, 0], drift),
-            _rows(by_arrow, contact.DEFAULT_FRICTION, contact.POINT_WEIGHT, origin[:, 0], drift),
+            _rows(_flat(touch), friction, contact.POINT_WEIGHT, origin, drift)
+            for touch, friction in zip(meeting.fixed, frictions, strict=True)
         ]
     )
 
     drift = free.change.boxes + b * jnp.concatenate(
         [island.velocity, LENGTH * batched.total(rotation[:, i] * island.spin[i] for i in range(3))]
     )
-    lever = (island.position[:2] - origin[:2]) / LENGTH
+    lever = (island.position[:2] - origin[:2, None]) / LENGTH
     relative = drift - solver.carried(lever, robot_drift)
     none = _no_rows(island.position.shape[1:], drift.dtype)
     ground, single, touching = none, none, jnp.zeros(lever.shape[1:], jnp.int32)
-    if shore.body is not None:
-        robot_parts = (origin, arrow, origin + (ARROW_OFFSET / 2) * ahead[:, None])
-        touches = _robot_and_boxes(shore.body, robot_parts, island.position, rotation)
-        touching = batched.total(jnp.sum(t.distance <= 0, 0, jnp.int32) for t in touches)
+    if shore.body is not None and meeting.boxes is not None:
+        touching = batched.total(_number(touch) for touch in meeting.boxes)
         both = shore.body.weight + contact.POINT_WEIGHT
-        frictions = (contact.SPHERE_FRICTION, contact.DEFAULT_FRICTION)
         single = _joined(
             [
                 _rows(touch, friction, both, island.position, relative)
-                for touch, friction in zip(touches, frictions, strict=True)
+                for touch, friction in zip(meeting.boxes, frictions, strict=True)
             ]
         )
-        height = jnp.full((1, *shore.near_boxes.shape[1:]), ROBOT_HEIGHT, zero.dtype)
-        posts = jnp.concatenate([shore.near_boxes, height])
+        posts = _posts(shore.near_boxes)
         touch = _surroundings_and_boxes(shore.body, shore.post, posts, island.position, rotation)
         ground = _rows(touch, contact.DEFAULT_FRICTION, shore.body.weight, island.position, drift)
 
@@ -225,7 +248,12 @@ def _system(
         single=single,
         double=double,
     )
-    return system, touching_fixed[0] + touching_fixed[1], touching
+    return system, touching_fixed, touching
+
+
+def _number(touch: Touch) -> Int[Array, "*s"]:
+    """How many of the slots are contacts."""
+    return jnp.sum(touch.distance <= 0, 0, jnp.int32)
 
 
 def _robot_and_boxes(
@@ -270,12 +298,8 @@ def _surroundings_and_boxes(
 def _between(
     body: Body, island: Island, rotation: jax.Array, drift: jax.Array, link: jax.Array
 ) -> contact.Rows:
-    """Contacts of all pairs of boxes.
-
-    Deviation: of bodies with several parts, those do not touch that belong to two bodies; no task
-    of the original has two such bodies.
-    """
-    if not body.is_cube:
+    """Contacts of all pairs of boxes."""
+    if not body.gregarious:
         return _no_rows(link.shape[1:], drift.dtype)
     first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
     cube, half = _core(body, island.position, rotation), body.core
@@ -330,7 +354,8 @@ def _flat(touch: Touch) -> Touch:
     """Slots of several candidates as slots of one: their axis merged with the next one."""
 
     def merged(x: jax.Array, axis: int) -> jax.Array:
-        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+        both = x.shape[axis] * x.shape[axis + 1]
+        return x.reshape(*x.shape[:axis], both, *x.shape[axis + 2 :])
 
     return Touch(merged(touch.normal, 1), merged(touch.point, 1), merged(touch.distance, 0))
 
@@ -514,6 +539,37 @@ def advance(shore: Shore, island: Island, action: Float[Array, "B 2"]) -> Course
     (x, y, turning), touching_fixed, touching = (x[-1] for x in seen)
     acceleration = jnp.stack([x, y, turning / LENGTH], axis=-1)
     return Course(island, acceleration, touching_fixed.T, touching.T)
+
+
+# A little more than an arc and its chord differ by, or two ways to integrate the same path.
+_GRAZING = 1e-4  # m
+
+
+def meets(
+    shore: Shore, island: Island, course: Float[Array, "3 B"], action: Float[Array, "B 2"]
+) -> Bool[Array, " B"]:
+    """Whether the robot would touch something within an environment step if nothing moved it.
+
+    All boxes are taken to move by `course` (m), steadily.
+    """
+    control = robot.controls(action.T)
+    rotation = axes(island.quaternion)
+
+    def substep(island, _):
+        point, position = island.point, island.position
+        meeting = jax.tree.leaves(_meeting(shore, island, rotation), is_leaf=_is_touch)
+        gaps = [touch.distance.reshape(-1, *point.x.shape) for touch in meeting]
+        force = robot.force(point, *control)
+        point = robot.integrate(point, *robot.damped_acceleration(point, *force))
+        position = position + course[:, None] / robot.SUBSTEPS
+        return island._replace(point=point, position=position), jnp.concatenate(gaps).min(0)
+
+    _, gaps = jax.lax.scan(substep, island, length=robot.SUBSTEPS + 1)
+    return gaps.min(0) <= _GRAZING
+
+
+def _is_touch(x: object) -> bool:
+    return isinstance(x, Touch)
 
 
 def _rotate(vector: Float[Array, "B n"], cos: jax.Array, sin: jax.Array) -> tuple:

@@ -145,8 +145,13 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
         several = _several(urgency, world.boxes)
         more = partial(_together, solids, min(INVOLVED, number))
         motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
+    # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
+    needed &= ~several
+    ahead = partial(_look_ahead, solids, min(1, number))
+    meets = apply_where(ahead, needed, jnp.bool_(False), *context, grouped=True, rate=rate)
+    needed &= meets | jnp.any(_is_moving(world.boxes))
     alone = partial(_together, solids, min(1, number))
-    return apply_where(alone, needed & ~several, motion, *context, grouped=True, rate=rate)
+    return apply_where(alone, needed, motion, *context, grouped=True, rate=rate, longer=meets)
 
 
 # In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
@@ -239,6 +244,62 @@ def _several(urgency: Float[Array, " V"], some: FreeBoxes) -> Bool[Array, ""]:
     return (jnp.sum(urgency < _WAITING) > 1) | (moves & jnp.any(close))
 
 
+class _Ashore(NamedTuple):
+    """Some of a world, to be stepped together.
+
+    Attributes:
+        begin: the robot and the chosen boxes.
+        shore: what bounds them.
+        chosen: which boxes; [B, K].
+        idle: those that nothing can happen to.
+        fixed: which of the things that stand fast may meet the robot.
+    """
+
+    begin: island.Island
+    shore: island.Shore
+    chosen: Int[Array, "B K"]
+    idle: Bool[Array, "B K"]
+    fixed: Int[Array, "B F"]
+
+
+def _ashore(solids: Solids, number: int, world: World, urgency: Float[Array, "B V"]) -> _Ashore:
+    """The robot and the most urgent boxes."""
+    absolute = world.boxes
+    if world.circling is not None:
+        absolute = absolute._replace(
+            position=absolute.position + world.circling.offset[:, None],
+            velocity=absolute.velocity + world.circling.velocity[:, None],
+        )
+    least, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
+    near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
+    near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
+    shore = island.Shore(
+        body=solids.body if number else None,
+        post=solids.post or Post(0.0),
+        near_robot=_about(world.point, world.fixed, near_robot)[:, :, 0],
+        near_boxes=_about(world.point, world.fixed, near_boxes),
+        spring=_spring(world.circling, world.point, chosen) if number and world.circling else None,
+    )
+    begin = island.gather(world.point, absolute, chosen)
+    return _Ashore(begin, shore, chosen, -least >= _WAITING, near_robot[:, 0])
+
+
+def _look_ahead(
+    solids: Solids,
+    number: int,
+    meets: Bool[Array, " B"],
+    world: World,
+    action: Float[Array, "B 2"],
+    urgency: Float[Array, "B V"],
+) -> Bool[Array, " B"]:
+    """Whether the robot would touch anything if boxes kept still, beside their common motion."""
+    ashore = _ashore(solids, number, world, urgency)
+    course = jnp.zeros((3, len(meets)), action.dtype)
+    if world.circling is not None:
+        course = (jax.vmap(gremlins.advance)(world.circling).offset - world.circling.offset).T
+    return island.meets(ashore.shore, ashore.begin, course, action)
+
+
 def _together(
     solids: Solids,
     number: int,
@@ -252,38 +313,24 @@ def _together(
     All leaves have a group axis `B`.
     """
     new = untouched.world
-    absolute = world.boxes
-    if world.circling is not None:
-        absolute = absolute._replace(
-            position=absolute.position + world.circling.offset[:, None],
-            velocity=absolute.velocity + world.circling.velocity[:, None],
-        )
-    least, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
-    begin = island.gather(world.point, absolute, chosen)
-    near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
-    near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
-    shore = island.Shore(
-        body=solids.body if number else None,
-        post=solids.post or Post(0.0),
-        near_robot=_about(world.point, world.fixed, near_robot)[:, :, 0],
-        near_boxes=_about(world.point, world.fixed, near_boxes),
-        spring=_spring(world.circling, world.point, chosen) if number and world.circling else None,
-    )
+    begin, shore, chosen, idle, fixed = _ashore(solids, number, world, urgency)
     course = island.advance(shore, begin, action)
     end = course.end
     if world.circling is not None and new.circling is not None:
         end = _beside(end, world.circling, new.circling)
-    end = _unmoved(begin, end, -least >= _WAITING)
+    end = _unmoved(begin, end, idle)
+    put = partial(jnp.put_along_axis, axis=1, inplace=False)
+    by_box = put(untouched.box_contacts, chosen, course.touching)
+    by_fixed = put(untouched.fixed_contacts, fixed, course.touching_fixed)
     point, some = island.scatter(begin, end, world.point, world.boxes, chosen)
     if number:
         assert solids.body is not None
-        some = _put_to_rest(solids.body, world._replace(boxes=some), near_robot=urgency < 1.0)
-    put = partial(jnp.put_along_axis, axis=1, inplace=False)
+        some = _put_to_rest(solids.body, world._replace(boxes=some), by_box > 0)
     return Motion(
         new._replace(point=point, boxes=some),
         island.in_start_frame(point, course.acceleration),
-        put(untouched.box_contacts, chosen, course.touching),
-        put(untouched.fixed_contacts, near_robot[:, 0], course.touching_fixed),
+        by_box,
+        by_fixed,
     )
 
 
@@ -334,7 +381,7 @@ def _with_neighbours(urgency: Float[Array, "B V"], some: FreeBoxes) -> Float[Arr
     return jnp.where((urgency >= _WAITING) & reachable, urgency - 1.0, urgency)
 
 
-def _put_to_rest(body: Body, world: World, *, near_robot: Bool[Array, "B V"]) -> FreeBoxes:
+def _put_to_rest(body: Body, world: World, touched: Bool[Array, "B V"]) -> FreeBoxes:
     """The boxes of a world, those exactly at rest that nearly are; gremlins return to their place.
 
     Deviation: the original lets them settle for ever.
@@ -351,5 +398,5 @@ def _put_to_rest(body: Body, world: World, *, near_robot: Bool[Array, "B V"]) ->
         home = world.circling.home
         place = boxes.at_rest(body, home[..., :2], home[..., 2])
         slow &= jnp.all(jnp.abs(some.position - place.position) < 0.01 * speed, axis=-1)
-    rests = (slow & ~near_robot)[..., None]
+    rests = (slow & ~touched)[..., None]
     return jax.tree.map(lambda at_rest, now: jnp.where(rests, at_rest, now), place, some)
