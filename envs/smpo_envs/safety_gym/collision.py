@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from smpo_envs.safety_gym.batched import cross, dot
+from smpo_envs.safety_gym.batched import cross, dot, total
 
 
 class Half(NamedTuple):
@@ -114,11 +114,11 @@ def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: 
     gap = jnp.sqrt(jnp.where(outside, square, 1))
     # With its centre inside the box, the sphere leaves through the nearest face.
     depth = extent - jnp.abs(local)
-    nearest = depth == depth.min(0)
-    inward = jnp.where(nearest, -jnp.sign(local), 0)
+    chosen, least = _first_largest(-depth)
+    inward = jnp.stack([jnp.where(chosen == i, -jnp.sign(local[i]), 0) for i in range(3)])
     normal = jnp.where(outside, to_surface / gap, inward)
     normal = (box.axes * normal[None]).sum(1)
-    distance = jnp.where(outside, gap, -depth.min(0)) - radius
+    distance = jnp.where(outside, gap, least) - radius
     point = center + normal * (radius + distance / 2)
     return Touch(normal[:, None], point[:, None], distance[None])
 
@@ -235,9 +235,21 @@ def _between_edges(
     for box, half in ((first, first_half), (second, second_half)):
         for j, size in enumerate((half.side, half.side, half.height)):
             gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
-    best = gap.max(0)
-    first_best = (gap == best) & (jnp.cumsum(gap == best, axis=0) == 1)
-    return jnp.where(first_best, normal, 0).sum(1), best
+    chosen, best = _first_largest(gap)
+    return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(4)), best
+
+
+def _first_largest(x: Float[Array, "n *s"]) -> tuple[jax.Array, jax.Array]:
+    """Which one is the largest, and how large it is.
+
+    By comparing one after the other: that one equals the maximum need not be true where XLA
+    computes one of them anew, rounded otherwise.
+    """
+    chosen, best = jnp.zeros(x.shape[1:], jnp.int32), x[0]
+    for i in range(1, x.shape[0]):
+        chosen = jnp.where(x[i] > best, i, chosen)
+        best = jnp.maximum(best, x[i])
+    return chosen, best
 
 
 def _side_gaps(box: Box, half_side: float, other: Box, other_half: Half) -> Float[Array, "2 *s"]:

@@ -236,7 +236,7 @@ def _is_moving(some: FreeBoxes) -> Bool[Array, "*batch V"]:
 
 def _several(urgency: Float[Array, " V"], some: FreeBoxes) -> Bool[Array, ""]:
     """Whether more than one box is involved, one that a moving one may reach included."""
-    first = urgency == urgency.min()
+    first = jnp.arange(len(urgency)) == jnp.argmin(urgency)
     x, y = some.position[:, 0], some.position[:, 1]
     dx, dy = x - jnp.sum(jnp.where(first, x, 0)), y - jnp.sum(jnp.where(first, y, 0))
     close = ~first & (dx * dx + dy * dy < _REACH_OF_CUBE**2)
