@@ -29,6 +29,8 @@ class Body:
             gives way, 1/kg.
         on_floor: whether it ever touches the floor.
         gregarious: whether two of them ever touch each other.
+        activity: share of an episode in which one moves or may be touched, roughly; decides on
+            speed, not on results.
         resting_speed: m/s below which a body that the robot does not touch is put to rest; None: as
             soon as arithmetic allows.
         first_fall: m/s with which it begins to settle; 0 if it needn't.
@@ -42,6 +44,7 @@ class Body:
     weight: float
     on_floor: bool = True
     gregarious: bool = True
+    activity: float = 1 / 256
     resting_speed: float | None = None
     first_fall: float = 0.0
     corners: Corners | None = None
@@ -81,6 +84,7 @@ PUSH_BOX = Body(
     weight=7812.5,
     first_fall=1e-9,
     gregarious=False,
+    activity=1 / 16,  # pushed all the time once a policy has learnt to
 )
 
 

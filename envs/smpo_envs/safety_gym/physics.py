@@ -134,12 +134,13 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     sweep = _Sweep.of(world.point, point)
     near = _in_reach_fixed(solids.post, sweep, world)
     urgency = jnp.zeros(0, acceleration.dtype)
+    rate = fixed * _HITS_PER_FIXED
     if number:
         assert solids.body is not None
+        rate += number * solids.body.activity
         urgency = _urgency(world, _in_reach_boxes(solids.body, sweep, world, circling))
     involved, several = jnp.any(urgency < _WAITING), jnp.bool_(False)
     context = (world, action, urgency)
-    rate = _HITS_PER_SOLID * (number + fixed)
     needed = involved | jnp.any(near)
     if number > 1:
         several = _several(urgency, world.boxes)
@@ -158,7 +159,7 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
 # so that a body would never come to rest by itself.
 _UNRESOLVED = 1000
 _WAITING = 3.0  # least urgency of a box that nothing can happen to
-_HITS_PER_SOLID = 1 / 256  # share of steps in which one is touched or moves, roughly
+_HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, roughly
 
 
 class _Sweep(NamedTuple):
