@@ -29,6 +29,19 @@ RANDOM = {
         "cost_vases_contact": (4.5, 1.3),
         "cost_vases_velocity": (31.7, 9.0),
     },
+    "PointButton1": {
+        "reward": (-0.270, 0.145),
+        "cost": (84.3, 24.1),
+        "goal_met": (0.075, 0.042),
+        "cost_buttons": (1.0, 0.5),
+        "cost_gremlins": (25.4, 4.6),
+        "cost_hazards": (60.2, 24.1),
+    },
+    "PointPush1": {
+        "reward": (-0.272, 0.107),
+        "cost": (5.7, 3.3),
+        "cost_hazards": (5.7, 3.3),
+    },
     "PointCircle1": {
         "reward": (-0.032, 0.231),
         "cost": (27.7, 12.3),
@@ -40,6 +53,8 @@ READINGS = {"accelerometer x": 0, "accelerometer y": 1, "velocimeter x": 3, "gyr
 RANDOM_READINGS = {
     "PointGoal1": [(2.7622, 0.0017), (8.9220, 0.0251), (0.1996, 0.0038), (1.7337, 0.0041)],
     "PointGoal2": [(2.7622, 0.0017), (8.9034, 0.0285), (0.1995, 0.0038), (1.7334, 0.0040)],
+    "PointButton1": [(2.8030, 0.0191), (8.9051, 0.0281), (0.2028, 0.0044), (1.7339, 0.0040)],
+    "PointPush1": [(2.7653, 0.0027), (8.8966, 0.0232), (0.1984, 0.0038), (1.7321, 0.0040)],
     "PointCircle1": [(2.7612, 0.0025), (8.9289, 0.0398), (0.1979, 0.0057), (1.7306, 0.0064)],
 }
 
@@ -103,10 +118,16 @@ def test_random_policy_has_the_statistics_of_the_original(name, number):
     np.testing.assert_allclose(ours.readings[:, 2], 9.81, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", [name for name in RANDOM if "Push" not in name])
 def test_zero_policy_stays_still_free_of_cost(name):
     ours = episodes(name, 256, scale=0.0)
     # The first distance is rounded in another compiled function than the second: once.
     assert np.max(np.abs(ours.totals.pop("reward"))) < 1e-6
     for quantity, total in ours.totals.items():
         assert not np.any(total), quantity
+
+
+def test_zero_policy_sees_pillars_push_away_boxes_that_start_inside_them():
+    ours = episodes("PointPush1", 256, scale=0.0)
+    assert standard_errors_apart(ours.totals["reward"].astype(np.float64), (-0.009, 0.009)) < 3
+    assert np.any(ours.totals["reward"] != 0) and not np.any(ours.totals["cost"])

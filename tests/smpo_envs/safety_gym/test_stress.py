@@ -1,0 +1,89 @@
+"""Many episodes of rough driving: nothing becomes NaN, sinks into anything, or flies away."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smpo_envs.registry import TASKS, make
+from smpo_envs.safety_gym import collision, island, physics
+from smpo_envs.safety_gym import point as robot
+from smpo_envs.safety_gym.button import LEVELS as BUTTON
+from smpo_envs.safety_gym.collision import Box
+from smpo_envs.safety_gym.goal import LEVELS as GOAL
+from smpo_envs.safety_gym.push import LEVELS as PUSH
+from smpo_envs.vector_env import VectorEnv
+
+ROUGH = {"Goal": GOAL, "Button": BUTTON, "Push": PUSH}
+DEEP = 0.02  # m
+# The original lets a push box begin inside a pillar, which then pushes it away.
+SETTLING = 50  # steps
+BATCH = 500
+
+
+def overlap(solids, world):
+    """How deep the worst of any two bodies are in each other, m; [E]."""
+    points = jax.vmap(robot.position)(world.point).T
+    center = jnp.concatenate([points, jnp.full_like(points[:1], island.ROBOT_HEIGHT)])[:, None]
+    gaps = [jnp.full(center.shape[2:], jnp.inf)]
+    posts = world.fixed.transpose(2, 1, 0)
+    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], island.ROBOT_HEIGHT)])
+    if solids.post is not None and posts.shape[1]:
+        gaps.append(collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0))
+    if solids.body is not None and world.boxes.position.shape[1]:
+        position = jax.vmap(physics.box_positions)(world).transpose(2, 1, 0)
+        axes = island.axes(world.boxes.quaternion.transpose(2, 1, 0))
+        boxes, half = island._core(solids.body, position, axes), solids.body.core
+        gaps.append(collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0))
+        if solids.post is not None and posts.shape[1]:
+            wide = Box(boxes.center[:, None], boxes.axes[:, :, None])
+            touch = collision.post_and_box(solids.post, posts[:, :, None], wide, half)
+            gaps.append(touch.distance[0].min((0, 1)))
+    return -jnp.stack(gaps).min(0)
+
+
+def summary(solids, state, carry):
+    """What to remember of a step: (overlap in the last one, counts of what must not be)."""
+    was_deep, bad = carry
+    world = state.env.pipeline_state.arena.world
+    deep = overlap(solids, world) > DEEP
+    settled = state.steps > SETTLING
+    leaves = [world.point.q, world.point.v, *world.boxes, state.env.obs]
+    finite = jnp.stack([jnp.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]).all(0)
+    speed = jnp.abs(world.boxes.velocity).reshape(len(deep), -1)
+    height = jnp.abs(world.boxes.position[..., 2])
+    wild = jnp.any(speed > 5, axis=1) | jnp.any(height > 1, axis=1)
+    wrong = jnp.stack([~finite, deep & was_deep & settled, wild])
+    return deep, bad + wrong.sum(1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def drive(env, solids, key):
+    """One episode of each environment; half of them hold each action for 40 steps."""
+    reset_key, action_key = jax.random.split(key)
+    state = env.reset(reset_key)
+
+    def step(carry, now):
+        state, held, remembered = carry
+        i, key = now
+        new = jax.random.uniform(key, held.shape, minval=-1.0)
+        patient = (jnp.arange(BATCH) < BATCH // 2)[:, None]
+        held = jnp.where(patient & (i % 40 != 0), held, new)
+        state, _ = env.step(state, held)
+        return (state, held, summary(solids, state, remembered)), None
+
+    start = (state, jnp.zeros((BATCH, 2)), (jnp.zeros(BATCH, bool), jnp.zeros(3, jnp.int32)))
+    keys = jax.random.split(action_key, 1000)
+    (_, _, (_, bad)), _ = jax.lax.scan(step, start, (jnp.arange(1000), keys))
+    return bad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in TASKS if n[5:-1] in ROUGH])
+def test_ten_thousand_episodes_without_nan_penetration_or_explosion(name):
+    level = ROUGH[name[5:-1]][int(name[-1])]
+    env = VectorEnv(make(name), BATCH, stagger=False)
+    bad = sum(np.asarray(drive(env, level.solids, jax.random.key(i))) for i in range(20))
+    assert not np.any(bad), dict(zip(("NaN", "inside", "wild"), bad, strict=True))
