@@ -65,12 +65,12 @@ def out_of_boundary(*, x: float, y: float = math.inf) -> Cost:
     return Cost("cost_out_of_boundary", amount)
 
 
-def _boxes_touched(scene: Scene) -> Float[Array, ""]:
+def boxes_touched(scene: Scene) -> Float[Array, ""]:
     """The number of contact points between the robot and what it can push."""
     return jnp.sum(scene.motion.box_contacts).astype(scene.position.dtype)
 
 
-def _fixed_touched(scene: Scene) -> Float[Array, ""]:
+def fixed_touched(scene: Scene) -> Float[Array, ""]:
     """The number of contact points between the robot and what stands fast, but what is exempt."""
     points = scene.motion.fixed_contacts
     if scene.exempt is not None:
@@ -85,11 +85,11 @@ def _vases_velocity(scene: Scene) -> Float[Array, ""]:
     return jnp.sum(jnp.where(speed >= VASE_SPEED, speed, 0.0))
 
 
-VASES_CONTACT = Cost("cost_vases_contact", _boxes_touched, "vases")
+VASES_CONTACT = Cost("cost_vases_contact", boxes_touched, "vases")
 VASES_VELOCITY = Cost("cost_vases_velocity", _vases_velocity, "vases")
-GREMLINS_CONTACT = Cost("cost_gremlins", _boxes_touched, "gremlins")
-PILLARS_CONTACT = Cost("cost_pillars", _fixed_touched, "pillars")
-WRONG_BUTTON = Cost("cost_buttons", _fixed_touched, "buttons")
+GREMLINS_CONTACT = Cost("cost_gremlins", boxes_touched, "gremlins")
+PILLARS_CONTACT = Cost("cost_pillars", fixed_touched, "pillars")
+WRONG_BUTTON = Cost("cost_buttons", fixed_touched, "buttons")
 
 
 def indicators(costs: Sequence[Cost], scene: Scene) -> dict[str, jax.Array]:

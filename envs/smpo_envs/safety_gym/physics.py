@@ -5,6 +5,7 @@ step. Where it may touch something, or a box is still moving, the robot and what
 together under all their contacts (`island`); only those environments pay for it.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -24,9 +25,7 @@ from smpo_envs.sparse import apply_where
 # Boxes, and for each of them and for the robot the things that stand fast, that are stepped
 # together. Deviation: if more than these are moving or near the robot, the least urgent ones wait.
 INVOLVED = 2
-# Centre distance below which two vases may touch within an environment step, m: a vase reaches
-# 0.142 (a little more when tilted) and does not move by more than 0.04.
-_REACH_OF_CUBE = 0.33
+_TRAVEL = 0.047  # what two boxes may come nearer to each other within an environment step, m
 # For where the robot may touch something its outline is two discs, the sphere and the one around
 # the arrow, in which the robot's rates may exceed those at both ends of the step by a little.
 _DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
@@ -143,9 +142,10 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     context = (world, action, urgency)
     needed = involved | jnp.any(near)
     if number > 1:
-        several = _several(urgency, world.boxes)
+        assert solids.body is not None
+        several = _several(solids.body, urgency, world.boxes)
         more = partial(_together, solids, min(INVOLVED, number))
-        motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
+        motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 2)
     # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
     needed &= ~several
     ahead = partial(_look_ahead, solids, min(1, number))
@@ -235,12 +235,12 @@ def _is_moving(some: FreeBoxes) -> Bool[Array, "*batch V"]:
     return jnp.any(some.velocity != 0, axis=-1) | jnp.any(some.angular_velocity != 0, axis=-1)
 
 
-def _several(urgency: Float[Array, " V"], some: FreeBoxes) -> Bool[Array, ""]:
+def _several(body: Body, urgency: Float[Array, " V"], some: FreeBoxes) -> Bool[Array, ""]:
     """Whether more than one box is involved, one that a moving one may reach included."""
     first = jnp.arange(len(urgency)) == jnp.argmin(urgency)
     x, y = some.position[:, 0], some.position[:, 1]
     dx, dy = x - jnp.sum(jnp.where(first, x, 0)), y - jnp.sum(jnp.where(first, y, 0))
-    close = ~first & (dx * dx + dy * dy < _REACH_OF_CUBE**2)
+    close = ~first & (dx * dx + dy * dy < _reach(body) ** 2)
     moves = jnp.any(first & _is_moving(some))
     return (jnp.sum(urgency < _WAITING) > 1) | (moves & jnp.any(close))
 
@@ -271,7 +271,8 @@ def _ashore(solids: Solids, number: int, world: World, urgency: Float[Array, "B 
             position=absolute.position + world.circling.offset[:, None],
             velocity=absolute.velocity + world.circling.velocity[:, None],
         )
-    least, chosen = jax.lax.top_k(-_with_neighbours(urgency, world.boxes), number)  # [B, K]
+    urgency = _with_neighbours(solids.body, urgency, world.boxes)
+    least, chosen = jax.lax.top_k(-urgency, number)  # [B, K]
     near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
     near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
     shore = island.Shore(
@@ -373,11 +374,23 @@ def _spring(circling: Circling, point: Point, chosen: Int[Array, "B K"]) -> isla
     return island.Spring(target, jnp.moveaxis(boxes.turned_by(home[2]), -1, 0))
 
 
-def _with_neighbours(urgency: Float[Array, "B V"], some: FreeBoxes) -> Float[Array, "B V"]:
+def _reach(body: Body) -> float:
+    """Centre distance below which two boxes may touch within an environment step, m.
+
+    An upright one reaches to its corners; tilted, it reaches little further.
+    """
+    return 2 * math.sqrt(2) * body.outline + _TRAVEL
+
+
+def _with_neighbours(
+    body: Body | None, urgency: Float[Array, "B V"], some: FreeBoxes
+) -> Float[Array, "B V"]:
     """Urgency, where standing boxes that a moving one may reach come before the rest: in [2, 3)."""
+    if body is None:
+        return urgency
     x, y = some.position[..., 0], some.position[..., 1]
     dx, dy = x[:, :, None] - x[:, None], y[:, :, None] - y[:, None]
-    close = dx * dx + dy * dy < _REACH_OF_CUBE**2
+    close = dx * dx + dy * dy < _reach(body) ** 2
     reachable = jnp.any(close & _is_moving(some)[:, None], axis=2)
     return jnp.where((urgency >= _WAITING) & reachable, urgency - 1.0, urgency)
 

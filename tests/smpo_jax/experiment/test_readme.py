@@ -18,6 +18,15 @@ from smpo_jax.training import loop
 README = (Path(__file__).parents[3] / "README.md").read_text()
 
 
+def example(mark):
+    """What the README's program that contains `mark` defines."""
+    programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (program,) = (x for x in programs if mark in x)
+    mine: dict[str, Any] = {"__name__": "mine"}
+    exec(program, mine)
+    return mine
+
+
 def test_there_are_two_setup_commands_of_one_line_each():
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
@@ -35,11 +44,7 @@ def test_program_runs(capsys):
 
 def test_a_method_of_ones_own_learns_what_it_says():
     # With a price above what reward is worth, the policy keeps away from cost.
-    (program,) = (
-        x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def make" in x
-    )
-    mine: dict[str, Any] = {"__name__": "mine"}
-    exec(program, mine)
+    mine = example("def make")
     env = smpo_envs.VectorEnv(smpo_envs.make("ProbeTradeoff"), num_envs=16)
     spec = loop.make_spec(env, rollout_length=20, total_iterations=60)
     costs = []
@@ -55,18 +60,48 @@ def test_a_method_of_ones_own_learns_what_it_says():
 
 
 def test_a_level_of_ones_own_has_what_it_says():
-    (program,) = (
-        x for x in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "arena.Level" in x
-    )
-    mine: dict[str, Any] = {}
-    exec(program, mine)
-    env = mine["env"]
+    env = example("PILLARS_CONTACT")["env"]
     state = jax.jit(env.reset)(jax.random.key(0))
     around = state.env.pipeline_state.arena
     for objects, number in ((around.markers["hazards"], 12), (around.world.fixed, 2)):
         assert objects.shape == (128, number, 2)
         assert np.all(np.abs(objects) < 1.2)
     assert state.obs.shape == (128, env.observation_size) == (128, 12 + 3 * 16)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_object_of_ones_own_is_pushed_and_charged_for():
+    env = example("CRATES")["env"]
+    state, step = jax.jit(env.reset)(jax.random.key(0)), jax.jit(env.step)
+    assert state.obs.shape == (128, 12 + 2 * 16)
+    assert state.env.pipeline_state.arena.world.boxes.position.shape == (128, 5, 3)
+    before = state.env.pipeline_state.arena.world.boxes.position
+    cost = np.zeros(128)
+    for _ in range(150):
+        state, seen = step(state, np.tile([0.05, 0.0], (128, 1)))  # full power straight ahead
+        cost += np.where(state.steps > 0, seen.cost, 0)
+    after = state.env.pipeline_state.arena.world.boxes.position
+    same_episode = np.asarray(state.steps) >= 150
+    pushed = np.abs(after - before).max((1, 2)) > 0.05
+    assert np.sum(pushed & same_episode) > 10
+    assert not np.any(pushed & same_episode & (cost == 0))
+    assert np.all(np.isfinite(state.obs))
+
+
+def test_a_task_of_ones_own_pays_by_the_metre():
+    mine = example("Roaming")
+    env, task = mine["env"], mine["task"]
+    state = jax.jit(env.reset)(jax.random.key(0))
+    assert state.obs.shape == (128, 12 + 16)
+    one = jax.jit(task.reset)(jax.random.key(1))
+    step, paid = jax.jit(task.step), 0.0
+    start = one.pipeline_state.arena.world.point.q
+    for _ in range(50):
+        one = step(one, np.array([0.05, 0.0]))
+        paid += float(one.reward)
+    way = np.linalg.norm(one.pipeline_state.arena.world.point.q[:2] - start[:2])
+    np.testing.assert_allclose(paid, way, rtol=1e-5)  # a straight line
+    assert way > 0.1
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
