@@ -26,11 +26,12 @@ def rotations(rng, number, tilt):
 
 def test_the_two_corners_that_are_looked_at_are_the_nearest_ones():
     rng = np.random.default_rng(0)
-    body, number = boxes.PUSH_BOX, 200
+    corners, number = boxes.PUSH_BOX.corners, 200
+    assert corners is not None
     axes, position = rotations(rng, number, 0.1), rng.normal(size=(3, number))
     where = position + rng.uniform(-0.6, 0.6, (3, number)) * [[1], [1], [0]]
-    every = island._all_corners(body.corners, jnp.asarray(position), jnp.asarray(axes)).center
-    two = island._nearest_corners(body.corners, *map(jnp.asarray, (position, axes, where))).center
+    every = island._all_corners(corners, jnp.asarray(position), jnp.asarray(axes)).center
+    two = island._nearest_corners(corners, *map(jnp.asarray, (position, axes, where))).center
     distances = np.linalg.norm(every - where[:, None], axis=0)
     chosen = np.linalg.norm(two - where[:, None], axis=0)
     assert every.shape == (3, 4, number) and two.shape == (3, 2, number)
