@@ -25,8 +25,12 @@ from smpo_jax.experiment.recording import Recording, record
 
 FRAMES_PER_SECOND = 25
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
-COLOURS = {"target": "#2a9d4a", "cost": "#d1495b", "object": "#4a7fb5"}
-SECOND_COLOURS = {"cost": "#e08a1e"}  # of a second kind of the same role
+# Of the kinds of each role, one after another.
+COLOURS = {
+    "target": ("#2a9d4a",),
+    "cost": ("#d1495b", "#e08a1e", "#8e5bb0"),
+    "object": ("#4a7fb5", "#7f8c96"),
+}
 ROBOT_COLOUR, PATH_COLOUR, COST_COLOUR = "#222222", "#1f4e9c", "#e3120b"
 RAY_START, RAY_LENGTH = 0.18, 0.4  # m from the robot's origin
 PALETTE = 64  # colours of a gif
@@ -280,7 +284,7 @@ def _prepare(axes: Axes, drawing: Drawing, window: tuple[float, float, float, fl
     axes.set_xlim(window[0], window[1])
     axes.set_ylim(window[2], window[3])
     for x0, y0, x1, y1 in drawing.walls:
-        axes.plot([x0, x1], [y0, y1], color=COLOURS["cost"], linewidth=3, alpha=0.6)
+        axes.plot([x0, x1], [y0, y1], color=COLOURS["cost"][0], linewidth=3, alpha=0.6)
 
 
 def _window(drawing: Drawing, path: Float[np.ndarray, "T 2"]) -> tuple[float, float, float, float]:
@@ -295,10 +299,10 @@ def _window(drawing: Drawing, path: Float[np.ndarray, "T 2"]) -> tuple[float, fl
 
 
 def _colour(drawing: Drawing, kind: str) -> str:
-    """Of the role; a second kind of the same role has its own."""
+    """Of the role; kinds of the same role have different ones, as far as there are any."""
     role = drawing.looks[kind].role
     same = [other for other, look in drawing.looks.items() if look.role == role]
-    return COLOURS[role] if same[0] == kind else SECOND_COLOURS.get(role, COLOURS[role])
+    return COLOURS[role][min(same.index(kind), len(COLOURS[role]) - 1)]
 
 
 def _patch(look: Look, pose: Float[np.ndarray, " 3"], colour: str, alpha: float = 0.6) -> Patch:
