@@ -26,7 +26,6 @@ def apply_where(
     *context: Any,
     grouped: bool = False,
     rate: float = 1 / 16,
-    longer: jax.Array | None = None,
 ) -> Tree:
     """`f(operand, *context)` if `predicate` else `operand`; under `vmap`, only where needed.
 
@@ -42,8 +41,6 @@ def apply_where(
         grouped: `f` is written for a whole group: its leaves have one more leading axis, the
             members. (A memory layout of its own choosing can be much faster than that of `vmap`.)
         rate: the share of hits to be expected; decides on the size of groups, not on results.
-        longer: whether the work is likely to take longer than elsewhere. Such members share groups,
-            because a group takes as long as its slowest member; decides on no results either.
     """
     operand_leaves, operand_def = jax.tree.flatten(operand)
     context_leaves, context_def = jax.tree.flatten(context)
@@ -67,10 +64,7 @@ def apply_where(
         return tuple(_unwrap(x) for x in jax.tree.leaves(result))
 
     sparse = _sparse(on_leaves, number, rate)
-    turn = jnp.asarray(predicate, bool)
-    if longer is not None:
-        turn = jnp.where(turn, 1 + jnp.asarray(longer, jnp.int8), jnp.int8(0))
-    return operand_def.unflatten(wrap(sparse(turn, *map(_unwrap, leaves))))
+    return operand_def.unflatten(wrap(sparse(jnp.asarray(predicate, bool), *map(_unwrap, leaves))))
 
 
 def group_size(batch: int, rate: float) -> int:
@@ -92,29 +86,28 @@ def _unwrap(x: jax.Array) -> jax.Array:
 def _sparse(f: Callable[..., Leaves], number: int, rate: float) -> Callable[..., Leaves]:
     """The sparse cond of `f`, which works on leaves that have the members of a group in front.
 
-    The first `number` leaves change, the others are only read. It is called with a member's turn
-    (see `_order`) and its leaves.
+    The first `number` leaves change, the others are only read.
     """
 
     def alone(leaves: Leaves) -> Leaves:
         return tuple(y[0] for y in f(*(x[None] for x in leaves)))
 
     @custom_vmap
-    def single(turn: jax.Array, *leaves: jax.Array) -> Leaves:
-        return jax.lax.cond(turn > 0, alone, lambda xs: xs[:number], leaves)
+    def single(predicate: jax.Array, *leaves: jax.Array) -> Leaves:
+        return jax.lax.cond(predicate, alone, lambda xs: xs[:number], leaves)
 
     @single.def_vmap
-    def _(size, batched, turn, *leaves):
-        full = _broadcast(size, batched, (turn, *leaves))
+    def _(size, batched, predicate, *leaves):
+        full = _broadcast(size, batched, (predicate, *leaves))
         return many(*full), (True,) * number
 
     @custom_vmap
-    def many(turn: jax.Array, *leaves: jax.Array) -> Leaves:
-        return _in_groups(f, group_size(len(turn), rate), turn, leaves, number)
+    def many(predicate: jax.Array, *leaves: jax.Array) -> Leaves:
+        return _in_groups(f, group_size(len(predicate), rate), predicate, leaves, number)
 
     @many.def_vmap
-    def _(size, batched, turn, *leaves):
-        full = _broadcast(size, batched, (turn, *leaves))
+    def _(size, batched, predicate, *leaves):
+        full = _broadcast(size, batched, (predicate, *leaves))
         # Sizes spelled out: a leaf may be empty.
         flat = many(*(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in full))
         out = tuple(y.reshape(x.shape) for y, x in zip(flat, full[1:], strict=False))
@@ -130,29 +123,15 @@ def _broadcast(size: int, batched: list[bool], leaves: Leaves) -> list[jax.Array
     ]
 
 
-def _order(turn: jax.Array) -> jax.Array:
-    """When each member is worked on: its rank among the hits, those of turn 1 before those of 2.
-
-    Turns are 0 where nothing is needed, else 1 or 2; booleans if there is no 2.
-    """
-    first = turn == 1
-    rank = jnp.cumsum(first, dtype=jnp.int32) - 1
-    if turn.dtype == bool:
-        return rank
-    second = turn == 2
-    after = jnp.sum(first, dtype=jnp.int32) + jnp.cumsum(second, dtype=jnp.int32) - 1
-    return jnp.where(second, after, rank)
-
-
 def _in_groups(
-    f: Callable[..., Leaves], size: int, turn: jax.Array, leaves: Leaves, number: int
+    f: Callable[..., Leaves], size: int, predicate: jax.Array, leaves: Leaves, number: int
 ) -> Leaves:
-    batch = turn.shape[0]
-    needed = turn > 0
-    total = jnp.sum(needed, dtype=jnp.int32)
+    batch = predicate.shape[0]
+    total = jnp.sum(predicate, dtype=jnp.int32)
     # The indices of the hits, in order; what lies behind them is padding, its results are dropped.
+    rank = jnp.cumsum(predicate, dtype=jnp.int32) - 1
     hits = jnp.full((batch + size,), batch, jnp.int32)
-    hits = hits.at[jnp.where(needed, _order(turn), batch + size)].set(
+    hits = hits.at[jnp.where(predicate, rank, batch + size)].set(
         jnp.arange(batch, dtype=jnp.int32), mode="drop"
     )
     context = leaves[number:]

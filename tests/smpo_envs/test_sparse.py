@@ -40,28 +40,6 @@ def test_apply_where_is_a_cond_under_any_nesting_of_vmap(shape, share):
     jax.tree.map(assert_array_equal, result, expected(predicate, operand(*shape)))
 
 
-@pytest.mark.parametrize("shape", [(), (40,), (5, 16)])
-def test_long_work_comes_last_and_changes_no_result(shape):
-    seen = []
-
-    def f(group):
-        jax.debug.callback(lambda x: seen.append(np.asarray(x)), group["x"][:, 0], ordered=False)
-        return double(group)
-
-    rng = np.random.default_rng(1)
-    predicate, longer = jnp.asarray(rng.random(shape) < 0.8), jnp.asarray(rng.random(shape) < 0.3)
-    g = lambda p, l, t: apply_where(f, p, t, grouped=True, rate=1 / 20, longer=l)  # noqa: E731
-    for _ in shape:
-        g = jax.vmap(g)
-    result = jax.jit(g)(predicate, longer, operand(*shape))
-    jax.effects_barrier()
-    jax.tree.map(assert_array_equal, result, expected(predicate, operand(*shape)))
-    if len(shape) == 1:  # groups of 4
-        worked_on = np.concatenate(seen)[: int(predicate.sum())] // 3
-        late = np.asarray(longer)[worked_on.astype(int)]
-        assert np.all(np.diff(late.astype(int)) >= 0) and late.any() and not late.all()
-
-
 @pytest.mark.parametrize("batch", [(64,), (4, 64)])
 def test_apply_where_does_only_the_work_of_the_hits(batch):
     groups = []

@@ -152,7 +152,7 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     meets = apply_where(ahead, needed, jnp.bool_(False), *context, grouped=True, rate=rate)
     needed &= meets | jnp.any(_is_moving(world.boxes))
     alone = partial(_together, solids, min(1, number))
-    return apply_where(alone, needed, motion, *context, grouped=True, rate=rate, longer=meets)
+    return apply_where(alone, needed, motion, *context, grouped=True, rate=rate)
 
 
 # In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
