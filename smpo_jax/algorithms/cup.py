@@ -8,6 +8,10 @@ far from there (eq. 19 with the surrogate of section 4):
 with the ratio ρ to the policy that acted, its generalised cost advantage A_c, and a Lagrange
 multiplier ν by gradient ascent with an upper bound. With ν = 0 there is nothing to do in phase 2.
 
+The policy has to keep some spread σ: phase 2 moves the mean by about ν σ² times the cost's slope,
+phase 1 (on standardised advantages) by about σ. Where σ goes to 0 the price that holds the limit
+goes to infinity, and ν is bounded; an entropy bonus keeps σ up.
+
 Deviation: phase 2 has an optimiser of its own, since the moments of phase 1's gradients say nothing
 about its gradients, and OmniSafe's carries them over.
 """
