@@ -96,6 +96,11 @@ class Config:
         """Updates in the whole run."""
         return -(-self.steps // self.steps_per_iteration)
 
+    @property
+    def total_steps(self) -> int:
+        """Environment steps in the whole run."""
+        return self.total_iterations * self.steps_per_iteration
+
 
 def _task(name: str) -> str:
     """The registered name of a task, also of its Safety-Gymnasium id."""

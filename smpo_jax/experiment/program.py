@@ -18,8 +18,11 @@ LARGEST_CHUNK = 128  # iterations between two reports, at most
 class Program(Protocol):
     """Runs that go on side by side."""
 
-    def advance(self, counts: Sequence[int]) -> list[Report]:
-        """Goes on by that many iterations in each run, fewer in one that stops being finite."""
+    def advance(self, counts: Mapping[int, int]) -> dict[int, Report]:
+        """Goes on by that many iterations in each run, fewer in one that stops being finite.
+
+        Runs that are not named, or with 0, are left where they are and report nothing.
+        """
         ...
 
     def state(self, run: int) -> TrainState:
@@ -34,11 +37,10 @@ class Single:
         self._chunk = chunk
         self._state = state
 
-    def advance(self, counts: Sequence[int]) -> list[Report]:
+    def advance(self, counts: Mapping[int, int]) -> dict[int, Report]:
         """Goes on with the only run."""
-        (count,) = counts
-        self._state, report = self._chunk(self._state, jnp.int32(count))
-        return [jax.device_get(report)]
+        self._state, report = self._chunk(self._state, jnp.int32(counts[0]))
+        return {0: jax.device_get(report)}
 
     def state(self, run: int) -> TrainState:
         """Where it is."""
@@ -62,20 +64,23 @@ class Batch:
         """
         self._values = varying(configs)
         self._state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        first, lanes = configs[0], jax.ShapeDtypeStruct((len(configs),), jnp.int32)
+        self._lanes = len(configs)
+        first, count = configs[0], jax.ShapeDtypeStruct((self._lanes,), jnp.int32)
 
         def lane(state, values, count):
             return _chunk(build(first, values))(state, count)
 
         batch = jax.jit(jax.vmap(lane), donate_argnums=0)
-        self._chunk = batch.lower(self._state, self._values, lanes).compile()
+        self._chunk = batch.lower(self._state, self._values, count).compile()
 
-    def advance(self, counts: Sequence[int]) -> list[Report]:
-        """Goes on with all runs whose count is not 0."""
-        count = jnp.asarray(counts, jnp.int32)
+    def advance(self, counts: Mapping[int, int]) -> dict[int, Report]:
+        """Goes on with those that have something to do."""
+        count = jnp.asarray([counts.get(i, 0) for i in range(self._lanes)], jnp.int32)
         self._state, reports = self._chunk(self._state, self._values, count)
         reports = jax.device_get(reports)
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], reports) for i in range(len(counts))]
+        return {
+            i: jax.tree.map(lambda leaf, i=i: leaf[i], reports) for i in counts if counts[i] > 0
+        }
 
     def state(self, run: int) -> TrainState:
         """Where a run is."""

@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +100,7 @@ def begin(config: Config, problem: Problem, folder: Path, say: Say = print) -> S
 
 def advance(
     program: Program,
-    recorders: Sequence[Recorder],
+    recorders: Mapping[int, Recorder],
     stop: Stop,
     watch: Callable[[int, Row, float], None],
 ) -> None:
@@ -108,33 +108,33 @@ def advance(
 
     Args:
         program: the runs.
-        recorders: of each run; one that diverges has a `failure` afterwards, the others go on.
+        recorders: by the number of a run in the program, which leaves the others where they are;
+            one that diverges has a `failure` afterwards, and the rest goes on.
         stop: ends it early.
         watch: takes the number of a run, its newest row and its steps per second.
     """
-    report_every = min(each.config.report_every for each in recorders)
-    checkpoint_every = min(each.config.checkpoint_every for each in recorders)
-
-    def save() -> None:
-        for i, recorder in enumerate(recorders):
-            recorder.save(program.state(i))
-
+    configs = [each.config for each in recorders.values()]
     saved_at = time.monotonic()
     count = 1  # the first report comes as soon as it can
-    while any(each.remaining for each in recorders) and not stop.asked:
+    while any(each.remaining for each in recorders.values()) and not stop.asked:
         began = time.monotonic()
-        counts = [min(count, each.remaining) for each in recorders]
+        counts = {i: min(count, each.remaining) for i, each in recorders.items()}
         reports = program.advance(counts)
-        seconds = (time.monotonic() - began) / max(int(report.done) for report in reports)
-        for i, (recorder, report) in enumerate(zip(recorders, reports, strict=True)):
-            if counts[i]:
-                rate = recorder.config.steps_per_iteration / seconds
-                watch(i, recorder.take(report, rate), rate)
-        if time.monotonic() - saved_at >= checkpoint_every:
-            save()
+        seconds = (time.monotonic() - began) / max(int(each.done) for each in reports.values())
+        for i, report in reports.items():
+            rate = recorders[i].config.steps_per_iteration / seconds
+            watch(i, recorders[i].take(report, rate), rate)
+        if time.monotonic() - saved_at >= min(each.checkpoint_every for each in configs):
+            _save(program, recorders)
             saved_at = time.monotonic()
-        count = int(np.clip(report_every / seconds, 1, LARGEST_CHUNK))
-    save()
+        longest = min(each.report_every for each in configs)
+        count = int(np.clip(longest / seconds, 1, LARGEST_CHUNK))
+    _save(program, recorders)
+
+
+def _save(program: Program, recorders: Mapping[int, Recorder]) -> None:
+    for i, recorder in recorders.items():
+        recorder.save(program.state(i))
 
 
 def _initial(config: Config, problem: Problem) -> Start:
@@ -151,7 +151,7 @@ def _train(config: Config, problem: Problem, folder: Path, start: Start, stop: S
     ):
         recorder.save(start.state)
         program = _compile(problem, start.state, progress, config, folder)
-        advance(program, [recorder], stop, lambda _, row, rate: progress.update(row, rate))
+        advance(program, {0: recorder}, stop, lambda _, row, rate: progress.update(row, rate))
         if recorder.failure:
             raise recorder.failure
         if stop.asked:
