@@ -18,6 +18,7 @@ Safe reinforcement learning in JAX: SMPO and constrained baselines on native Saf
 commands:
   train      train a policy, or go on with a run that was stopped
   suite      train a whole grid of tasks, variants and seeds
+  report     tables and figures of a suite
   evaluate   return and cost of a trained policy, in the native or the real environment
   plot       learning curves of one or more runs
   render     what a trained policy does, as a film or as a picture of its paths
@@ -96,6 +97,16 @@ def _suite(arguments: list[str]) -> int:
     return main.main(options)
 
 
+def _report(arguments: list[str]) -> int:
+    from smpo_jax.experiment.options import ReportOptions, parse
+
+    options = parse(ReportOptions, arguments, command="report")
+    from smpo_jax.experiment.suite import report
+
+    report.main(options)
+    return 0
+
+
 def _evaluate(arguments: list[str]) -> int:
     _use_compilation_cache()
     from smpo_jax.experiment.options import EvaluateOptions, parse
@@ -171,6 +182,7 @@ def _use_compilation_cache() -> None:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "suite": _suite,
+    "report": _report,
     "evaluate": _evaluate,
     "plot": _plot,
     "render": _render,

@@ -111,6 +111,23 @@ class SuiteOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """Tables and figures of a suite: report.md, cells.csv, variants.csv and pictures.
+
+    Attributes:
+        folder: the folder of a suite; it need not be finished.
+        out: the folder to write to; what an earlier report left there is replaced.
+        published: also list and draw published results on the same tasks.
+        window: how much of a run, counted from its end, is its final performance.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path = Path("report")
+    published: bool = False
+    window: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
 class ListOptions:
     """Tasks and algorithms, one line each."""
 

@@ -38,7 +38,8 @@ class Recorder:
                 stack.enter_context(contextlib.closing(output))
                 for output in _open_writers(config, folder, iteration)
             ]
-            self._zero = time.monotonic() - writers.seconds_so_far(folder)
+            self._before = writers.seconds_so_far(folder)
+            self._zero = time.monotonic() - self._before
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Recorder":
@@ -55,6 +56,10 @@ class Recorder:
     def seconds(self) -> float:
         """How long the run has taken so far, what came before a resume included."""
         return time.monotonic() - self._zero
+
+    def start_clock(self) -> None:
+        """Counts seconds from now on: what came before was compilation."""
+        self._zero = time.monotonic() - self._before
 
     def take(self, report: Report, steps_per_second: float) -> Row:
         """Writes what a chunk computed; the row of its last iteration."""

@@ -114,6 +114,8 @@ def advance(
         watch: takes the number of a run, its newest row and its steps per second.
     """
     configs = [each.config for each in recorders.values()]
+    for each in recorders.values():
+        each.start_clock()
     saved_at = time.monotonic()
     count = 1  # the first report comes as soon as it can
     while any(each.remaining for each in recorders.values()) and not stop.asked:
