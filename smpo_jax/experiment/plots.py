@@ -17,6 +17,7 @@ from smpo_jax.experiment.options import PlotOptions
 
 POINTS = 200  # of a drawn curve
 SMOOTHING = 0.02  # of a run: width of the window that its curve is averaged over
+MOST_WITHIN = 4  # names in a legend that covers part of the axes
 QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"}
 
 
@@ -41,9 +42,9 @@ class Curve(NamedTuple):
 
 
 class Average(NamedTuple):
-    """How seeds become one curve: what it is called, and values [S, P] to (middle, low, high)."""
+    """How seeds become one curve: a caption, and values [S, P] to (middle, low, high)."""
 
-    name: str
+    caption: str
     of: Callable[[Float[np.ndarray, "S P"]], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -55,8 +56,8 @@ def _mean(values: Float[np.ndarray, "S P"]) -> tuple[np.ndarray, np.ndarray, np.
     return centre, centre - half, centre + half
 
 
-MEAN = Average("mean", _mean)
-INTERQUARTILE_MEAN = Average("interquartile mean", statistics.bootstrap)
+MEAN = Average("mean and 95 % interval of {} seeds", _mean)
+INTERQUARTILE_MEAN = Average("{} seeds", statistics.bootstrap)
 
 
 def main(options: PlotOptions) -> None:
@@ -115,7 +116,7 @@ def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
         for axes in column:
             _frame(axes)
         column[1].set_ylim(bottom=0)
-        column[0].legend(frameon=False, fontsize="small")
+        _draw_legend(column)
     for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
         axes.set_ylabel(label)
     return figure
@@ -136,7 +137,7 @@ def combine(runs: Sequence[Run], name: str, average: Average = MEAN) -> Curve:
 
 def _caption(group: Sequence[Run], average: Average) -> str:
     n = len(group)
-    seeds = "1 seed" if n == 1 else f"{average.name} and 95 % interval of {n} seeds"
+    seeds = "1 seed" if n == 1 else average.caption.format(n)
     return f"{group[0].label} ({seeds})"
 
 
@@ -144,6 +145,18 @@ def _draw_group(axes: Axes, curve: Curve, caption: str, colour: str) -> None:
     axes.plot(curve.steps, curve.middle, color=colour, label=caption)
     if not np.all(np.isnan(curve.low)):
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _draw_legend(column: Sequence[Axes]) -> None:
+    """Within the upper axes, or below the lower ones where it would hide too much."""
+    handles, labels = column[0].get_legend_handles_labels()
+    if len(labels) <= MOST_WITHIN:
+        column[0].legend(frameon=False, fontsize="small")
+        return
+    column[1].legend(
+        handles, labels, frameon=False, fontsize="small", loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+    )  # fmt: skip
 
 
 def _frame(axes: Axes) -> None:

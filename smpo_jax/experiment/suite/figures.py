@@ -34,7 +34,8 @@ def scatter(
 ) -> Figure:
     """Return against cost at the end of training, one point per seed, and the limit.
 
-    Published results are grey; those of methods that the suite has trained are named, and in view.
+    Published results are grey; those of methods that the suite has trained are named and in view,
+    and so are all of a cost that is.
     """
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -59,8 +60,10 @@ def scatter(
     ours = [one for row in rows for one in row.finished]
     beside = [each for each in published if each.method in algos]
     costs = [one.cost for one in ours] + [each.cost for each in beside] + limits
-    returns = [one.return_ for one in ours] + [each.return_ for each in beside]
-    axes.set_xlim(min(0.0, Span.of(costs).low), Span.of(costs).high)
+    most = Span.of(costs).high
+    returns = [one.return_ for one in ours]
+    returns += [each.return_ for each in published if each.cost < most]
+    axes.set_xlim(min(0.0, *costs), most)
     axes.set_ylim(*Span.of(returns))
     axes.set_xlabel("episode cost")
     axes.set_ylabel("episode return")

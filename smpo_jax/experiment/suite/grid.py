@@ -68,10 +68,11 @@ def expand(data: object, *, where: str) -> list[Cell]:
         raise UserError(
             f"{where}: unknown key {key!r}{suggest(str(key), [*OWN_KEYS, *RUN_FIELDS])}"
         )
+    tasks = _tasks(top.get("tasks"), where)
     variants = list(_variants(top.get("variants"), where))
     cells = [
         _cell(variant, {**shared, **fields, **variant.fields}, task, seed)
-        for task, fields in _tasks(top.get("tasks"), where)
+        for task, fields in tasks
         for variant in variants
         for seed in _seeds(top.get("seeds", [0]), where)
     ]

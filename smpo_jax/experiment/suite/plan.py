@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
+from smpo_jax.experiment import checkpoint
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.config import HOST_FIELDS, Config
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.suite import folder as suite_folder
 from smpo_jax.experiment.suite.folder import Suite
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.training import loop
@@ -25,7 +24,7 @@ SHARE = 0.5  # of the free memory that a program may take
 
 
 def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int | None) -> Suite:
-    """The suite with every cell in a batch; those that have begun stay in the one they are in.
+    """The suite with every cell in a batch; one that has got anywhere stays in the one it is in.
 
     Args:
         before: the suite that is in the folder.
@@ -34,7 +33,7 @@ def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int |
         batch: most cells in a program; None for what `default_batch` says.
     """
     names = {cell.name for cell in cells}
-    begun = {cell.name for cell in cells if suite_folder.status(folder, cell) != "waiting"}
+    begun = {cell.name for cell in cells if checkpoint.newest(folder / cell.name)}
     kept = [
         tuple(names_)
         for names_ in (before.batches if before else [])
@@ -81,12 +80,15 @@ def default_batch(config: Config) -> int:
     """How many runs of this kind one program takes.
 
     On a CPU it is 1: there, a batch is no faster than its runs one after another, and a cell of a
-    batch of one has the bits of `smpo-jax train`. Elsewhere it is what the memory has room for.
+    batch of one has the bits of `smpo-jax train`. Elsewhere it is what the memory has room for, as
+    far as the device tells.
     """
     device = jax.devices()[0]
-    if device.platform == "cpu":
+    stats = device.memory_stats() or {}
+    if device.platform == "cpu" or "bytes_limit" not in stats:
         return 1
-    return max(1, int(SHARE * free_memory(device) / run_memory(config)))
+    free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return max(1, int(SHARE * free / run_memory(config)))
 
 
 def run_memory(config: Config) -> int:
@@ -100,14 +102,6 @@ def run_memory(config: Config) -> int:
 
     leaves = jax.tree.leaves(jax.eval_shape(first, jax.random.key(0)))
     return OVERHEAD * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-
-def free_memory(device: jax.Device) -> int:
-    """Bytes that are free where the device computes."""
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def can_vary(config: Config) -> set[str]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment import run, writers
 from smpo_jax.experiment.chunk import Chunk
@@ -68,6 +70,8 @@ def train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
     for cell in under_way:
         place.display.started(cell.name)
     try:
+        for cell in under_way:
+            _prepare(cell, place.folder / cell.name)
         _train(cells, place, programs)
     except Exception as error:  # whatever it is, the rest of the suite goes on
         for cell in under_way:
@@ -83,7 +87,6 @@ def _train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
             problem = programs.problem(cell.config)
             is_to_run = suite_folder.is_to_run(place.folder, cell)
             if is_to_run:
-                _prepare(cell, own)
                 stack.enter_context(run.locked(own))
             # A lane that is done or has diverged only fills its place.
             start = run.begin(cell.config, problem, own, place.display.say)
@@ -95,12 +98,13 @@ def _train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
 
         def watch(lane: int, row: writers.Row, rate: float) -> None:
             place.display.update(cells[lane].name, row, rate)
+            failure = recorders[lane].failure
+            if failure:
+                _fail(cells[lane], place, failure)
 
         run.advance(program, recorders, place.stop, watch)
         for lane, recorder in recorders.items():
-            if recorder.failure:
-                _fail(cells[lane], place, recorder.failure)
-            elif not recorder.remaining:
+            if not recorder.failure and not recorder.remaining:
                 place.display.finished(cells[lane].name)
 
 
@@ -124,7 +128,6 @@ def _program(
 def _prepare(cell: Cell, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     (own / ERROR_FILE).unlink(missing_ok=True)
-    writers.require_installed(cell.config)
     config_file.save(cell.config, own)
 
 
@@ -138,6 +141,8 @@ def _fail(cell: Cell, place: Place, error: Exception) -> None:
         text += "".join(traceback.format_exception(error))
     if "RESOURCE_EXHAUSTED" in text:
         text = f"out of memory; try fewer runs at once, with --batch. {text}"
+    if isinstance(error, jax.errors.ConcretizationTypeError):
+        text = f"its algorithm does not let values vary in one program; try --batch 1. {text}"
     with contextlib.suppress(OSError):  # of a full disk it is said on the screen
         own = place.folder / cell.name
         own.mkdir(parents=True, exist_ok=True)

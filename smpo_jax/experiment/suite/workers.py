@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,18 @@ def _shares(number: int) -> Iterator[Sequence[int]]:
 
 def _listen(worker: _Worker, place: Place) -> bool:
     """Passes on what the worker has reported; False once it has nothing more to say."""
+    display = place.display
+    show: dict[str, Callable[..., None]] = {
+        "say": display.say,
+        "started": display.started,
+        "update": display.update,
+        "finished": display.finished,
+        "failed": display.failed,
+    }
     try:
         while worker.reports.poll():
-            method, arguments = worker.reports.recv()
-            getattr(place.display, method)(*arguments)
+            event, arguments = worker.reports.recv()
+            show[event](*arguments)
     except EOFError:
         return False
     return True
@@ -114,9 +122,9 @@ class _Reporter:
     def failed(self, cell: str, error: str) -> None:
         self._send("failed", cell, error)
 
-    def _send(self, method: str, *arguments: Any) -> None:
+    def _send(self, event: str, *arguments: Any) -> None:
         with contextlib.suppress(BrokenPipeError):  # the parent is gone; `_Stop` sees that, too
-            self._pipe.send((method, arguments))
+            self._pipe.send((event, arguments))
 
 
 class _Stop:
