@@ -5,6 +5,7 @@ import json
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 
@@ -12,10 +13,13 @@ from smpo_jax.experiment import checkpoint
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.config import HOST_FIELDS, Config
 from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.suite import folder as suite_folder
 from smpo_jax.experiment.suite.folder import Suite
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
+
+T = TypeVar("T")
 
 # Programs need this many times the memory of a run's state and rollout, at most; measured on a CPU:
 # 3 with PPO, 7 with SMPO.
@@ -24,7 +28,7 @@ SHARE = 0.5  # of the free memory that a program may take
 
 
 def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int | None) -> Suite:
-    """The suite with every cell in a batch; one that has got anywhere stays in the one it is in.
+    """The suite with every cell in a batch, those of `before` as far as they can stay.
 
     Args:
         before: the suite that is in the folder.
@@ -32,27 +36,32 @@ def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int |
         folder: its folder.
         batch: most cells in a program; None for what `default_batch` says.
     """
-    names = {cell.name for cell in cells}
-    begun = {cell.name for cell in cells if checkpoint.newest(folder / cell.name)}
-    kept = [
-        tuple(names_)
-        for names_ in (before.batches if before else [])
-        if begun & set(names_) and names.issuperset(names_)
-    ]
-    placed = {name for names_ in kept for name in names_}
+    by_name = {cell.name: cell for cell in cells}
+
+    def stays(names: Sequence[str]) -> bool:
+        members = [by_name[name] for name in names if name in by_name]
+        if len(members) < len(names) or len({shape(cell.config) for cell in members}) > 1:
+            return False
+        if any(checkpoint.newest(folder / name) for name in names):
+            return True  # the last digits of what is to come depend on the size of the batch
+        failed = any(suite_folder.status(folder, cell) == "failed" for cell in members)
+        return batch is None and not failed
+
+    kept = [names for names in (before.batches if before else []) if stays(names)]
+    placed = {name for names in kept for name in names}
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.name not in placed:
-            # One whose batch is no longer whole goes on alone.
-            key = cell.name if cell.name in begun else shape(cell.config)
-            groups.setdefault(key, []).append(cell)
+            # One that has begun in a batch that is no longer whole goes on alone.
+            has_begun = bool(checkpoint.newest(folder / cell.name))
+            groups.setdefault(cell.name if has_begun else shape(cell.config), []).append(cell)
     new = [
         tuple(cell.name for cell in part)
         for group in groups.values()
         for part in split(group, default_batch(group[0].config) if batch is None else batch)
     ]
     order = {cell.name: i for i, cell in enumerate(cells)}
-    return Suite(list(cells), sorted([*kept, *new], key=lambda names_: order[names_[0]]))
+    return Suite(list(cells), sorted([*kept, *new], key=lambda names: order[names[0]]))
 
 
 def shape(config: Config) -> str:
@@ -69,7 +78,7 @@ def shape(config: Config) -> str:
     return json.dumps([run, own, config.total_iterations], sort_keys=True)
 
 
-def split(cells: Sequence[Cell], size: int) -> list[Sequence[Cell]]:
+def split(cells: Sequence[T], size: int) -> list[Sequence[T]]:
     """Parts of at most that size, as few and as even as possible: sizes are compiled for."""
     number = -(-len(cells) // max(1, size))
     even = -(-len(cells) // number)

@@ -7,6 +7,7 @@ import pytest
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.suite import board
 from smpo_jax.experiment.suite.board import Board, Live, Plain
+from smpo_jax.experiment.suite.folder import Status
 from smpo_jax.experiment.suite.grid import Cell
 
 
@@ -21,7 +22,7 @@ def seen(monkeypatch):
     """A board of two variants with two seeds each of 1000 steps, one cell of them done."""
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    cells = {}
+    cells: dict[str, tuple[Cell, Status]] = {}
     for variant in ("a", "b"):
         for seed in (0, 1):
             config = Config(

@@ -59,17 +59,31 @@ def test_a_batch_has_cells_of_one_shape(tmp_path):
 def test_cells_that_have_begun_stay_together_and_new_ones_get_a_batch_of_their_own(tmp_path):
     old, new = cells(("a", {}), ("b", {"step": 2.0})), cells(("c", {"step": 3.0}))
     before = plan(None, old, tmp_path, 8)
-    # nothing has begun: all can be put together anew
-    assert len(plan(before, [*old, *new], tmp_path, 8).batches) == 1
-    (tmp_path / "ProbeFollow/a/seed0/checkpoints/0").mkdir(parents=True)
-    assert len(plan(before, [*old, *new], tmp_path, 8).batches) == 1
-    (tmp_path / "ProbeFollow/a/seed0/checkpoints/3").mkdir()
+    (tmp_path / "ProbeFollow/a/seed0/checkpoints/3").mkdir(parents=True)
     after = plan(before, [*old, *new], tmp_path, 1)
     assert after.batches == [*before.batches, ("ProbeFollow/c/seed0",)]
     # one that has begun in a batch that is no longer whole goes on alone
     assert plan(before, [*new, old[0]], tmp_path, 8).batches == [
         ("ProbeFollow/c/seed0",), ("ProbeFollow/a/seed0",),
     ]  # fmt: skip
+
+
+def test_a_batch_that_has_got_nowhere_stays_unless_another_size_is_asked_for(tmp_path):
+    given = cells(("a", {}), ("b", {"step": 2.0}), ("c", {"step": 3.0}))
+    before = plan(None, given, tmp_path, 8)
+    assert plan(before, given, tmp_path, None) == before
+    (tmp_path / "ProbeFollow/a/seed0/checkpoints/0").mkdir(parents=True)
+    assert plan(before, given, tmp_path, None) == before
+    assert [len(names) for names in plan(before, given, tmp_path, 2).batches] == [2, 1]
+    # it failed before its first iteration, for its size perhaps
+    (tmp_path / "ProbeFollow/a/seed0/error.txt").write_text("out of memory")
+    assert [len(names) for names in plan(before, given, tmp_path, None).batches] == [1, 1, 1]
+
+
+def test_a_batch_whose_cells_have_come_apart_is_planned_anew(tmp_path):
+    before = plan(None, cells(("a", {}), ("b", {"step": 2.0})), tmp_path, 8)
+    changed = cells(("a", {}), ("b", {"repeats": 4}))
+    assert [len(names) for names in plan(before, changed, tmp_path, None).batches] == [1, 1]
 
 
 def test_on_a_cpu_a_program_has_one_run():

@@ -165,8 +165,9 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing in the program catches it."""
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "killed"])
+@pytest.mark.parametrize(
+    ("batch", "how"), [(1, "SIGTERM"), (4, "SIGINT"), (1, "killed"), (4, "killed")]
+)
 def test_suite_that_was_ended_goes_on_to_the_same_bytes(command, whole, monkeypatch, batch, how):
     def end():
         if how == "killed":
