@@ -8,7 +8,7 @@ from smpo_jax.names import suggest
 
 if TYPE_CHECKING:
     from smpo_jax.augmentation import Augmentation
-    from smpo_jax.types import Algorithm, Spec
+    from smpo_jax.types import Algorithm, Scalar, Spec
 
 
 class Entry(NamedTuple):
@@ -237,7 +237,7 @@ def make(name: str, spec: "Spec", **overrides: Any) -> "Algorithm":
     return importlib.import_module(find(name).module).make(spec, settings)
 
 
-def augmentation(name: str, cost_limit: float, **overrides: Any) -> "Augmentation":
+def augmentation(name: str, cost_limit: "Scalar", **overrides: Any) -> "Augmentation":
     """What the method `name` adds to its environment; see `smpo_jax.augmentation.augment`."""
     entry = find(name)
     if not entry.augmentation:

@@ -166,17 +166,19 @@ class Checkpoints:
             raise _DamagedError(_short(error)) from error
 
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
-        ours, theirs = _flat(self._config), _flat(theirs)
-        for field in sorted({*ours, *theirs} - config_file.HOST_FIELDS):
-            if ours.get(field) != theirs.get(field):
-                raise UserError(
-                    f"{where} belongs to another run: {field} is {theirs.get(field)} there "
-                    f"and {ours.get(field)} here"
-                )
+        difference = config_file.difference(theirs, self._config)
+        if difference:
+            raise UserError(f"{where} belongs to another run: {difference}")
 
 
 class _DamagedError(Exception):
     """A checkpoint that cannot be used, and why."""
+
+
+def newest(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint of the run in a folder, without opening it."""
+    names = (path.name for path in (folder / FOLDER).glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
 
 
 def made_with() -> str:
@@ -247,11 +249,6 @@ def _verified(
     if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
         raise ValueError("its arrays are not those that were saved")
     return leaves, record
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the run and those of its algorithm side by side."""
-    return {**config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _digest(leaves: Leaves) -> str:

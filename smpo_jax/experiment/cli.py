@@ -17,6 +17,8 @@ Safe reinforcement learning in JAX: SMPO and constrained baselines on native Saf
 
 commands:
   train      train a policy, or go on with a run that was stopped
+  suite      train a whole grid of tasks, variants and seeds
+  report     tables and figures of a suite
   evaluate   return and cost of a trained policy, in the native or the real environment
   plot       learning curves of one or more runs
   render     what a trained policy does, as a film or as a picture of its paths
@@ -31,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0 if it succeeded, 1 if training diverged, 2 for a mistake of the user's or a disk that
-        cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
+        0 if it succeeded, 1 if training diverged or a cell of a suite failed, 2 for a mistake of
+        the user's or a disk that cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from smpo_jax.experiment.errors import DivergenceError, UserError
 
@@ -83,6 +85,26 @@ def _train(arguments: list[str]) -> int:
     if options.resume is not None:
         return run.resume(options.resume)
     return run.start(options.config, overwrite=options.overwrite)
+
+
+def _suite(arguments: list[str]) -> int:
+    _use_compilation_cache()
+    from smpo_jax.experiment.options import SuiteOptions, parse
+
+    options = parse(SuiteOptions, arguments, command="suite")
+    from smpo_jax.experiment.suite import main
+
+    return main.main(options)
+
+
+def _report(arguments: list[str]) -> int:
+    from smpo_jax.experiment.options import ReportOptions, parse
+
+    options = parse(ReportOptions, arguments, command="report")
+    from smpo_jax.experiment.suite import report
+
+    report.main(options)
+    return 0
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -159,6 +181,8 @@ def _use_compilation_cache() -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
+    "suite": _suite,
+    "report": _report,
     "evaluate": _evaluate,
     "plot": _plot,
     "render": _render,

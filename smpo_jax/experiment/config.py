@@ -96,6 +96,11 @@ class Config:
         """Updates in the whole run."""
         return -(-self.steps // self.steps_per_iteration)
 
+    @property
+    def total_steps(self) -> int:
+        """Environment steps in the whole run."""
+        return self.total_iterations * self.steps_per_iteration
+
 
 def _task(name: str) -> str:
     """The registered name of a task, also of its Safety-Gymnasium id."""
@@ -165,16 +170,20 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
 
 
 def load_yaml(path: Path, **overrides: Any) -> Config:
-    """The config of a YAML file (strict; nothing in it is executed)."""
+    """The config of a YAML file."""
+    return from_mapping(read_yaml(path), where=str(path), **overrides)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds (strict; nothing in it is executed)."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read config {path}: {_reason(error)}") from error
     try:
-        data = yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {one_line(error)}") from error
-    return from_mapping(data, where=str(path), **overrides)
 
 
 def save(config: Config, folder: Path) -> None:
@@ -201,6 +210,20 @@ def as_plain(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`."""
     values = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
     return json.loads(json.dumps(values))
+
+
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """What makes two plain configs different runs, in words; None if they are the same run."""
+    theirs, ours = _flat(theirs), _flat(ours)
+    for field in sorted({*ours, *theirs} - HOST_FIELDS):
+        if ours.get(field) != theirs.get(field):
+            return f"{field} is {theirs.get(field)} there and {ours.get(field)} here"
+    return None
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the run and those of its algorithm side by side."""
+    return {**config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _coerce_fields(

@@ -90,6 +90,44 @@ class RenderOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class SuiteOptions:
+    """Trains every cell of a grid of tasks, variants and seeds.
+
+    Attributes:
+        file: the YAML file that describes the grid.
+        out: the suite's folder; each cell is a run in TASK/VARIANT/seedN below it. Unless given,
+            runs/ and the file's name.
+        resume: go on with the suite in the folder; cells that are done are left as they are.
+        batch: most cells that one program trains at the same time; they may differ in seed, cost
+            limit and float hyperparameters. Unless given, 1 on a CPU, elsewhere what fits.
+        processes: how many programs run at the same time, each in a process of its own.
+    """
+
+    file: tyro.conf.Positional[Path]
+    out: Path | None = None
+    resume: bool = False
+    batch: int | None = None
+    processes: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """Tables and figures of a suite: report.md, cells.csv, variants.csv and pictures.
+
+    Attributes:
+        folder: the folder of a suite; it need not be finished.
+        out: the folder to write to; what an earlier report left there is replaced.
+        published: also list and draw published results on the same tasks.
+        window: how much of a run, counted from its end, is its final performance.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path = Path("report")
+    published: bool = False
+    window: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
 class ListOptions:
     """Tasks and algorithms, one line each."""
 

@@ -1,8 +1,7 @@
 """Learning curves, read from the files of runs."""
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from smpo_jax.experiment import config as config_file
+from smpo_jax.experiment import logs, statistics
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.options import PlotOptions
-from smpo_jax.experiment.statistics import t_quantile
-from smpo_jax.experiment.writers import METRICS_CSV
 
 POINTS = 200  # of a drawn curve
 SMOOTHING = 0.02  # of a run: width of the window that its curve is averaged over
+MOST_WITHIN = 4  # names in a legend that covers part of the axes
 QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"}
 
 
@@ -27,7 +25,7 @@ class Run(NamedTuple):
     """What is drawn of one run: the iterations in which an episode finished."""
 
     env: str
-    algo: str
+    label: str  # runs of the same label are averaged
     seed: int
     cost_limit: float
     steps: Float[np.ndarray, " I"]
@@ -35,48 +33,63 @@ class Run(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Mean over seeds, and the 95 % interval of that mean (NaN for a single seed)."""
+    """The middle of several seeds, and its 95 % interval (NaN for a single seed)."""
 
     steps: Float[np.ndarray, " P"]
-    mean: Float[np.ndarray, " P"]
+    middle: Float[np.ndarray, " P"]
     low: Float[np.ndarray, " P"]
     high: Float[np.ndarray, " P"]
+
+
+class Average(NamedTuple):
+    """How seeds become one curve: a caption, and values [S, P] to (middle, low, high)."""
+
+    caption: str
+    of: Callable[[Float[np.ndarray, "S P"]], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _mean(values: Float[np.ndarray, "S P"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n, centre = len(values), np.mean(values, axis=0)
+    if n < 2:
+        return centre, np.full_like(centre, np.nan), np.full_like(centre, np.nan)
+    half = statistics.t_quantile(n) * np.std(values, axis=0, ddof=1) / math.sqrt(n)
+    return centre, centre - half, centre + half
+
+
+MEAN = Average("mean and 95 % interval of {} seeds", _mean)
+INTERQUARTILE_MEAN = Average("{} seeds", statistics.bootstrap)
 
 
 def main(options: PlotOptions) -> None:
     """Draws the runs into a file."""
     if not options.folders:
         raise UserError("plot needs the folder of at least one run")
-    figure = draw([read(folder) for folder in options.folders])
-    allowed = figure.canvas.get_supported_filetypes()
-    if options.out.suffix[1:].lower() not in allowed:
-        raise UserError(f"--out {options.out}: its ending must be one of {', '.join(allowed)}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=150)
+    save(draw([read(folder) for folder in options.folders]), options.out)
     print(options.out)
 
 
-def read(folder: Path) -> Run:
-    """A run from its `config.json` and `metrics.csv`."""
-    config = config_file.load(folder)
-    path = folder / METRICS_CSV
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if float(row["episode/count"] or 0) > 0]
-            steps = np.array([float(row["steps"]) for row in rows])
-            values = {name: np.array([float(row[name]) for row in rows]) for name in QUANTITIES}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not rows:
-        raise UserError(f"{path} has nothing to draw yet: no episode has finished")
-    return Run(config.env, config.algo, config.seed, config.cost_limit, steps, values)
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture in the format that its ending says."""
+    allowed = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in allowed:
+        raise UserError(f"--out {path}: its ending must be one of {', '.join(allowed)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
-def draw(runs: Sequence[Run]) -> Figure:
-    """Return above cost, one column per task, one colour per algorithm, seeds averaged."""
+def read(folder: Path, label: str | None = None) -> Run:
+    """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
+    log = logs.read(folder, QUANTITIES)
+    config = log.config
+    return Run(
+        config.env, label or config.algo, config.seed, config.cost_limit, log.steps, log.values
+    )
+
+
+def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
+    """Return above cost, one column per task, one colour per label, seeds averaged."""
     envs = sorted({run.env for run in runs})
-    algos = sorted({run.algo for run in runs})
-    colours = {algo: f"C{i % 10}" for i, algo in enumerate(algos)}
+    shades = colours(run.label for run in runs)
     figure = Figure(figsize=(1.2 + 4.3 * len(envs), 6.2), layout="constrained")
     grid = figure.subplots(2, len(envs), sharex="col", squeeze=False)
     for column, env in zip(grid.T, envs, strict=True):
@@ -85,10 +98,12 @@ def draw(runs: Sequence[Run]) -> Figure:
         column[1].set_xlabel("environment steps")
         column[1].xaxis.set_major_formatter(EngFormatter(sep=""))
         for axes, name in zip(column, QUANTITIES, strict=True):
-            for algo in algos:
-                group = [run for run in here if run.algo == algo]
+            for label, shade in shades.items():
+                group = [run for run in here if run.label == label]
                 if group:
-                    _draw_group(axes, group, name, colours[algo])
+                    _draw_group(
+                        axes, combine(group, name, average), _caption(group, average), shade
+                    )
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         for limit in sorted({run.cost_limit for run in here}):
@@ -101,31 +116,47 @@ def draw(runs: Sequence[Run]) -> Figure:
         for axes in column:
             _frame(axes)
         column[1].set_ylim(bottom=0)
-        column[0].legend(frameon=False, fontsize="small")
+        _draw_legend(column)
     for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
         axes.set_ylabel(label)
     return figure
 
 
-def average(runs: Sequence[Run], name: str) -> Curve:
+def colours(labels: Iterable[str]) -> dict[str, str]:
+    """A colour for each label, in the order of the alphabet."""
+    return {label: f"C{i % 10}" for i, label in enumerate(sorted(set(labels)))}
+
+
+def combine(runs: Sequence[Run], name: str, average: Average = MEAN) -> Curve:
     """The curve of a group of seeds, over the steps that all of them have seen."""
     first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
     steps = np.linspace(first, max(first, last), POINTS)
-    curves = [np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs]
-    mean, n = np.mean(curves, axis=0), len(runs)
-    if n < 2:
-        return Curve(steps, mean, np.full(POINTS, np.nan), np.full(POINTS, np.nan))
-    half = t_quantile(n) * np.std(curves, axis=0, ddof=1) / math.sqrt(n)
-    return Curve(steps, mean, mean - half, mean + half)
+    values = [np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs]
+    return Curve(steps, *average.of(np.array(values)))
 
 
-def _draw_group(axes: Axes, group: Sequence[Run], name: str, colour: str) -> None:
-    curve = average(group, name)
+def _caption(group: Sequence[Run], average: Average) -> str:
     n = len(group)
-    seeds = "1 seed" if n == 1 else f"mean and 95 % interval of {n} seeds"
-    axes.plot(curve.steps, curve.mean, color=colour, label=f"{group[0].algo} ({seeds})")
-    if n > 1:
+    seeds = "1 seed" if n == 1 else average.caption.format(n)
+    return f"{group[0].label} ({seeds})"
+
+
+def _draw_group(axes: Axes, curve: Curve, caption: str, colour: str) -> None:
+    axes.plot(curve.steps, curve.middle, color=colour, label=caption)
+    if not np.all(np.isnan(curve.low)):
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _draw_legend(column: Sequence[Axes]) -> None:
+    """Within the upper axes, or below the lower ones where it would hide too much."""
+    handles, labels = column[0].get_legend_handles_labels()
+    if len(labels) <= MOST_WITHIN:
+        column[0].legend(frameon=False, fontsize="small")
+        return
+    column[1].legend(
+        handles, labels, frameon=False, fontsize="small", loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+    )  # fmt: skip
 
 
 def _frame(axes: Axes) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,9 @@ from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.training.loop import make_spec
-from smpo_jax.types import Algorithm, Spec, VectorEnv
+from smpo_jax.types import Algorithm, Scalar, Spec, VectorEnv
+
+NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
 class Problem(NamedTuple):
@@ -25,8 +29,13 @@ class Problem(NamedTuple):
     algorithm: Algorithm
 
 
-def build(config: Config) -> Problem:
+def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     """The environment and the algorithm of a run.
+
+    Args:
+        config: the run.
+        traced: the cost limit and float hyperparameters that replace those of the config; inside a
+            `vmap`, runs that differ only in these become one program.
 
     Raises:
         UserError: sizes that do not fit together, values the algorithm refuses, or no device.
@@ -36,27 +45,35 @@ def build(config: Config) -> Problem:
     except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
         raise UserError(one_line(error)) from error
     try:
-        env = smpo_envs.VectorEnv(single_env(config), config.num_envs)
+        limit, own = _settings(config, traced)
+        env = smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
         spec = make_spec(
             env,
             rollout_length=config.rollout_length,
             total_iterations=config.total_iterations,
-            cost_limit=config.cost_limit,
+            cost_limit=limit,
         )
-        algorithm = smpo_jax.make(config.algo, spec, **config.hyperparameters)
+        algorithm = smpo_jax.make(config.algo, spec, **own)
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm)
 
 
-def single_env(config: Config) -> SingleEnv:
+def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:
     """The task, with what the algorithm adds to it."""
-    return augment(smpo_envs.make(config.env), augmentation(config))
+    return augment(smpo_envs.make(config.env), augmentation(config, traced))
 
 
-def augmentation(config: Config) -> Augmentation:
+def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:
     """What the algorithm adds to an environment, whichever it is."""
-    return registry.augmentation(config.algo, config.cost_limit, **config.hyperparameters)
+    limit, own = _settings(config, traced)
+    return registry.augmentation(config.algo, limit, **own)
+
+
+def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, dict[str, Any]]:
+    """The cost limit and the hyperparameters."""
+    own = {name: value for name, value in traced.items() if name != "cost_limit"}
+    return traced.get("cost_limit", config.cost_limit), {**config.hyperparameters, **own}
 
 
 def machine() -> dict[str, Any]:

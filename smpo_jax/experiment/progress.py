@@ -30,7 +30,7 @@ def make_progress(config: Config) -> Progress:
     return Live(config, stream) if stream.isatty() else Plain(config, stream)
 
 
-class _Latest:
+class Latest:
     """The newest return and cost; an iteration in which no episode finished has none."""
 
     def __init__(self) -> None:
@@ -38,10 +38,12 @@ class _Latest:
         self.cost = math.nan
 
     def take(self, row: Row) -> None:
+        """Notes those of a row."""
         if row.get("episode/count", 0) > 0:
             self.return_, self.cost = row["episode/return"], row["episode/cost"]
 
     def describe(self, limit: float) -> str:
+        """Both in words."""
         if math.isnan(self.return_):
             return "no episode finished yet"
         return f"return {self.return_:.2f}   cost {self.cost:.1f} (limit {limit:g})"
@@ -53,7 +55,7 @@ class Plain:
     def __init__(self, config: Config, stream: TextIO) -> None:
         self._config = config
         self._stream = stream
-        self._latest = _Latest()
+        self._latest = Latest()
 
     def say(self, message: str) -> None:
         """Prints the message."""
@@ -66,7 +68,7 @@ class Plain:
         self.say(
             f"{_share(self._config, row):4.0%}   steps {row['steps']:,}   "
             f"{self._latest.describe(self._config.cost_limit)}   "
-            f"{steps_per_second:,.0f} steps/s   {_clock(left)} left"
+            f"{steps_per_second:,.0f} steps/s   {clock(left)} left"
         )
 
     def close(self) -> None:
@@ -81,7 +83,7 @@ class Live:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._config = config
-        self._latest = _Latest()
+        self._latest = Latest()
         self._bar = Progress(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(bar_width=24),
@@ -103,7 +105,7 @@ class Live:
             self._task,
             completed=row["iteration"],
             description=f"{self._latest.describe(self._config.cost_limit)}   "
-            f"{steps_per_second:,.0f} steps/s   {_clock(left)} left",
+            f"{steps_per_second:,.0f} steps/s   {clock(left)} left",
             refresh=True,
         )
 
@@ -121,7 +123,8 @@ def _time_left(config: Config, row: Row, steps_per_second: float) -> float:
     return iterations * config.steps_per_iteration / steps_per_second
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 1:02:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -6,29 +6,28 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from smpo_jax.experiment import checkpoint, writers
 from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment import writers
-from smpo_jax.experiment.checkpoint import FOLDER as CHECKPOINTS
 from smpo_jax.experiment.checkpoint import Checkpoints, made_with
-from smpo_jax.experiment.chunk import Chunk, Report, compile_chunk, make_chunk, may_be_nan
 from smpo_jax.experiment.config import CONFIG_FILE, Config
-from smpo_jax.experiment.errors import DivergenceError, UserError
+from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.program import LARGEST_CHUNK, Program, Single, compile_single
 from smpo_jax.experiment.progress import Progress, make_progress
-from smpo_jax.experiment.signals import StopRequest
+from smpo_jax.experiment.recorder import Recorder
+from smpo_jax.experiment.signals import Stop, StopRequest
 from smpo_jax.experiment.writers import Row
 from smpo_jax.training import loop
 from smpo_jax.types import TrainState
 
-LARGEST_CHUNK = 128  # iterations between two reports, at most
+Say = Callable[[str], None]
 
 
 class Start(NamedTuple):
@@ -58,7 +57,7 @@ def start(config: Config, *, overwrite: bool = False) -> int:
     writers.require_installed(config)
     problem = build(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, _locked(folder):
+    with StopRequest() as stop, locked(folder):
         if overwrite:
             _clear(folder)
         config_file.save(config, folder)
@@ -69,28 +68,29 @@ def resume(folder: Path) -> int:
     """Goes on with the run in a folder where its newest checkpoint is; see `start`."""
     config = config_file.load(folder)
     writers.require_installed(config)
-    with StopRequest() as stop, _locked(folder):
+    with StopRequest() as stop, locked(folder):
         problem = build(config)
-        return _train(config, problem, folder, _restored(config, problem, folder), stop)
+        if checkpoint.newest(folder) is None and not _has_metrics(folder):
+            print(f"{folder} was stopped before its first checkpoint: starting it again")
+        return _train(config, problem, folder, begin(config, problem, folder), stop)
 
 
-def _initial(config: Config, problem: Problem) -> Start:
-    return Start(loop.init(problem.algorithm, problem.env, jax.random.key(config.seed)), 0)
+def begin(config: Config, problem: Problem, folder: Path, say: Say = print) -> Start:
+    """Where a run goes on: at its newest checkpoint, or at the beginning if it never started.
 
-
-def _restored(config: Config, problem: Problem, folder: Path) -> Start:
-    """The newest whole checkpoint, told of on the screen if it is not simply the newest."""
+    Raises:
+        UserError: its checkpoints are lost, or those of another run.
+    """
     with Checkpoints(folder, config, write=True) as checkpoints:
         if not checkpoints.iterations() and not _has_metrics(folder):
-            print(f"{folder} was stopped before its first checkpoint: starting it again")
             return _initial(config, problem)
         init = functools.partial(loop.init, problem.algorithm, problem.env)
         template = jax.eval_shape(init, jax.random.key(config.seed))
         found = checkpoints.restore(template)
         for iteration, why in found.damaged.items():
-            print(f"checkpoint {iteration} is damaged ({why}); using {found.iteration} instead")
+            say(f"checkpoint {iteration} is damaged ({why}); using {found.iteration} instead")
         if found.made_with != made_with():
-            print(
+            say(
                 f"the checkpoint was made with {found.made_with} and this is {made_with()}: "
                 "the run goes on, but its last digits may differ"
             )
@@ -98,132 +98,87 @@ def _restored(config: Config, problem: Problem, folder: Path) -> Start:
     return Start(found.state, found.iteration)
 
 
-def _train(config: Config, problem: Problem, folder: Path, begin: Start, stop: StopRequest) -> int:
-    state, iteration = begin
-    if iteration >= config.total_iterations:
-        print(f"{folder} is complete: {iteration} iterations")
+def advance(
+    program: Program,
+    recorders: Mapping[int, Recorder],
+    stop: Stop,
+    watch: Callable[[int, Row, float], None],
+) -> None:
+    """Chunk after chunk, each of about `report_every` seconds but the first, until the end.
+
+    Args:
+        program: the runs.
+        recorders: by the number of a run in the program, which leaves the others where they are;
+            one that diverges has a `failure` afterwards, and the rest goes on.
+        stop: ends it early.
+        watch: takes the number of a run, its newest row and its steps per second.
+    """
+    configs = [each.config for each in recorders.values()]
+    for each in recorders.values():
+        each.start_clock()
+    saved_at = time.monotonic()
+    count = 1  # the first report comes as soon as it can
+    while any(each.remaining for each in recorders.values()) and not stop.asked:
+        began = time.monotonic()
+        counts = {i: min(count, each.remaining) for i, each in recorders.items()}
+        reports = program.advance(counts)
+        seconds = (time.monotonic() - began) / max(int(each.done) for each in reports.values())
+        for i, report in reports.items():
+            rate = recorders[i].config.steps_per_iteration / seconds
+            watch(i, recorders[i].take(report, rate), rate)
+        if time.monotonic() - saved_at >= min(each.checkpoint_every for each in configs):
+            _save(program, recorders)
+            saved_at = time.monotonic()
+        longest = min(each.report_every for each in configs)
+        count = int(np.clip(longest / seconds, 1, LARGEST_CHUNK))
+    _save(program, recorders)
+
+
+def _save(program: Program, recorders: Mapping[int, Recorder]) -> None:
+    for i, recorder in recorders.items():
+        recorder.save(program.state(i))
+
+
+def _initial(config: Config, problem: Problem) -> Start:
+    return Start(loop.init(problem.algorithm, problem.env, jax.random.key(config.seed)), 0)
+
+
+def _train(config: Config, problem: Problem, folder: Path, start: Start, stop: StopRequest) -> int:
+    if start.iteration >= config.total_iterations:
+        print(f"{folder} is complete: {start.iteration} iterations")
         return 0
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(folder, config, write=True))
-        outputs = [
-            stack.enter_context(contextlib.closing(output))
-            for output in _open_writers(config, folder, iteration)
-        ]
-        progress = stack.enter_context(contextlib.closing(make_progress(config)))
-        checkpoints.save(state, iteration)
-        saved_at = time.monotonic()
-        chunk = _compile(problem, state, progress, config, folder)
-        clock = _Clock(writers.seconds_so_far(folder))
-        for report in _reports(chunk, config, begin, clock, stop):
-            state, iteration = report.state, report.rows[-1]["iteration"]
-            for output in outputs:
-                output.write(report.rows, report.timing)
-            progress.update(report.rows[-1], report.timing["steps_per_second"])
-            if not report.finite:
-                raise _divergence(report.rows[-1], checkpoints, folder)
-            if time.monotonic() - saved_at >= config.checkpoint_every:
-                checkpoints.save(state, iteration)
-                saved_at = time.monotonic()
-        checkpoints.save(state, iteration)
+    with (
+        Recorder(config, folder, start.iteration) as recorder,
+        contextlib.closing(make_progress(config)) as progress,
+    ):
+        recorder.save(start.state)
+        program = _compile(problem, start.state, progress, config, folder)
+        advance(program, {0: recorder}, stop, lambda _, row, rate: progress.update(row, rate))
+        if recorder.failure:
+            raise recorder.failure
         if stop.asked:
             progress.say(
-                f"stopped at iteration {iteration} of {config.total_iterations} and saved; "
-                f"go on with: smpo-jax train --resume {folder}"
+                f"stopped at iteration {recorder.iteration} of {config.total_iterations} and "
+                f"saved; go on with: smpo-jax train --resume {folder}"
             )
         else:
-            progress.say(f"done: {iteration} iterations, {clock.seconds():,.0f} s, in {folder}")
+            progress.say(
+                f"done: {recorder.iteration} iterations, {recorder.seconds():,.0f} s, in {folder}"
+            )
     return stop.exit_status
-
-
-class Reported(NamedTuple):
-    """What one chunk led to."""
-
-    state: TrainState
-    rows: list[Row]  # one per iteration
-    timing: Row
-    finite: bool
-
-
-def _reports(
-    chunk: Chunk, config: Config, begin: Start, clock: "_Clock", stop: StopRequest
-) -> Iterator[Reported]:
-    """Chunk after chunk, each of about `report_every` seconds but the first, until the end."""
-    state, iteration = begin
-    count = 1  # the first report comes as soon as it can
-    finite = True
-    while finite and iteration < config.total_iterations and not stop.asked:
-        began = time.monotonic()
-        state, report = chunk(state, jnp.int32(min(count, config.total_iterations - iteration)))
-        report = jax.device_get(report)
-        seconds = (time.monotonic() - began) / int(report.done)
-        rows = _rows(report, iteration, config)
-        iteration += int(report.done)
-        finite = bool(report.finite)
-        timing: Row = {
-            "iteration": iteration,
-            "steps": rows[-1]["steps"],
-            "seconds": round(clock.seconds(), 3),
-            "steps_per_second": round(config.steps_per_iteration / seconds, 1),
-        }
-        yield Reported(state, rows, timing, finite)
-        count = int(np.clip(config.report_every / seconds, 1, LARGEST_CHUNK))
 
 
 def _compile(
     problem: Problem, state: TrainState, progress: Progress, config: Config, folder: Path
-) -> Chunk:
+) -> Program:
     progress.say(
         f"{config.algo} on {config.env}, seed {config.seed}: {config.total_iterations} iterations "
         f"of {config.num_envs} x {config.rollout_length} steps, in {folder}"
     )
     began = time.monotonic()
-    iteration = loop.iteration(problem.algorithm, problem.env, problem.spec)
-    chunk = compile_chunk(make_chunk(iteration, LARGEST_CHUNK), state)
+    chunk = compile_single(problem, state)
     progress.say(f"compiled in {time.monotonic() - began:.1f} s")
-    return chunk
-
-
-def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:
-    yield writers.Files(folder, after=iteration)
-    if config.tensorboard:
-        yield writers.TensorBoard(folder, after_steps=iteration * config.steps_per_iteration)
-    if config.wandb:
-        yield writers.Wandb(folder, config_file.as_plain(config))
-
-
-def _rows(report: Report, before: int, config: Config) -> list[Row]:
-    """One row per iteration; floats as short as their type allows."""
-    return [
-        {
-            "iteration": before + i + 1,
-            "steps": (before + i + 1) * config.steps_per_iteration,
-            **{name: _plain(values[i]) for name, values in report.metrics.items()},
-        }
-        for i in range(int(report.done))
-    ]
-
-
-def _plain(value: Any) -> int | float:
-    # By way of text, float32 0.1 is written 0.1 and not 0.10000000149011612.
-    return float(str(value)) if np.issubdtype(value.dtype, np.floating) else int(value)
-
-
-def _divergence(row: Row, checkpoints: Checkpoints, folder: Path) -> DivergenceError:
-    name = next(key for key, value in row.items() if not (may_be_nan(key) or np.isfinite(value)))
-    return DivergenceError(
-        f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
-        f"checkpoint is that of iteration {checkpoints.iterations()[-1]} in {folder}"
-    )
-
-
-class _Clock:
-    """Seconds of training, those before a resume included."""
-
-    def __init__(self, before: float) -> None:
-        self._zero = time.monotonic() - before
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._zero
+    return Single(chunk, state)
 
 
 def _has_metrics(folder: Path) -> bool:
@@ -245,14 +200,14 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
 
 def _clear(folder: Path) -> None:
     """Removes what a run has written, and nothing else."""
-    for name in (CHECKPOINTS, writers.TENSORBOARD):
+    for name in (checkpoint.FOLDER, writers.TENSORBOARD):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (writers.METRICS_CSV, writers.METRICS_JSONL, writers.TIMING_CSV, writers.WANDB_ID):
         (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

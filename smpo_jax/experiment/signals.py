@@ -3,6 +3,16 @@
 import os
 import signal
 from types import FrameType
+from typing import Protocol
+
+
+class Stop(Protocol):
+    """Something that may ask the host loop to stop."""
+
+    @property
+    def asked(self) -> object:
+        """True in a condition once it has."""
+        ...
 
 
 class StopRequest:

@@ -17,13 +17,22 @@ import jax
 
 from smpo_jax.core import episodes, optimise
 from smpo_jax.training.rollout import collect
-from smpo_jax.types import Algorithm, EpisodeStats, Key, Metrics, Spec, TrainState, VectorEnv
+from smpo_jax.types import (
+    Algorithm,
+    EpisodeStats,
+    Key,
+    Metrics,
+    Scalar,
+    Spec,
+    TrainState,
+    VectorEnv,
+)
 
 Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
 def make_spec(
-    env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: float = 25.0
+    env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
 ) -> Spec:
     """What a method must know of this batch of environments."""
     return Spec(

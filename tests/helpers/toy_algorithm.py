@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smpo_jax.algorithms import base
 from smpo_jax.types import Algorithm, DiagonalGaussian, LearnerState
 
 
@@ -23,8 +24,7 @@ class Hyperparameters:
     diverge_at: int = 0  # iteration whose metric `toy/loss` is NaN; 0 for none
 
     def __post_init__(self):
-        if self.step < 0:
-            raise ValueError(f"step={self.step} must be 0 or more")
+        base.require(self, base.NONNEGATIVE, "step")
 
 
 class Params(NamedTuple):

@@ -35,18 +35,18 @@ def test_average_of_seeds_is_their_mean_with_students_interval():
         plots.read(write_run(f"s{seed}", seed=seed, values=np.full(3, value)))
         for seed, value in enumerate([1.0, 2.0, 3.0])
     ]
-    curve = plots.average(runs, "episode/return")
-    np.testing.assert_allclose(curve.mean, 2.0)
-    np.testing.assert_allclose(curve.high - curve.mean, 4.3027 / 3**0.5, rtol=1e-4)
-    np.testing.assert_allclose(curve.mean - curve.low, 4.3027 / 3**0.5, rtol=1e-4)
+    curve = plots.combine(runs, "episode/return")
+    np.testing.assert_allclose(curve.middle, 2.0)
+    np.testing.assert_allclose(curve.high - curve.middle, 4.3027 / 3**0.5, rtol=1e-4)
+    np.testing.assert_allclose(curve.middle - curve.low, 4.3027 / 3**0.5, rtol=1e-4)
 
 
 def test_average_covers_the_steps_that_all_seeds_have_seen():
     long = plots.read(write_run("long", values=np.arange(10.0)))
     short = plots.read(write_run("short", seed=1, values=np.arange(4.0)))
-    curve = plots.average([long, short], "episode/return")
+    curve = plots.combine([long, short], "episode/return")
     assert (curve.steps[0], curve.steps[-1]) == (200, 500)
-    np.testing.assert_allclose(curve.mean[[0, -1]], [0, 3], atol=1e-12)
+    np.testing.assert_allclose(curve.middle[[0, -1]], [0, 3], atol=1e-12)
 
 
 def test_smoothing_keeps_the_length_and_the_mean_of_a_constant():

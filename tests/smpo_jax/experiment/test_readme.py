@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import yaml
 
 import smpo_envs
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment.config import Config, hyperparameters
 from smpo_jax.experiment.options import TrainOptions
 from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.suite import grid
 from smpo_jax.training import loop
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
@@ -102,6 +104,28 @@ def test_a_task_of_ones_own_pays_by_the_metre():
     way = np.linalg.norm(one.pipeline_state.arena.world.point.q[:2] - start[:2])
     np.testing.assert_allclose(paid, way, rtol=1e-5)  # a straight line
     assert way > 0.1
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_suite_runs_and_is_reported(command):
+    (text,) = (x for x in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "variants:" in x)
+    cells = grid.expand(yaml.safe_load(text), where="README")
+    assert len(cells) == 2 * (1 + 4) * 3
+    assert cells[3].variant == "ours,threshold_feedback=0.05,cost_limit=10"
+    small = {"PointGoal1, PointGoal2": "ProbeFollow", "seeds: 3": "seeds: 1", "2e6": "80"}
+    for large, little in {
+        **small,
+        "variants:": "num_envs: 4\nrollout_length: 10\nvariants:",
+    }.items():
+        assert large in text
+        text = text.replace(large, little)
+    text = text.replace("ppo_lag:  ", "ppo_lag: {hyperparameters: {minibatches: 2}}  ")
+    text = text.replace("weight_temperature: 30", "minibatches: 2, cost_minibatches: 2")
+    Path("mine.yaml").write_text(text)
+    result = command("suite mine.yaml --batch 4")
+    assert result.status == 0 and "5 of 5 cells are done, in runs/mine" in result.out
+    assert command("report runs/mine").status == 0
+    assert "ours,threshold_feedback=0.2,cost_limit=25" in Path("report/report.md").read_text()
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))

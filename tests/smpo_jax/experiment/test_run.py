@@ -299,7 +299,7 @@ def test_full_disk_is_one_line_and_the_run_can_go_on_later(command, whole, monke
 
 
 def test_two_processes_cannot_train_in_one_folder(command, whole):
-    with run._locked(whole):
+    with run.locked(whole):
         result = command(f"{BASE} --out whole --overwrite")
     assert result.status == 2 and "another process is training in whole" in result.error
     assert command(f"{BASE} --out whole --overwrite").status == 0

@@ -157,7 +157,7 @@ def test_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):
 
 
 def test_float32_values_are_written_as_short_as_they_can_be():
-    from smpo_jax.experiment.run import _plain
+    from smpo_jax.experiment.recorder import _plain
 
     assert _plain(np.float32(0.1)) == 0.1
     assert np.float32(_plain(np.float32(1 / 3))) == np.float32(1 / 3)

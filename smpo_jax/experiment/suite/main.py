@@ -1,0 +1,96 @@
+"""`smpo-jax suite`: from the file to a folder of finished cells."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from smpo_jax.experiment import run, writers
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.options import SuiteOptions
+from smpo_jax.experiment.signals import StopRequest
+from smpo_jax.experiment.suite import folder as suite_folder
+from smpo_jax.experiment.suite import grid
+from smpo_jax.experiment.suite.board import Board, make_display
+from smpo_jax.experiment.suite.folder import SUITE_FILE
+from smpo_jax.experiment.suite.grid import Cell
+from smpo_jax.experiment.suite.plan import plan
+from smpo_jax.experiment.suite.runner import Place, Programs, train
+from smpo_jax.experiment.suite.workers import train_in_processes
+
+
+def main(options: SuiteOptions) -> int:
+    """Runs what is not yet done.
+
+    Returns:
+        The exit status: 0 if every cell is done, 1 if one has failed, 130 or 143 after a signal.
+
+    Raises:
+        UserError: nothing was run, and no cell has changed.
+    """
+    _check(options)
+    cells = grid.load(options.file)
+    programs = Programs()
+    for cell in cells:
+        writers.require_installed(cell.config)
+        programs.problem(cell.config)  # sizes that do not fit together are found now
+    folder = options.out or Path("runs") / options.file.stem
+    _check_vacant(folder, resume=options.resume)
+    suite_folder.check_unchanged(folder, cells)
+    folder.mkdir(parents=True, exist_ok=True)
+    with StopRequest() as stop, run.locked(folder):
+        before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
+        suite = plan(before, cells, folder, options.batch)
+        suite_folder.save(suite, folder)
+        states = {cell.name: (cell, suite_folder.status(folder, cell)) for cell in cells}
+        display = make_display(Board(states))
+        with contextlib.closing(display):
+            display.say(f"{len(cells)} cells in {len(suite.batches)} programs, in {folder}")
+            place = Place(folder, display, stop)
+            by_name = {cell.name: cell for cell in cells}
+            batches = [
+                [by_name[name] for name in names]
+                for names in suite.batches
+                if any(suite_folder.is_to_run(folder, by_name[name]) for name in names)
+            ]
+            if options.processes == 1:
+                for batch in batches:
+                    if not stop.asked:
+                        train(batch, place, programs)
+            else:
+                train_in_processes(batches, place, options.processes)
+            display.say(_outcome(cells, folder, options))
+    if stop.asked:
+        return stop.exit_status
+    return 1 if any(suite_folder.status(folder, cell) == "failed" for cell in cells) else 0
+
+
+def _check(options: SuiteOptions) -> None:
+    for name in ("batch", "processes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name}: must be at least 1, got {value}")
+
+
+def _check_vacant(folder: Path, *, resume: bool) -> None:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / SUITE_FILE).is_file():
+        raise UserError(
+            f"{folder} is not empty and not the folder of a suite: choose another --out"
+        )
+    if not resume:
+        raise UserError(f"{folder} holds a suite: go on with --resume, or choose another --out")
+
+
+def _outcome(cells: Sequence[Cell], folder: Path, options: SuiteOptions) -> str:
+    states = [suite_folder.status(folder, cell) for cell in cells]
+    lines = [
+        f"{cell.name} failed: {suite_folder.error(folder, cell)}"
+        for cell, state in zip(cells, states, strict=True)
+        if state == "failed"
+    ]
+    done = states.count("done")
+    lines.append(f"{done} of {len(cells)} cells are done, in {folder}")
+    if done + states.count("failed") < len(cells):
+        lines[-1] += f"; go on with: smpo-jax suite {options.file} --out {folder} --resume"
+    return "\n".join(lines)
