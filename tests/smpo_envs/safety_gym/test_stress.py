@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from smpo_envs.registry import TASKS, make
-from smpo_envs.safety_gym import collision, island, physics
+from smpo_envs.safety_gym import collision, gremlins, island, physics
 from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
 from smpo_envs.safety_gym.collision import Box
@@ -18,29 +18,36 @@ from smpo_envs.vector_env import VectorEnv
 
 ROUGH = {"Goal": GOAL, "Button": BUTTON, "Push": PUSH}
 DEEP = 0.02  # m
+# Gremlins weigh so little and contacts are so soft that the robot sinks deeper into them, in the
+# real package too: driven straight at gremlins for 47 000 steps of SafetyPointButton1-v0 it came to
+# 2.3 cm, and was deeper than 2 cm for more than one step three times.
+DEEP_IN_GREMLIN = 0.03  # m
 # The original lets a push box begin inside a pillar, which then pushes it away.
 SETTLING = 50  # steps
 BATCH = 500
 
 
 def overlap(solids, world):
-    """How deep the worst of any two bodies are in each other, m; [E]."""
+    """How deep the worst of any two bodies are in each other, in units of what is bearable; [E]."""
     points = jax.vmap(robot.position)(world.point).T
     center = jnp.concatenate([points, jnp.full_like(points[:1], island.ROBOT_HEIGHT)])[:, None]
     gaps = [jnp.full(center.shape[2:], jnp.inf)]
     posts = world.fixed.transpose(2, 1, 0)
     posts = jnp.concatenate([posts, jnp.full_like(posts[:1], island.ROBOT_HEIGHT)])
     if solids.post is not None and posts.shape[1]:
-        gaps.append(collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0))
+        gap = collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0)
+        gaps.append(gap / DEEP)
     if solids.body is not None and world.boxes.position.shape[1]:
         position = jax.vmap(physics.box_positions)(world).transpose(2, 1, 0)
         axes = island.axes(world.boxes.quaternion.transpose(2, 1, 0))
         boxes, half = island._core(solids.body, position, axes), solids.body.core
-        gaps.append(collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0))
+        bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
+        gap = collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0)
+        gaps.append(gap / bearable)
         if solids.post is not None and posts.shape[1]:
             wide = Box(boxes.center[:, None], boxes.axes[:, :, None])
             touch = collision.post_and_box(solids.post, posts[:, :, None], wide, half)
-            gaps.append(touch.distance[0].min((0, 1)))
+            gaps.append(touch.distance[0].min((0, 1)) / DEEP)
     return -jnp.stack(gaps).min(0)
 
 
@@ -48,7 +55,7 @@ def summary(solids, state, carry):
     """What to remember of a step: (overlap in the last one, counts of what must not be)."""
     was_deep, bad = carry
     world = state.env.pipeline_state.arena.world
-    deep = overlap(solids, world) > DEEP
+    deep = overlap(solids, world) > 1
     settled = state.steps > SETTLING
     leaves = [world.point.q, world.point.v, *world.boxes, state.env.obs]
     finite = jnp.stack([jnp.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]).all(0)
