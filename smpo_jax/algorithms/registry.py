@@ -181,11 +181,15 @@ ALGORITHMS: dict[str, Entry] = {
         module="smpo_jax.algorithms.smpo",
         paper=_SMPO_PAPER,
         year=2025,
-        summary="cost-modulated rewards, our preset: all four parts, a smooth weight",
+        summary="cost-modulated rewards, our preset: all four parts, a linear weight, a fed-back threshold",
         preset={
-            # A smooth weight: the paper's steep one is a step that says nothing on the way.
+            # Nearly linear: a steep weight is a step that says nothing on the way, and cost has the
+            # same price wherever it is.
             "weight_base": 2.718281828459045,
-            "weight_temperature": 23.0,
+            "weight_temperature": 100.0,
+            # Neither of these may bind, or a lower threshold only makes more states equally bad.
+            "weight_floor": -20.0,
+            "prediction_clip": 20.0,
             # The episode's own C_t is not in the observation, and past the budget can only punish.
             "spent": "none",
             "prediction_scale": "episode",
@@ -200,10 +204,13 @@ ALGORITHMS: dict[str, Entry] = {
             # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
             "critic_gradient": "reparameterised",
             "critic_gradient_standardised": True,
+            # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
+            # epochs, the policy stands still before it has learnt to move.
+            "threshold_factor": 8.0,
+            "threshold_epochs": 500.0,
             # A fixed weight ends at whatever cost it ends at; this ends at the limit.
             "threshold_feedback": 0.1,
-            # Higher it would only wind up while the policy is still learning to move.
-            "threshold_maximum": 2.0,
+            "threshold_maximum": 8.0,
         },
     ),
     "smpo-paper": Entry(

@@ -75,7 +75,7 @@ class Hyperparameters(base.FirstOrder):
     warmup_epochs: float = 5.0  # of plain PPO, while the safety critic learns
     threshold_factor: float = 2.0  # eta: the first threshold in multiples of the limit
     threshold_epochs: float = 50.0  # e_max: epochs until the threshold is the limit
-    threshold_feedback: float = 0.0  # d' += feedback * (d - J_c) per epoch, after threshold_epochs
+    threshold_feedback: float = 0.0  # d' += feedback * (d - J_c) per epoch, beside the schedule
     threshold_minimum: float = 1.0  # d' is never below (cost per episode)
     threshold_maximum: float = 4.0  # nor above, in multiples of the limit
     episode_window: float = 100.0  # episodes that J_c is a mean of
@@ -204,7 +204,7 @@ def tighten(
         window.cost,
         rate=settings.threshold_feedback * epochs,
     )
-    is_measured = (epoch >= settings.threshold_epochs) & (window.count > 0)
+    is_measured = (epoch >= settings.warmup_epochs) & (window.count > 0)
     offset = jnp.where(is_measured, fed_back, aux.threshold_offset)
     largest = jnp.maximum(settings.threshold_maximum * spec.cost_limit, settings.threshold_minimum)
     threshold = jnp.clip(scheduled + offset, settings.threshold_minimum, largest)

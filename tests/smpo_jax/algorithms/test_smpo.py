@@ -172,18 +172,22 @@ def tighten(s, *, iteration, cost=40.0, offset=0.0, limit=25.0):
     return float(aux.threshold_offset), float(threshold)
 
 
-def test_threshold_follows_the_schedule_and_then_the_measured_cost():
-    s = settings(epoch_steps=20.0, threshold_epochs=2.0, threshold_feedback=1.0)
+def test_threshold_follows_the_schedule_and_the_measured_cost():
+    s = settings(epoch_steps=20.0, warmup_epochs=1.0, threshold_epochs=2.0, threshold_feedback=1.0)
     assert tighten(s, iteration=0) == (0.0, 50.0)
-    assert tighten(s, iteration=5) == (0.0, 37.5)
-    offset, threshold = tighten(s, iteration=10)  # d' = 25 + 0.2 * (25 - 40)
+    assert tighten(s, iteration=4) == (0.0, 40.0)
+    offset, threshold = tighten(s, iteration=5)  # d' = 37.5 + 0.2 * (25 - 40)
+    np.testing.assert_allclose([offset, threshold], [-3.0, 34.5], rtol=1e-6)
+    offset, threshold = tighten(s, iteration=10)  # 25 + the same
     np.testing.assert_allclose([offset, threshold], [-3.0, 22.0], rtol=1e-6)
     offset, threshold = tighten(s, iteration=11, offset=offset, cost=15.0)  # + 0.2 * 10
     np.testing.assert_allclose([offset, threshold], [-1.0, 24.0], rtol=1e-6)
 
 
 def test_feedback_does_not_wind_up_at_its_bounds():
-    s = settings(epoch_steps=20.0, threshold_epochs=0.0, threshold_feedback=100.0)
+    s = settings(
+        epoch_steps=20.0, warmup_epochs=0.0, threshold_epochs=0.0, threshold_feedback=100.0
+    )
     assert tighten(s, iteration=0, cost=9999.0) == (-24.0, 1.0)  # threshold_minimum
     assert tighten(s, iteration=0, cost=0.0) == (75.0, 100.0)  # 4 times the limit
 
