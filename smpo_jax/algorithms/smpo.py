@@ -118,7 +118,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
     """SMPO for a problem."""
     settings = hyperparameters
     ac = recipes.actor_critic(spec, settings)
-    critic = _critic(spec, settings)
+    critic = make_critic(spec, settings)
     modulate = MODULATES[settings.modulates]
     term = CRITIC_GRADIENT[settings.critic_gradient]
 
@@ -184,6 +184,27 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         }
 
     return Algorithm(init, ac.acting, update)
+
+
+def make_critic(spec: Spec, settings: Hyperparameters) -> safety_critic.SafetyCritic:
+    """The safety critic; a learner keeps its parameters as `cost_value`."""
+    base.require_divisible(spec, settings.cost_minibatches, "cost_minibatches")
+    learning = safety_critic.Settings(
+        discount=settings.cost_discount,
+        trace=settings.cost_trace,
+        regularisation=settings.cost_regularisation,
+        samples=settings.cost_samples,
+        rounds=settings.cost_rounds,
+        epochs=settings.cost_epochs,
+        minibatches=settings.cost_minibatches,
+    )
+    return safety_critic.make(
+        spec,
+        learning,
+        hidden=settings.cost_hidden,
+        activation=settings.cost_activation,
+        max_gradient_norm=settings.cost_max_gradient_norm,
+    )
 
 
 def tighten(
@@ -331,26 +352,6 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 def _batch_of(samples: Samples) -> recipes.Batch:
     return samples.batch
-
-
-def _critic(spec: Spec, settings: Hyperparameters) -> safety_critic.SafetyCritic:
-    base.require_divisible(spec, settings.cost_minibatches, "cost_minibatches")
-    learning = safety_critic.Settings(
-        discount=settings.cost_discount,
-        trace=settings.cost_trace,
-        regularisation=settings.cost_regularisation,
-        samples=settings.cost_samples,
-        rounds=settings.cost_rounds,
-        epochs=settings.cost_epochs,
-        minibatches=settings.cost_minibatches,
-    )
-    return safety_critic.make(
-        spec,
-        learning,
-        hidden=settings.cost_hidden,
-        activation=settings.cost_activation,
-        max_gradient_norm=settings.cost_max_gradient_norm,
-    )
 
 
 def _fit_critic(

@@ -37,12 +37,13 @@ class TrainedPolicy(NamedTuple):
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
 
 
-def load_policy(folder: Path) -> TrainedPolicy:
+def load_policy(folder: str | Path) -> TrainedPolicy:
     """The policy in the newest whole checkpoint of a run; needs nothing but its folder.
 
     Raises:
         UserError: the folder holds no such thing.
     """
+    folder = Path(folder)
     config = config_file.load(folder)
     algorithm = build(config).algorithm
     with Checkpoints(folder, config, write=False) as checkpoints:

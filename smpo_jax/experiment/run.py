@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +35,30 @@ class Start(NamedTuple):
 
     state: TrainState
     iteration: int
+
+
+def run(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Path:
+    """Trains from Python as `smpo-jax train` does, with the same files.
+
+    Args:
+        out: folder of the run; by default runs/ENV-ALGO-seedSEED.
+        overwrite: replace the run that is in the folder, if there is one.
+        fields: the others of `Config`, as a file of YAML may have them: what belongs to the
+            algorithm is a mapping `hyperparameters`.
+
+    Returns:
+        The folder, for `render` and `load_policy`.
+
+    Raises:
+        UserError: it cannot be run; nothing on disk has changed.
+        DivergenceError: NaN or infinity.
+        KeyboardInterrupt: it was stopped, by a notebook's stop button for instance, and saved.
+    """
+    folder = {} if out is None else {"out": Path(out)}
+    config = config_file.from_mapping(fields, where="run", **folder)
+    if start(config, overwrite=overwrite) != 0:
+        raise KeyboardInterrupt
+    return config.folder
 
 
 def start(config: Config, *, overwrite: bool = False) -> int:

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import smpo_jax as sx
 from smpo_jax.algorithms.registry import ALGORITHMS, Entry
 from smpo_jax.experiment import cli, run
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.checkpoint import Checkpoints
 from smpo_jax.experiment.chunk import make_chunk
 from smpo_jax.experiment.config import Config
+from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.progress import Plain
 from smpo_jax.training import loop
@@ -296,6 +298,35 @@ def test_full_disk_is_one_line_and_the_run_can_go_on_later(command, whole, monke
     assert result.status == 2 and "File too large" in result.error
     assert command("train --resume full").status == 0
     assert_same_run("full", whole)
+
+
+FIELDS = {"algo": "toy", "env": "ProbeFollow", "num_envs": 4, "rollout_length": 5, "steps": 2.4e2}
+
+
+def test_run_from_python_is_the_run_of_the_command_line(whole):
+    folder = sx.run(**FIELDS, out="mine")
+    assert folder == Path("mine")
+    assert_same_run(folder, whole)
+    policy = sx.load_policy("mine")
+    assert policy.iteration == 12
+    assert policy.act(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
+
+
+def test_run_from_python_refuses_what_the_command_line_refuses(whole):
+    with pytest.raises(UserError, match=r"run: .*num_env.*num_envs"):
+        sx.run(num_env=3)
+    with pytest.raises(UserError, match="holds a run"):
+        sx.run(**FIELDS, out="whole")
+    assert sx.run(**FIELDS, out="whole", overwrite=True) == whole
+
+
+def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch):
+    interrupt_at(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        sx.run(**FIELDS, out="stopped", report_every=0)
+    assert 0 < sx.load_policy("stopped").iteration < 12
+    assert run.resume(Path("stopped")) == 0
+    assert_same_run("stopped", whole)
 
 
 def test_two_processes_cannot_train_in_one_folder(command, whole):
