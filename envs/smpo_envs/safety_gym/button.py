@@ -100,6 +100,7 @@ def environment(
         action_size=2,
         episode_length=episode_length,
         drawing=arena.drawing(level, lambda s: (s.arena, s.arena.world.fixed[s.lit])),
+        shift=shift,
     )
 
 

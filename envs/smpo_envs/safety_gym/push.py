@@ -105,6 +105,7 @@ def environment(
         action_size=2,
         episode_length=episode_length,
         drawing=arena.drawing(level, lambda state: (state.arena, state.goal)),
+        shift=shift,
     )
 
 
