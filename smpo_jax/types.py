@@ -99,9 +99,9 @@ class CostCritic(NamedTuple):
 
     Attributes:
         discount: of the cost-to-go that is predicted.
-        predict: `(learner, obs, action) -> [*batch]`, discounted cost from this step on. Observations
-            are as the environment gives them. Whatever shrinks the method's own critic by design is
-            undone, so that all methods' are in the same units.
+        predict: `(learner, obs, action) -> [*batch]`, discounted cost from this step on.
+            Observations are as the environment gives them. Whatever shrinks the method's own critic
+            by design is undone, so that all methods' are in the same units.
     """
 
     discount: Scalar

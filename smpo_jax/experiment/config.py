@@ -43,8 +43,8 @@ class Config:
         num_envs: environments stepped at the same time.
         rollout_length: steps of each environment between two updates.
         cost_limit: the bound d on the expected cost of an episode.
-        shift: how the hazards differ from the task's own, NAME=VALUE of hazards (their number), size
-            (radius, m) and extent (half width of the square they are in, m), or
+        hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
+            number), size (radius, m) and extent (half width of the square they are in, m), or
             NAME=VALUE@STEP,VALUE@STEP, linear in the environment step.
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         report_every: seconds between two reports; 0 reports every iteration.
@@ -62,7 +62,7 @@ class Config:
     num_envs: int = 128
     rollout_length: int = 250
     cost_limit: float = 25.0
-    shift: tuple[str, ...] = ()
+    hazard_shift: tuple[str, ...] = ()
     out: Path | None = None
     report_every: float = 2.0
     checkpoint_every: float = 30.0
@@ -83,7 +83,7 @@ class Config:
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
-        check_shift(self.env, shifts.schedule(self.shift))
+        check_shift(self.env, shifts.schedule(self.hazard_shift))
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed: must be between 0 and 2**32 - 1, got {self.seed}")
 
@@ -120,7 +120,7 @@ def check_shift(env: str, given: Mapping[str, Any]) -> None:
     """Raises a `UserError` if a task without hazards is to have others."""
     if given and not TASKS[env].has_hazards:
         able = ", ".join(name for name, task in TASKS.items() if task.has_hazards)
-        raise UserError(f"shift: {env} has no hazards; the tasks that have some are {able}")
+        raise UserError(f"hazard_shift: {env} has no hazards; the tasks that have some are {able}")
 
 
 def check_algorithm(name: str) -> None:
@@ -239,7 +239,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
     A field that is younger than a saved config has its default there.
     """
-    return {"shift": [], **config, **config["hyperparameters"], "hyperparameters": None}
+    return {"hazard_shift": [], **config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _coerce_fields(

@@ -60,7 +60,7 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    points = shifts.grid(options.shift) if options.shift else []
+    points = shifts.grid(options.hazard_shift) if options.hazard_shift else []
     policy = load_policy(options.folder)
     if points:
         _evaluate_shifted(policy, options, points)
@@ -75,7 +75,9 @@ def _evaluate_shifted(
 ) -> None:
     """One line or record for each point."""
     if options.on != "native":
-        raise UserError(f"--shift: {options.on} cannot be shifted, only the native environment")
+        raise UserError(
+            f"--hazard-shift: {options.on} cannot be shifted, only the native environment"
+        )
     play = shifted_player(policy, points, options.episodes, deterministic=options.deterministic)
     results = [
         {
@@ -131,7 +133,7 @@ def shifted_tasks(
     try:
         return family(config, points)
     except ValueError as error:
-        raise UserError(f"shift: {one_line(error)}") from error
+        raise UserError(f"hazard_shift: {one_line(error)}") from error
 
 
 def vector_at(

@@ -69,7 +69,7 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
 
     Environments take on the values of the step in which they begin an episode.
     """
-    schedule = shifts.schedule(config.shift)
+    schedule = shifts.schedule(config.hazard_shift)
     if all(len(points) == 1 for points in schedule.values()):
         return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
     reached = [shifts.at(schedule, step) for points in schedule.values() for step, _ in points]
@@ -107,7 +107,7 @@ def family(
 
 def task(config: Config) -> smpo_envs.SafeEnv:
     """The task as it is when the run's training ends."""
-    at_the_end = shifts.at(shifts.schedule(config.shift), config.total_steps)
+    at_the_end = shifts.at(shifts.schedule(config.hazard_shift), config.total_steps)
     options = {"shift": smpo_envs.Shift(**at_the_end)} if at_the_end else {}
     return smpo_envs.make(config.env, **options)
 

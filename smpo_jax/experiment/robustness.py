@@ -80,9 +80,9 @@ def main(options: RobustnessOptions) -> None:
     """
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    axes = shifts.axes(options.shift)
+    axes = shifts.axes(options.hazard_shift)
     if not axes:
-        raise UserError("shift: robustness needs something that varies, as in size=0.2,0.3")
+        raise UserError("hazard_shift: robustness needs something that varies, as in size=0.2,0.3")
     members = find(options.folder, options.task)
     places = places_of(members[0].policy.config.env, axes)
     points: list[Point] = []
@@ -266,7 +266,7 @@ def _identity(member: Member, place: Place) -> dict[str, Any]:
         "variant": member.variant,
         "algo": config.algo,
         "seed": config.seed,
-        "trained_on": " ".join(config.shift),
+        "trained_on": " ".join(config.hazard_shift),
         "varied": place.axis,
         **place.point,
     }

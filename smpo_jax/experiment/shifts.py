@@ -64,13 +64,16 @@ def _split(texts: Sequence[str]) -> list[tuple[str, str, list[str]]]:
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not values:
-            raise UserError(f"shift: expected NAME=VALUE, got {text!r}; names: {', '.join(NAMES)}")
+            raise UserError(
+                f"hazard_shift: expected NAME=VALUE, got {text!r}; names: {', '.join(NAMES)}"
+            )
         if name not in NAMES:
             raise UserError(
-                f"shift: there is no {name!r}{suggest(name, NAMES)}; names: {', '.join(NAMES)}"
+                f"hazard_shift: there is no {name!r}{suggest(name, NAMES)}; "
+                f"names: {', '.join(NAMES)}"
             )
         if name in found:
-            raise UserError(f"shift: {name} is given twice")
+            raise UserError(f"hazard_shift: {name} is given twice")
         found[name] = (name, text, values.split(","))
     return list(found.values())
 
@@ -83,13 +86,13 @@ def _points(text: str, values: Sequence[str]) -> Points:
         value, mark, step = each.partition("@")
         if not mark:
             raise UserError(
-                f"shift: {text!r}: a schedule needs a step with every value, "
+                f"hazard_shift: {text!r}: a schedule needs a step with every value, "
                 "as in hazards=8@0,16@2e6"
             )
         points.append((_number(text, step), _number(text, value)))
     steps = [step for step, _ in points]
     if steps[0] < 0 or any(a >= b for a, b in itertools.pairwise(steps)):
-        raise UserError(f"shift: {text!r}: steps must be 0 or more and increase")
+        raise UserError(f"hazard_shift: {text!r}: steps must be 0 or more and increase")
     return tuple(points)
 
 
@@ -99,5 +102,5 @@ def _number(text: str, word: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"shift: {text!r}: expected a number, got {word!r}")
+        raise UserError(f"hazard_shift: {text!r}: expected a number, got {word!r}")
     return value

@@ -20,8 +20,8 @@ def calibrate(
     """Predicted and realised discounted cost-to-go along one time limit's worth of steps.
 
     What was realised is the discounted sum up to the end of the episode or of the window, without
-    any bootstrap; steps of which more than 1 % of the weight lies behind it are left out. The policy
-    samples, since that is what the critic learnt about. Pure.
+    any bootstrap; steps of which more than 1 % of the weight lies behind it are left out. The
+    policy samples, since that is what the critic learnt about. Pure.
 
     Args:
         algorithm: the method.
