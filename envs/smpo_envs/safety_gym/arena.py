@@ -146,9 +146,8 @@ def shifted(level: Level, shift: Shift, most: int | None = None) -> tuple[Level,
         raise ValueError("there are no hazards to shift at this level")
     ((kind, number),) = found
     own = Shift(hazards=number, size=kind.look.size, extent=level.extent)
-    full = Shift(
-        *(mine if given is None else given for given, mine in zip(shift, own, strict=True))
-    )
+    pairs = zip(shift, own, strict=True)
+    full = Shift(*(mine if given is None else given for given, mine in pairs))
     if most is None:
         most = max(round(float(full.hazards)), 1)
     _check_shift(level, kind, full, most)
