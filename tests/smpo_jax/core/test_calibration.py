@@ -7,7 +7,7 @@ from smpo_jax.core import calibration, modulation
 
 
 def test_bins_are_by_quantile_of_the_prediction():
-    # by prediction: (1, 0), (2, 4), (3, 2) | (5, 6), (9, 8)  with 5 samples in 2 bins: ranks 0-2, 3-4
+    # by prediction: (1, 0), (2, 4), (3, 2) | (5, 6), (9, 8): ranks 0 to 2, and 3 to 4
     predicted = jnp.array([9.0, 1.0, 5.0, 2.0, 3.0])
     realised = jnp.array([8.0, 0.0, 6.0, 4.0, 2.0])
     found = calibration.by_quantile(predicted, realised, bins=2)
