@@ -94,6 +94,22 @@ Policy = Callable[
 ]
 
 
+class CostCritic(NamedTuple):
+    """What a method expects of the costs to come, for others to hold against what came.
+
+    Attributes:
+        discount: of the cost-to-go that is predicted.
+        predict: `(learner, obs, action) -> [*batch]`, discounted cost from this step on.
+            Observations are as the environment gives them. Whatever shrinks the method's own critic
+            by design is undone, so that all methods' are in the same units.
+    """
+
+    discount: Scalar
+    predict: Callable[
+        [LearnerState, Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]
+    ]
+
+
 class Algorithm(NamedTuple):
     """A method as a value: three pure functions, and how to act without noise.
 
@@ -102,11 +118,13 @@ class Algorithm(NamedTuple):
         policy: the acting policy of a learner state, `(obs, key) -> action, log_prob, dist`.
             Its deterministic action is `dist.mean`.
         update: one iteration of learning from a rollout.
+        cost_critic: what it expects of costs; None if it has no such critic.
     """
 
     init: Callable[[Key], LearnerState]
     policy: Callable[[LearnerState], Policy]
     update: Callable[[LearnerState, Rollout, Key], tuple[LearnerState, Metrics]]
+    cost_critic: CostCritic | None = None
 
 
 @runtime_checkable

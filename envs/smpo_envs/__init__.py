@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smpo_envs.registry import TASKS, make
     from smpo_envs.safe_env import Environment, SafeEnv, State, Step
-    from smpo_envs.vector_env import VectorEnv, VectorState
+    from smpo_envs.shift import Shift
+    from smpo_envs.vector_env import Course, VectorEnv, VectorState
 
 _HOME = {
     "TASKS": "registry",
@@ -19,11 +20,24 @@ _HOME = {
     "SafeEnv": "safe_env",
     "State": "safe_env",
     "Step": "safe_env",
+    "Shift": "shift",
+    "Course": "vector_env",
     "VectorEnv": "vector_env",
     "VectorState": "vector_env",
 }
 
-__all__ = ["TASKS", "Environment", "SafeEnv", "State", "Step", "VectorEnv", "VectorState", "make"]
+__all__ = [
+    "TASKS",
+    "Course",
+    "Environment",
+    "SafeEnv",
+    "Shift",
+    "State",
+    "Step",
+    "VectorEnv",
+    "VectorState",
+    "make",
+]
 
 
 def __getattr__(name: str) -> Any:

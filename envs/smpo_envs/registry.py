@@ -21,12 +21,14 @@ class Entry:
         summary: one line for people.
         arguments: the keyword arguments that make it this environment.
         task_id: the original's name; None where there is no original.
+        has_hazards: its factory takes a shift (`smpo_envs.shift.Shift`).
     """
 
     factory: str
     summary: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     task_id: str | None = None
+    has_hazards: bool = False
 
 
 def _point(task: str, level: int, summary: str) -> Entry:
@@ -35,6 +37,7 @@ def _point(task: str, level: int, summary: str) -> Entry:
         summary,
         MappingProxyType({"level": level}),
         f"SafetyPoint{task}{level}-v0",
+        has_hazards=task in ("Goal", "Button", "Push") and level > 0,
     )
 
 

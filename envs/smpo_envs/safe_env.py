@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.drawing import Drawing
+from smpo_envs.shift import Shift
 
 
 class State(struct.PyTreeNode):
@@ -75,6 +76,7 @@ class Environment:
     action_size: int
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
+    shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
 
 
 class Step(NamedTuple):

@@ -1,6 +1,8 @@
 """Many environments at once that start a new episode, with a new layout, whenever one ends."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,20 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smpo_envs.safe_env import SafeEnv, State, Step
 from smpo_envs.sparse import apply_where
+
+
+class Course(NamedTuple):
+    """What episodes begin with, as training goes on; a value `c` that travels with the state.
+
+    Attributes:
+        reset: the first state of an episode that begins at `c`.
+        start: `c` before the first step, a pytree of arrays.
+        advance: `c` after a step of all environments.
+    """
+
+    reset: Callable[[PRNGKeyArray, Any], State]
+    start: Any
+    advance: Callable[[Any], Any] = lambda c: c
 
 
 class VectorState(struct.PyTreeNode):
@@ -20,11 +36,13 @@ class VectorState(struct.PyTreeNode):
             `info` still tell of the step that ended it.
         steps: taken in the current episode.
         key: for the episodes to come; an environment's key advances only when it resets.
+        course: where the course is; None if there is none.
     """
 
     env: State
     steps: Int[Array, " N"]
     key: PRNGKeyArray
+    course: Any = None
 
     @property
     def obs(self) -> Float[Array, "N O"]:
@@ -41,14 +59,20 @@ class VectorEnv:
     With `stagger`, the clocks of the first episodes start at evenly spread times, so that later
     on a few environments reset at every step instead of all at once. First episodes are
     then shorter than the time limit; they are part of no fair estimate of the episode cost.
+
+    With a `course`, its reset takes the place of the environment's, whose `step` must serve all
+    states that it leads to. It is part of the state, so that a run that is resumed goes on with it.
     """
 
-    def __init__(self, env: SafeEnv, num_envs: int, stagger: bool = True):
+    def __init__(
+        self, env: SafeEnv, num_envs: int, stagger: bool = True, course: Course | None = None
+    ):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs} must be at least 1")
         self.env = env
         self.num_envs = num_envs
         self.stagger = stagger
+        self.course = course
         self.observation_size = env.observation_size
         self.action_size = env.action_size
         self.episode_length = env.episode_length
@@ -58,12 +82,18 @@ class VectorEnv:
         reset_keys, next_keys = _split_each(jax.random.split(key, self.num_envs))
         index = jnp.arange(self.num_envs, dtype=jnp.int32)
         steps = index * self.episode_length // self.num_envs if self.stagger else 0 * index
-        return VectorState(jax.vmap(self.env.reset)(reset_keys), steps, next_keys)
+        if self.course is None:
+            return VectorState(jax.vmap(self.env.reset)(reset_keys), steps, next_keys)
+        # Arrays of their own: a state may be donated.
+        at = jax.tree.map(lambda x: jnp.array(x, copy=True), self.course.start)
+        first = jax.vmap(self._first, in_axes=(0, None))(reset_keys, at)
+        return VectorState(first, steps, next_keys, at)
 
     def step(self, state: VectorState, action: Float[Array, "N A"]) -> tuple[VectorState, Step]:
         """Acts, and starts a new episode wherever one has ended."""
         env = jax.vmap(self.env.step)(state.env, action)
         steps = state.steps + 1
+        course = state.course if self.course is None else self.course.advance(state.course)
         terminated = env.done
         truncated = jnp.where(steps >= self.episode_length, 1 - terminated, 0)
         seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
@@ -72,15 +102,19 @@ class VectorEnv:
         # Staggered episodes end evenly, so there needn't be room for twice as many as expected.
         restart = partial(apply_where, self._restart, rate=1 / (2 * self.episode_length))
         carried = (env.pipeline_state, env.obs, steps, state.key)
-        pipeline_state, obs, steps, keys = jax.vmap(restart)(over, carried)
+        batch = jax.vmap(restart, in_axes=(0, 0, None))
+        pipeline_state, obs, steps, keys = batch(over, carried, course)
         env = env.replace(pipeline_state=pipeline_state, obs=obs)
-        return VectorState(env, steps, keys), seen
+        return VectorState(env, steps, keys, course), seen
 
-    def _restart(self, carried):
+    def _first(self, key: PRNGKeyArray, at: Any) -> State:
+        return self.env.reset(key) if self.course is None else self.course.reset(key, at)
+
+    def _restart(self, carried, at):
         """The first state of a new episode in place of the last of an old one; a single one."""
         _, _, steps, key = carried
         reset_key, next_key = jax.random.split(key)
-        first = self.env.reset(reset_key)
+        first = self._first(reset_key, at)
         return first.pipeline_state, first.obs, jnp.zeros_like(steps), next_key
 
 

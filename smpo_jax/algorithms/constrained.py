@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from smpo_jax.algorithms import base, recipes
 from smpo_jax.core import episodes, returns, surrogate
 from smpo_jax.core.multipliers import Dual
-from smpo_jax.types import LearnerState, Metrics, Rollout, Scalar, Transition
+from smpo_jax.types import CostCritic, LearnerState, Metrics, Rollout, Scalar, Transition
 
 
 class Aux(NamedTuple):
@@ -62,6 +62,16 @@ def advantages(
         "cost_value/mean": jnp.mean(cost_value),
         "cost_value/explained_variance": recipes.explained_variance(cost_value, cost_target),
     }
+
+
+def cost_critic(ac: recipes.ActorCritic, settings: base.Constrained) -> CostCritic:
+    """V_c as a prediction of the costs to come."""
+
+    def predict(learner, obs, action):
+        del action
+        return ac.value.apply(learner.params["cost_value"], ac.normalise(learner, obs))
+
+    return CostCritic(settings.cost_discount, predict)
 
 
 def to_batch(

@@ -121,4 +121,4 @@ def constrained_trpo(
             "constraint/cost_return": window.cost,
         }
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, costs))

@@ -50,4 +50,4 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             "constraint/slack": jnp.asarray(is_kept, window.cost.dtype),
         }
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))

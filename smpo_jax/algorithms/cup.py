@@ -99,7 +99,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             **{f"projection/{name.rpartition('/')[2]}": x for name, x in projected.items()},
         }
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))
 
 
 def projection(dist: DiagonalGaussian, batch: recipes.Batch, *, price: Scalar) -> Float[Array, ""]:

@@ -78,7 +78,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             "constraint/penalty": penalty(settings, final, samples, excess),
         }
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))
 
 
 def penalty(

@@ -55,4 +55,4 @@ def penalised(
         learner = recipes.advance(ac, learner.replace(aux=aux), transition)
         return learner, {**fitted, **metrics, **measured}
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))

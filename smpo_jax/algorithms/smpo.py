@@ -26,6 +26,7 @@ from smpo_jax.core import distributions, episodes, modulation, optimise, returns
 from smpo_jax.networks import ACTIVATIONS
 from smpo_jax.types import (
     Algorithm,
+    CostCritic,
     DiagonalGaussian,
     Key,
     LearnerState,
@@ -183,7 +184,18 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             "smpo/critic_gradient_norm": strength,
         }
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, _cost_critic(ac, critic))
+
+
+def _cost_critic(ac: recipes.ActorCritic, critic: safety_critic.SafetyCritic) -> CostCritic:
+    """Q^c as a prediction of the costs to come, what the penalty takes from it given back."""
+
+    def predict(learner, obs, action):
+        q = critic.predict(learner.params["cost_value"])(ac.normalise(learner, obs), action)
+        settings = critic.settings
+        return q * modulation.shrinkage(settings.discount, settings.trace, settings.regularisation)
+
+    return CostCritic(critic.settings.discount, predict)
 
 
 def make_critic(spec: Spec, settings: Hyperparameters) -> safety_critic.SafetyCritic:

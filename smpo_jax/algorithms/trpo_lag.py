@@ -48,4 +48,4 @@ def penalised_trpo(
         learner = recipes.advance(ac, learner.replace(aux=aux), transition)
         return learner, {**moved, **fitted, **metrics, **measured}
 
-    return Algorithm(init, ac.acting, update)
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, costs))

@@ -71,6 +71,15 @@ def cost_per_step(discount: Scalar, trace: Scalar, regularisation: Scalar) -> Sc
     return 1.0 - discount + regularisation * (1.0 - discount * trace)
 
 
+def shrinkage(discount: Scalar, trace: Scalar, regularisation: Scalar) -> Scalar:
+    """How many times smaller the penalty makes Q^c, for a steady cost: κ / (1 − γ), see above.
+
+    Q^c times this is the discounted cost-to-go; 1 without the penalty, also for γ = 1.
+    """
+    kept = jnp.maximum(1.0 - discount, 1e-9)
+    return 1.0 + regularisation * (1.0 - discount * trace) / kept
+
+
 def running_minimum(x: Float[Array, "T N"], end: Float[Array, "T N"]) -> Float[Array, "T N"]:
     """The least x of the episode up to and with each step, as far as the rollout shows it."""
 

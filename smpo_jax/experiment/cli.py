@@ -20,6 +20,7 @@ commands:
   suite      train a whole grid of tasks, variants and seeds
   report     tables and figures of a suite
   evaluate   return and cost of a trained policy, in the native or the real environment
+  robustness return, cost and critics' calibration where hazards differ from training
   plot       learning curves of one or more runs
   render     what a trained policy does, as a film or as a picture of its paths
   list       tasks and algorithms, one line each
@@ -118,6 +119,17 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _robustness(arguments: list[str]) -> int:
+    _use_compilation_cache()
+    from smpo_jax.experiment.options import RobustnessOptions, parse
+
+    options = parse(RobustnessOptions, arguments, command="robustness")
+    from smpo_jax.experiment import robustness
+
+    robustness.main(options)
+    return 0
+
+
 def _plot(arguments: list[str]) -> int:
     from smpo_jax.experiment.options import PlotOptions, parse
 
@@ -184,6 +196,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "suite": _suite,
     "report": _report,
     "evaluate": _evaluate,
+    "robustness": _robustness,
     "plot": _plot,
     "render": _render,
     "list": _list,

@@ -19,8 +19,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import tyro
 import yaml
 
-from smpo_envs.registry import resolve
+from smpo_envs.registry import TASKS, resolve
 from smpo_jax.algorithms.registry import ALGORITHMS
+from smpo_jax.experiment import shifts
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.names import suggest
 
@@ -42,6 +43,9 @@ class Config:
         num_envs: environments stepped at the same time.
         rollout_length: steps of each environment between two updates.
         cost_limit: the bound d on the expected cost of an episode.
+        hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
+            number), size (radius, m) and extent (half width of the square they are in, m), or
+            NAME=VALUE@STEP,VALUE@STEP, linear in the environment step.
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         report_every: seconds between two reports; 0 reports every iteration.
         checkpoint_every: seconds between two checkpoints; 0 saves after every report.
@@ -58,6 +62,7 @@ class Config:
     num_envs: int = 128
     rollout_length: int = 250
     cost_limit: float = 25.0
+    hazard_shift: tuple[str, ...] = ()
     out: Path | None = None
     report_every: float = 2.0
     checkpoint_every: float = 30.0
@@ -78,6 +83,7 @@ class Config:
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        check_shift(self.env, shifts.schedule(self.hazard_shift))
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed: must be between 0 and 2**32 - 1, got {self.seed}")
 
@@ -108,6 +114,13 @@ def _task(name: str) -> str:
         return resolve(name)
     except ValueError as error:
         raise UserError(f"env: {one_line(error)}") from error
+
+
+def check_shift(env: str, given: Mapping[str, Any]) -> None:
+    """Raises a `UserError` if a task without hazards is to have others."""
+    if given and not TASKS[env].has_hazards:
+        able = ", ".join(name for name, task in TASKS.items() if task.has_hazards)
+        raise UserError(f"hazard_shift: {env} has no hazards; the tasks that have some are {able}")
 
 
 def check_algorithm(name: str) -> None:
@@ -222,8 +235,11 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the run and those of its algorithm side by side."""
-    return {**config, **config["hyperparameters"], "hyperparameters": None}
+    """The fields of the run and those of its algorithm side by side.
+
+    A field that is younger than a saved config has its default there.
+    """
+    return {"hazard_shift": [], **config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _coerce_fields(

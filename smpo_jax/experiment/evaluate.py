@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,18 +11,22 @@ import numpy as np
 
 import smpo_envs
 from smpo_envs.registry import TASKS
+from smpo_jax.augmentation import SingleEnv
 from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment import statistics
+from smpo_jax.experiment import shifts, statistics
 from smpo_jax.experiment.checkpoint import Checkpoints
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.options import EvaluateOptions
-from smpo_jax.experiment.problem import augmentation, build, single_env
-from smpo_jax.training.evaluation import Act, Episodes, make_act, make_evaluator
+from smpo_jax.experiment.problem import augmentation, build, family, single_env
+from smpo_jax.training.evaluation import Act, Episodes, evaluate, make_act, make_evaluator
 from smpo_jax.training.host import augment_host, evaluate_host
-from smpo_jax.types import Algorithm, LearnerState
+from smpo_jax.types import Algorithm, Key, LearnerState
 
 LARGEST_BATCH = 256  # native environments played side by side, at most
+
+
+ShiftedPlayer = Callable[[LearnerState, Mapping[str, float], int], Episodes]
 
 
 class TrainedPolicy(NamedTuple):
@@ -56,10 +61,112 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    points = shifts.grid(options.hazard_shift) if options.hazard_shift else []
     policy = load_policy(options.folder)
+    if points:
+        _evaluate_shifted(policy, options, points)
+        return
     play = _play_native if options.on == "native" else _play_real
     result = _summary(policy, options, play(policy, options))
     print(json.dumps(result) if options.json else _describe(result))
+
+
+def _evaluate_shifted(
+    policy: TrainedPolicy, options: EvaluateOptions, points: Sequence[Mapping[str, float]]
+) -> None:
+    """One line or record for each point."""
+    if options.on != "native":
+        raise UserError(
+            f"--hazard-shift: {options.on} cannot be shifted, only the native environment"
+        )
+    play = shifted_player(policy, points, options.episodes, deterministic=options.deterministic)
+    results = [
+        {
+            "shift": point,
+            **_summary(policy, options, play(policy.learner, point, options.seed)),
+        }
+        for point in points
+    ]
+    print(json.dumps(results) if options.json else _describe_shifted(results))
+
+
+def shifted_player(
+    policy: TrainedPolicy,
+    points: Sequence[Mapping[str, float]],
+    episodes: int,
+    *,
+    deterministic: bool,
+) -> ShiftedPlayer:
+    """`(learner, point, seed) -> Episodes`, compiled once for all points and learners of a kind.
+
+    Args:
+        policy: one of the learners.
+        points: where it is to play; the same fields in all of them.
+        episodes: how many at each.
+        deterministic: act on the mean.
+
+    Raises:
+        UserError: the task has no hazards, or a point has no layout.
+    """
+    tasks = shifted_tasks(policy.config, points)
+    batch = min(episodes, LARGEST_BATCH)
+
+    @jax.jit
+    def run(learner: LearnerState, shift: smpo_envs.Shift, key: Key) -> Episodes:
+        act = make_act(policy.algorithm, learner, deterministic=deterministic)
+        return evaluate(act, vector_at(tasks, shift, batch), key, episodes)
+
+    def play(learner: LearnerState, point: Mapping[str, float], seed: int) -> Episodes:
+        return run(learner, smpo_envs.Shift(**point), jax.random.key(seed))
+
+    return play
+
+
+def shifted_tasks(
+    config: Config, points: Sequence[Mapping[str, float]]
+) -> Callable[[smpo_envs.Shift], SingleEnv]:
+    """The run's task as a function of the shift; see `problem.family`.
+
+    Raises:
+        UserError: the task has no hazards, or a point has no layout.
+    """
+    config_file.check_shift(config.env, points[0])
+    try:
+        return family(config, points)
+    except ValueError as error:
+        raise UserError(f"hazard_shift: {one_line(error)}") from error
+
+
+def vector_at(
+    tasks: Callable[[smpo_envs.Shift], SingleEnv], shift: smpo_envs.Shift, num_envs: int
+) -> smpo_envs.VectorEnv:
+    """Environments that begin at the same time and have the same, possibly traced, shift."""
+    course = smpo_envs.Course(lambda key, at: tasks(at).reset(key), shift)
+    return smpo_envs.VectorEnv(tasks(shift), num_envs, stagger=False, course=course)
+
+
+def _describe_shifted(results: Sequence[Mapping[str, Any]]) -> str:
+    first = results[0]
+    names = [shifts.describe(each["shift"]) for each in results]
+    width = max(map(len, names))
+    how = "deterministic" if first["deterministic"] else "sampled"
+    lines = [
+        f"{first['algo']} on {first['env']} after {first['steps']:,} steps, seed "
+        f"{first['train_seed']}: {first['episodes']} episodes at each point, actions {how}",
+        f"  {'':{width}}  {'return':>18}  {'cost':>18}  over {first['cost_limit']:g}",
+    ]
+    for name, each in zip(names, results, strict=True):
+        cells = [f"{_plus_minus(each[what]):>18}" for what in ("return", "cost")]
+        over = each["over_limit"]["value"]
+        lines.append(f"  {name:{width}}  {'  '.join(cells)}  {100 * over:5.1f} %")
+    lines.append("±: half of Student's 95 % interval of the mean.")
+    return "\n".join(lines)
+
+
+def _plus_minus(measured: Mapping[str, Any]) -> str:
+    low, high = measured["interval"]
+    value = f"{measured['value']:.2f}"
+    return value if low is None else f"{value} ± {(high - low) / 2:.2f}"
 
 
 def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:

@@ -44,6 +44,9 @@ class EvaluateOptions:
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         json: print JSON.
+        hazard_shift: play where hazards differ from the task's own: NAME=VALUE,VALUE of hazards
+            (their number), size (radius, m) and extent (half width of the square they are in, m);
+            every combination in turn. Unless given, what the run was trained on at its end.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -52,6 +55,35 @@ class EvaluateOptions:
     deterministic: bool = False
     seed: int = 0
     json: bool = False
+    hazard_shift: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class RobustnessOptions:
+    """Return, cost and the safety critic's calibration where hazards differ from the task's own.
+
+    Attributes:
+        folder: the folder of a run, or of a suite, whose finished cells are taken.
+        out: the picture to write, with FILE.csv and FILE-calibration.csv beside it.
+        task: which of a suite's tasks; needed if it has several.
+        hazard_shift: what varies, one at a time, the rest being the task's own: NAME=VALUE,VALUE of
+            hazards, size and extent. Calibration is drawn for the last value of each.
+        episodes: how many to play at each point.
+        deterministic: act with the mean of the policy instead of sampling from it.
+        seed: seed of the episodes and of the policy's samples.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path = Path("robustness.png")
+    task: str | None = None
+    hazard_shift: tuple[str, ...] = (
+        "hazards=4,8,12,16",
+        "size=0.1,0.2,0.3,0.4",
+        "extent=1.5,1.2,0.9",
+    )
+    episodes: int = 100
+    deterministic: bool = False
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,21 +2,26 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
 
 import smpo_envs
 import smpo_jax
+from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
+from smpo_jax.experiment import shifts
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.training.loop import make_spec
-from smpo_jax.types import Algorithm, Scalar, Spec, VectorEnv
+from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
@@ -46,7 +51,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         raise UserError(one_line(error)) from error
     try:
         limit, own = _settings(config, traced)
-        env = smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
+        env = vector_env(config, traced)
         spec = make_spec(
             env,
             rollout_length=config.rollout_length,
@@ -59,9 +64,57 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     return Problem(env, spec, algorithm)
 
 
+def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv:
+    """What a run is trained in, under its schedule of shifts if it has one.
+
+    Environments take on the values of the step in which they begin an episode.
+    """
+    schedule = shifts.schedule(config.hazard_shift)
+    if all(len(points) == 1 for points in schedule.values()):
+        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
+    reached = [shifts.at(schedule, step) for points in schedule.values() for step, _ in points]
+    tasks = family(config, reached, traced)
+
+    def reset(key: Key, taken: Int[Array, ""]) -> smpo_envs.State:
+        steps = jnp.asarray(taken, jnp.result_type(float)) * config.num_envs
+        return tasks(scheduled(schedule, steps)).reset(key)
+
+    course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
+    last = tasks(smpo_envs.Shift(**shifts.at(schedule, config.total_steps)))
+    return smpo_envs.VectorEnv(last, config.num_envs, course=course)
+
+
+def family(
+    config: Config,
+    points: Sequence[Mapping[str, float]],
+    traced: Mapping[str, Scalar] = NOTHING,
+) -> Callable[[smpo_envs.Shift], SingleEnv]:
+    """The run's task, with what the algorithm adds to it, as a function of the shift.
+
+    Shifts may be traced; arrays have room for all that lie between `points`. A `step` is the same
+    for all of them.
+
+    Raises:
+        ValueError: there is no layout for one of the points.
+    """
+    for point in points:
+        smpo_envs.make(config.env, shift=smpo_envs.Shift(**point))
+    numbers = [point["hazards"] for point in points if "hazards" in point]
+    most = max(1, *map(round, numbers)) if numbers else None
+    extra = augmentation(config, traced)
+    return lambda shift: augment(smpo_envs.make(config.env, shift=shift, most=most), extra)
+
+
+def task(config: Config) -> smpo_envs.SafeEnv:
+    """The task as it is when the run's training ends."""
+    at_the_end = shifts.at(shifts.schedule(config.hazard_shift), config.total_steps)
+    options = {"shift": smpo_envs.Shift(**at_the_end)} if at_the_end else {}
+    return smpo_envs.make(config.env, **options)
+
+
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:
-    """The task, with what the algorithm adds to it."""
-    return augment(smpo_envs.make(config.env), augmentation(config, traced))
+    """The task at the end of training, with what the algorithm adds to it."""
+    return augment(task(config), augmentation(config, traced))
 
 
 def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-import smpo_envs
 from smpo_envs.drawing import Drawing
 from smpo_jax.augmentation import AugmentedEnv
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.evaluate import TrainedPolicy
-from smpo_jax.experiment.problem import single_env
+from smpo_jax.experiment.problem import single_env, task
 from smpo_jax.types import Key
 
 
@@ -44,7 +43,7 @@ def record(
     Raises:
         UserError: the task cannot be drawn.
     """
-    plain = smpo_envs.make(policy.config.env)
+    plain = task(policy.config)
     drawing = getattr(plain, "drawing", None)
     if drawing is None:
         raise UserError(f"env: {policy.config.env} cannot be drawn")

@@ -134,3 +134,21 @@ def test_a_reset_costs_what_the_environments_that_end_cost(seeds):
 def test_size_must_be_positive():
     with pytest.raises(ValueError, match="num_envs=0"):
         smpo_envs.VectorEnv(counter(), 0)
+
+
+def test_course_decides_what_episodes_begin_with_as_time_goes_on():
+    plain = counter(episode_length=3)
+
+    def reset(key, taken):
+        state = plain.reset(key)
+        fresh = jnp.asarray(taken, jnp.float32)
+        return state.replace(
+            pipeline_state=(state.pipeline_state[0], fresh), obs=state.obs.at[1].set(fresh)
+        )
+
+    course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
+    env = smpo_envs.VectorEnv(plain, 2, stagger=False, course=course)
+    obs, _, _ = rollout(env, 7)
+    # The third and the sixth step of all environments end an episode.
+    assert_array_equal(obs[:, 0, 1], [0, 0, 0, 3, 3, 3, 6])
+    assert_array_equal(obs[:, 1, 1], obs[:, 0, 1])

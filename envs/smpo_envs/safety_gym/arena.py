@@ -4,6 +4,8 @@ A kind of object, a level and what a level charges for are values. Goal, Button 
 them; nothing here knows what the robot is paid for.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.drawing import ROBOT, Drawing, Look
@@ -22,12 +25,15 @@ from smpo_envs.safety_gym.gremlins import GREMLIN
 from smpo_envs.safety_gym.lidar import BINS, lidar
 from smpo_envs.safety_gym.physics import Motion, Solids, World
 from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.shift import Shift
 from smpo_envs.sparse import apply_where
 
 AGENT_KEEPOUT = 0.4
 EPISODE_LENGTH = 1000
+MOST_COVERED = 0.4  # share of their square that the keepouts of a shift's hazards may take
 REWARD_LIMIT = 10.0  # never reached in sane motion
 GOAL = "goal"  # the kind that a task moves by itself
+HAZARDS = "hazards"  # the kind that a shift is about
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def goal(radius: float, keepout: float) -> Kind:
 
 def hazards(radius: float, keepout: float) -> Kind:
     """Discs on the floor that cost to be in."""
-    return Kind("hazards", keepout, Look("disc", radius, "object"))
+    return Kind(HAZARDS, keepout, Look("disc", radius, "object"))
 
 
 VASES = Kind("vases", 0.15, Look("square", VASE.outline, "object"), VASE)
@@ -116,14 +122,69 @@ class Arena(NamedTuple):
     Attributes:
         world: what is solid.
         markers: positions of the objects of each kind that can be driven over.
+        radii: of those kinds whose discs are not as large as the level says (a shift).
     """
 
     world: World
     markers: dict[str, Float[Array, "K 2"]]
+    radii: dict[str, Float[Array, ""]] | None = None
 
 
-def sample(level: Level, layout_key: PRNGKeyArray, rotation_key: PRNGKeyArray) -> Arena:
-    """A fresh layout with the robot at rest in it.
+def shifted(level: Level, shift: Shift, most: int | None = None) -> tuple[Level, Shift]:
+    """A level with room for a shift, and the shift with what it leaves open filled in.
+
+    Args:
+        level: one that has hazards.
+        shift: leaves may be traced if `most` is given.
+        most: hazards that there is room for in arrays; by default just those of the shift.
+
+    Raises:
+        ValueError: the level has no hazards, or the shift is none that it can have.
+    """
+    found = [(kind, number) for kind, number in level.objects if kind.name == HAZARDS and number]
+    if not found:
+        raise ValueError("there are no hazards to shift at this level")
+    ((kind, number),) = found
+    own = Shift(hazards=number, size=kind.look.size, extent=level.extent)
+    pairs = zip(shift, own, strict=True)
+    full = Shift(*(mine if given is None else given for given, mine in pairs))
+    if most is None:
+        most = max(round(float(full.hazards)), 1)
+    _check_shift(level, kind, full, most)
+    if isinstance(full.size, int | float):
+        kind = dataclasses.replace(kind, look=kind.look._replace(size=float(full.size)))
+    objects = tuple((kind, most) if k.name == HAZARDS else (k, n) for k, n in level.objects)
+    return dataclasses.replace(level, objects=objects), full
+
+
+def _check_shift(level: Level, kind: Kind, shift: Shift, most: int) -> None:
+    """Refuses numbers that no layout can have; traced ones are taken as they are."""
+    hazards, size, extent = (float(x) if isinstance(x, int | float) else None for x in shift)
+    if hazards is not None and not 0 <= round(hazards) <= most:
+        raise ValueError(f"hazards={hazards:g} must be between 0 and {most}")
+    if size is not None and not 0 < size < math.inf:
+        raise ValueError(f"size={size:g} must be positive (m)")
+    if extent is not None and not kind.keepout < extent <= level.extent:
+        raise ValueError(
+            f"extent={extent:g} must be above {kind.keepout:g}, the hazards' keepout, and at most "
+            f"{level.extent:g}, that of the level (m)"
+        )
+    if hazards is not None and extent is not None:
+        covered = round(hazards) * math.pi * kind.keepout**2 / (2 * extent) ** 2
+        if covered > MOST_COVERED:
+            raise ValueError(
+                f"hazards={hazards:g} do not fit within extent={extent:g}: their keepouts would "
+                f"cover {covered:.0%} of the square, and layouts are found up to {MOST_COVERED:.0%}"
+            )
+
+
+def sample(
+    level: Level,
+    layout_key: PRNGKeyArray,
+    rotation_key: PRNGKeyArray,
+    shift: Shift | None = None,
+) -> Arena:
+    """A fresh layout with the robot at rest in it; level and shift are what `shifted` returned.
 
     The goal of the layout only pushes the other objects aside: tasks then place it anew.
 
@@ -131,7 +192,8 @@ def sample(level: Level, layout_key: PRNGKeyArray, rotation_key: PRNGKeyArray) -
     so that layouts agree in distribution, not seed by seed.
     """
     keepouts = [kind.keepout for kind, number in level.objects for _ in range(number)]
-    positions = layout.sample(layout_key, (AGENT_KEEPOUT, *keepouts), level.extent)
+    subset = None if shift is None else _subset(level, shift)
+    positions = layout.sample(layout_key, (AGENT_KEEPOUT, *keepouts), level.extent, subset)
     agent, rest = positions[0], positions[1:]
     markers, pushed, fixed = {}, None, None
     for kind, number in level.objects:
@@ -146,7 +208,20 @@ def sample(level: Level, layout_key: PRNGKeyArray, rotation_key: PRNGKeyArray) -
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (1 + number,), positions.dtype)
     places = None if pushed is None else jnp.column_stack([pushed, rotation[1:]])
     robot = point.at_rest(agent, rotation[0])
-    return Arena(physics.among(level.solids, robot, places, fixed), markers)
+    radii = None if shift is None else {HAZARDS: jnp.asarray(shift.size, positions.dtype)}
+    return Arena(physics.among(level.solids, robot, places, fixed), markers, radii)
+
+
+def _subset(level: Level, shift: Shift) -> layout.Subset:
+    """The hazards that a shift has, in their own square, and all of everything else."""
+    names = [ROBOT, *(kind.name for kind, number in level.objects for _ in range(number))]
+    place = np.cumsum([name == HAZARDS for name in names])
+    is_hazard = np.array([name == HAZARDS for name in names])
+    dtype = jnp.result_type(float)
+    number = jnp.round(jnp.asarray(shift.hazards, dtype))
+    present = ~is_hazard | (jnp.asarray(place, dtype) <= number)
+    extent = jnp.where(is_hazard, jnp.asarray(shift.extent, dtype), level.extent)
+    return layout.Subset(present, extent)
 
 
 def positions(level: Level, arena: Arena) -> dict[str, Float[Array, "K 2"]]:
@@ -162,7 +237,7 @@ def positions(level: Level, arena: Arena) -> dict[str, Float[Array, "K 2"]]:
 
 def scene(arena: Arena, motion: Motion, exempt: Bool[Array, " F"] | None = None) -> Scene:
     """What costs depend on; `exempt` are things standing fast that may be touched just now."""
-    return Scene(point.position(motion.world.point), motion, arena.markers, exempt)
+    return Scene(point.position(motion.world.point), motion, arena.markers, exempt, arena.radii)
 
 
 def observe(

@@ -23,6 +23,7 @@ from smpo_envs.safety_gym.arena import (
     distance,
 )
 from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.shift import Shift
 from smpo_envs.sparse import apply_where
 
 HAZARD_RADIUS = 0.2
@@ -74,27 +75,39 @@ def state_of(
     return ButtonState(around, lit, distance(around.world.fixed[lit], agent), timer, key)
 
 
-def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot."""
-    return environment(LEVELS[level], episode_length=episode_length)
+def make(
+    *,
+    level: int,
+    episode_length: int = EPISODE_LENGTH,
+    shift: Shift | None = None,
+    most: int | None = None,
+) -> Environment:
+    """The task at difficulty 0, 1 or 2, for the Point robot; see `arena.shifted` for shifts."""
+    own = LEVELS[level]
+    if shift is not None:
+        own, shift = arena.shifted(own, shift, most)
+    return environment(own, episode_length=episode_length, shift=shift)
 
 
-def environment(level: Level, *, episode_length: int = EPISODE_LENGTH) -> Environment:
+def environment(
+    level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
+) -> Environment:
     """The task at any level, also one of your own, for the Point robot."""
     return Environment(
-        reset=partial(reset, level),
+        reset=partial(reset, level, shift=shift),
         step=partial(step, level),
         observation_size=level.observation_size,
         action_size=2,
         episode_length=episode_length,
         drawing=arena.drawing(level, lambda s: (s.arena, s.arena.world.fixed[s.lit])),
+        shift=shift,
     )
 
 
-def reset(level: Level, key: PRNGKeyArray) -> State:
+def reset(level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:
     """A fresh random layout, the robot at rest, any button lit."""
     layout_key, rotation_key, lit_key = jax.random.split(key, 3)
-    around = arena.sample(level, layout_key, rotation_key)
+    around = arena.sample(level, layout_key, rotation_key, shift)
     lit, next_key = _draw((jnp.int32(0), lit_key), number=len(around.world.fixed))
     state = state_of(around, lit, jnp.int32(0), next_key)
     observation = observe(level, state, physics.standing(around.world))

@@ -22,12 +22,14 @@ class Scene(NamedTuple):
         markers: positions of the objects of each kind that can be driven over; None where the task
             has none.
         exempt: things standing fast that may be touched free of charge; None: none of them.
+        radii: of those kinds whose discs are not as large as the level says.
     """
 
     position: Float[Array, " 2"]
     motion: Motion
     markers: Mapping[str, Float[Array, "K 2"]] | None = None
     exempt: Bool[Array, " F"] | None = None
+    radii: Mapping[str, Float[Array, ""]] | None = None
 
 
 class Cost(NamedTuple):
@@ -44,8 +46,9 @@ def in_discs(kind: str, radius: float) -> Cost:
     def amount(scene: Scene) -> Float[Array, ""]:
         assert scene.markers is not None
         discs = scene.markers[kind]
+        own = (scene.radii or {}).get(kind, radius)
         dx, dy = discs[:, 0] - scene.position[0], discs[:, 1] - scene.position[1]
-        return jnp.sum(jnp.maximum(0.0, radius - jnp.sqrt(dx * dx + dy * dy)))
+        return jnp.sum(jnp.maximum(0.0, own - jnp.sqrt(dx * dx + dy * dy)))
 
     return Cost(f"cost_{kind}", amount, kind)
 

@@ -11,6 +11,7 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import arena, costs, episode, physics, point
 from smpo_envs.safety_gym.arena import EPISODE_LENGTH, REWARD_LIMIT, VASES, Arena, Level, distance
 from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.shift import Shift
 
 GOAL_RADIUS = 0.3
 HAZARD_RADIUS = 0.2
@@ -54,27 +55,39 @@ def state_of(arena: Arena, goal: Float[Array, " 2"], key: PRNGKeyArray) -> GoalS
     return GoalState(arena, goal, distance(goal, point.position(arena.world.point)), key)
 
 
-def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot."""
-    return environment(LEVELS[level], episode_length=episode_length)
+def make(
+    *,
+    level: int,
+    episode_length: int = EPISODE_LENGTH,
+    shift: Shift | None = None,
+    most: int | None = None,
+) -> Environment:
+    """The task at difficulty 0, 1 or 2, for the Point robot; see `arena.shifted` for shifts."""
+    own = LEVELS[level]
+    if shift is not None:
+        own, shift = arena.shifted(own, shift, most)
+    return environment(own, episode_length=episode_length, shift=shift)
 
 
-def environment(level: Level, *, episode_length: int = EPISODE_LENGTH) -> Environment:
+def environment(
+    level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
+) -> Environment:
     """The task at any level, also one of your own, for the Point robot."""
     return Environment(
-        reset=partial(reset, level),
+        reset=partial(reset, level, shift=shift),
         step=partial(step, level),
         observation_size=level.observation_size,
         action_size=2,
         episode_length=episode_length,
         drawing=arena.drawing(level, lambda state: (state.arena, state.goal)),
+        shift=shift,
     )
 
 
-def reset(level: Level, key: PRNGKeyArray) -> State:
+def reset(level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:
     """A fresh random layout, the robot at rest."""
     layout_key, rotation_key, goal_key, next_key = jax.random.split(key, 4)
-    around = arena.sample(level, layout_key, rotation_key)
+    around = arena.sample(level, layout_key, rotation_key, shift)
     agent = point.position(around.world.point)
     goal, found = arena.place_goal(level, goal_key, agent, arena.obstacles(level, around))
     goal = jnp.where(found, goal, jnp.nan)  # the original raises an error

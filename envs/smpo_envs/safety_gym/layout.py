@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 CANDIDATES = 100  # draws for one object before the layout is dropped
 ATTEMPTS = 10_000  # layouts begun before giving up
 REDRAWS = 10_000  # draws for one object among others that stand still
+ABSENT = 1e3  # m, both coordinates of what is left out: out of reach of lidars, costs and keepouts
 
 # Candidates are drawn in blocks of which the first valid one is taken. That is the same as drawing
 # one at a time, with fewer and wider operations: nearly every object is placed by its first block.
@@ -27,6 +28,18 @@ _REDRAW_BLOCK = 20
 # In a crowded square most attempts fail, so that many are under way side by side.
 _ATTEMPTS_AT_ONCE = 16
 _CROWDED = 0.3  # share of the square that the discs of all keepouts cover
+
+
+class Subset(NamedTuple):
+    """Which of the objects are placed, and where; may be traced.
+
+    Attributes:
+        present: the others are left out, as if they had not been asked for; never the first.
+        extent: half width of the square that each is placed in, m.
+    """
+
+    present: Bool[Array, " K"]
+    extent: Float[Array, " K"]
 
 
 class _Search(NamedTuple):
@@ -46,8 +59,13 @@ class _Search(NamedTuple):
     layout: Float[Array, "K 2"]  # its positions
 
 
-def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[Array, "K 2"]:
+def sample(
+    key: PRNGKeyArray, keepout: Sequence[float], extent: float, subset: Subset | None = None
+) -> Float[Array, "K 2"]:
     """Positions of `K` objects in the square of half width `extent`, in placement order.
+
+    With a `subset`, objects have squares of their own, and those that are left out stand at
+    `ABSENT`: the others get the very positions that they would have if those did not exist.
 
     Deviation: where the original raises an error after 10 000 attempts, the positions are NaN.
     """
@@ -56,11 +74,13 @@ def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[
     lanes = _ATTEMPTS_AT_ONCE if covered > _CROWDED else 1
     keepouts = jnp.asarray(keepout, jnp.result_type(float))
     rows, order = jnp.arange(size), jnp.arange(_BLOCK)
+    following = None if subset is None else _following(subset.present)
 
     def extend(search: _Search) -> _Search:
         key, draw_key = jax.random.split(search.key)
         own = keepouts[search.index]
-        candidate = (extent - own) * _uniform(draw_key, (2, _BLOCK, lanes))
+        room = extent if subset is None else subset.extent[search.index]
+        candidate = (room - own) * _uniform(draw_key, (2, _BLOCK, lanes))
         # Reductions, which the compiler does once, unlike a chain of selections.
         offset = candidate[:, None] - search.position[:, :, None]
         far = _square(offset) >= (own + keepouts[:, None])[:, None] ** 2
@@ -71,6 +91,8 @@ def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[
         placed = (rows[:, None] == search.index) & found
         position = jnp.where(placed, chosen[:, None], search.position)
         index = search.index + found
+        if following is not None:
+            index = jnp.where(found, following[search.index], search.index)
         complete = index == size
         # No room in the last block of candidates: this attempt is dropped.
         over = complete | (~found & (search.blocks + 1 == CANDIDATES // _BLOCK))
@@ -90,10 +112,11 @@ def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[
         )
 
     nothing = jnp.zeros((2, size), keepouts.dtype)
+    blank = nothing if subset is None else jnp.where(subset.present, nothing, ABSENT)
     zeros = jnp.zeros(lanes, jnp.int32)
     start = _Search(
         key=key,
-        position=jnp.zeros((2, size, lanes), keepouts.dtype),
+        position=jnp.broadcast_to(blank[:, :, None], (2, size, lanes)),
         index=zeros,
         blocks=zeros,
         number=jnp.arange(lanes, dtype=jnp.int32),
@@ -103,6 +126,14 @@ def sample(key: PRNGKeyArray, keepout: Sequence[float], extent: float) -> Float[
     )
     end = jax.lax.while_loop(lambda search: search.number.min() < search.first, extend, start)
     return end.layout.T
+
+
+def _following(present: Bool[Array, " K"]) -> Int[Array, " K"]:
+    """Of each object, the index of the next one that is present; `K` after the last."""
+    size = len(present)
+    index = jnp.where(present, jnp.arange(size, dtype=jnp.int32), size)
+    last = jnp.full((1,), size, jnp.int32)
+    return jnp.concatenate([jax.lax.cummin(index, reverse=True)[1:], last])
 
 
 def place(

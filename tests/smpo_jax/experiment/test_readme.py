@@ -144,3 +144,13 @@ def test_every_metric_is_explained(algo):
 def test_no_hyperparameter_has_the_name_of_a_field_of_the_run(algo):
     record = hyperparameters(algo, {}, where="test")
     assert not set(vars(record)) & (set(vars(Config())) | set(vars(TrainOptions())))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_schedule_of_ones_own_adds_hazards():
+    course = example("def harder")["course"]
+    first = jax.jit(course.reset)
+    for taken, number in ((0, 8), (20_000, 10)):
+        markers = first(jax.random.key(0), np.int32(taken)).pipeline_state.arena.markers
+        assert markers["hazards"].shape == (16, 2)
+        assert np.sum(markers["hazards"][:, 0] < 2) == number

@@ -1,0 +1,86 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smpo_jax.core.calibration import Calibration
+from smpo_jax.experiment import robustness
+from smpo_jax.experiment.config import Config
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.evaluate import TrainedPolicy
+from smpo_jax.experiment.robustness import Curve, Member, Place, Point
+
+OWN = {"hazards": 8, "size": 0.2, "extent": 1.5}
+MEMBERS = [
+    Member("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), None, None, 1))
+    for seed in (0, 1)
+]
+
+
+def points():
+    places = [Place("", OWN), *(Place("size", {**OWN, "size": size}) for size in (0.2, 0.3))]
+    return [
+        Point(member, place, np.array([1.0, 3.0]), np.array([20.0, 100 * place.point["size"] + 5]))
+        for member in MEMBERS
+        for place in places
+    ]
+
+
+def curves():
+    bins = np.arange(10.0)
+    return [
+        Curve(member, place, Calibration(bins, 2 * bins, np.full(10, 5.0)))
+        for member in MEMBERS
+        for place in (Place("", OWN), Place("size", {**OWN, "size": 0.3}))
+    ]
+
+
+def test_places_are_the_task_and_one_change_at_a_time():
+    found = robustness.places_of("PointGoal1", {"hazards": [12.0], "size": [0.1, 0.3]})
+    assert [place.axis for place in found] == ["", "hazards", "size", "size"]
+    assert found[0].point == OWN
+    assert found[3].point == {**OWN, "size": 0.3}
+
+
+def test_figure_has_cost_with_the_limit_and_the_calibration():
+    figure = robustness.draw(points(), curves())
+    return_, cost, calibration = figure.axes
+    np.testing.assert_allclose(return_.lines[0].get_xydata(), [[0.2, 2], [0.3, 2]])
+    np.testing.assert_allclose(cost.lines[0].get_xydata(), [[0.2, 22.5], [0.3, 27.5]])
+    assert cost.lines[1].get_ydata()[0] == 30.0
+    own, shifted, diagonal = calibration.lines
+    assert own.get_linestyle() == ":" and shifted.get_linestyle() == "-"
+    np.testing.assert_allclose(shifted.get_ydata(), 2 * np.arange(10))
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [9, 9]])
+
+
+def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
+    path = tmp_path / "points.csv"
+    robustness._write(path, map(robustness._point_row, points()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(rows) == 6
+    assert rows[2]["size"] == "0.3" and rows[2]["varied"] == "size"
+    # costs of 20 and 35 against a limit of 30
+    assert float(rows[2]["cost"]) == 27.5 and float(rows[2]["over_limit"]) == 0.5
+    assert len(list(robustness._curve_rows(curves()[0]))) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("robustness nowhere", "nowhere is not the folder of a run"),
+        ("robustness . --episodes 0", "episodes: must be at least 1"),
+        ("robustness . --hazard-shift size=0.2@0,0.3@5", "expected a number, got '0.2@0'"),
+        ("evaluate . --hazard-shift sizes=0.2", "there is no 'sizes'"),
+    ],
+)
+def test_mistakes_are_one_line(command, words, error):
+    result = command(words)
+    assert result.status == 2 and error in result.error
+
+
+def test_suite_without_a_finished_cell_is_refused():
+    Path("suite.json").write_text('{"cells": [], "batches": []}')
+    with pytest.raises(UserError, match="no cell of"):
+        robustness.find(Path("."), None)
