@@ -181,7 +181,7 @@ ALGORITHMS: dict[str, Entry] = {
         module="smpo_jax.algorithms.smpo",
         paper=_SMPO_PAPER,
         year=2025,
-        summary="cost-modulated rewards, our preset: all four parts, a linear weight, a fed-back threshold",
+        summary="cost-modulated rewards, our preset: all four parts, learns before it tightens",
         preset={
             # Nearly linear: a steep weight is a step that says nothing on the way, and cost has the
             # same price wherever it is.
