@@ -129,7 +129,8 @@ def places_of(task: str, axes: Mapping[str, Sequence[float]]) -> list[Place]:
         UserError: the task has no hazards.
     """
     config_file.check_shift(task, axes)
-    own = smpo_envs.make(task, shift=smpo_envs.Shift()).shift._asdict()
+    env = smpo_envs.make(task, shift=smpo_envs.Shift())
+    own = getattr(env, "shift", smpo_envs.Shift())._asdict()
     varied = [(axis, value) for axis, values in axes.items() for value in values]
     return [
         Place("", own),

@@ -48,7 +48,7 @@ def grid(texts: Sequence[str]) -> list[dict[str, float]]:
 def at(schedule: Mapping[str, Points], steps: float) -> dict[str, float]:
     """The values after so many environment steps; `smpo_envs.shift.scheduled` on the host."""
     return {
-        name: float(np.interp(steps, *zip(*points, strict=True)))
+        name: float(np.interp(steps, [step for step, _ in points], [value for _, value in points]))
         for name, points in schedule.items()
     }
 

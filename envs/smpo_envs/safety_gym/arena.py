@@ -149,7 +149,7 @@ def shifted(level: Level, shift: Shift, most: int | None = None) -> tuple[Level,
     pairs = zip(shift, own, strict=True)
     full = Shift(*(mine if given is None else given for given, mine in pairs))
     if most is None:
-        most = max(round(float(full.hazards)), 1)
+        most = max(round(float(np.asarray(full.hazards))), 1)
     _check_shift(level, kind, full, most)
     if isinstance(full.size, int | float):
         kind = dataclasses.replace(kind, look=kind.look._replace(size=float(full.size)))
@@ -216,7 +216,7 @@ def _subset(level: Level, shift: Shift) -> layout.Subset:
     """The hazards that a shift has, in their own square, and all of everything else."""
     names = [ROBOT, *(kind.name for kind, number in level.objects for _ in range(number))]
     place = np.cumsum([name == HAZARDS for name in names])
-    is_hazard = np.array([name == HAZARDS for name in names])
+    is_hazard = jnp.asarray([name == HAZARDS for name in names])
     dtype = jnp.result_type(float)
     number = jnp.round(jnp.asarray(shift.hazards, dtype))
     present = ~is_hazard | (jnp.asarray(place, dtype) <= number)

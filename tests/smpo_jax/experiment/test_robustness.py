@@ -1,6 +1,8 @@
 import csv
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,8 +14,9 @@ from smpo_jax.experiment.evaluate import TrainedPolicy
 from smpo_jax.experiment.robustness import Curve, Member, Place, Point
 
 OWN = {"hazards": 8, "size": 0.2, "extent": 1.5}
+UNUSED: Any = None
 MEMBERS = [
-    Member("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), None, None, 1))
+    Member("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, 1))
     for seed in (0, 1)
 ]
 
@@ -28,12 +31,16 @@ def points():
 
 
 def curves():
-    bins = np.arange(10.0)
+    bins = jnp.arange(10.0)
     return [
-        Curve(member, place, Calibration(bins, 2 * bins, np.full(10, 5.0)))
+        Curve(member, place, Calibration(bins, 2 * bins, jnp.full(10, 5.0)))
         for member in MEMBERS
         for place in (Place("", OWN), Place("size", {**OWN, "size": 0.3}))
     ]
+
+
+def xy(line):
+    return np.asarray(line.get_xydata(), float)
 
 
 def test_places_are_the_task_and_one_change_at_a_time():
@@ -46,13 +53,13 @@ def test_places_are_the_task_and_one_change_at_a_time():
 def test_figure_has_cost_with_the_limit_and_the_calibration():
     figure = robustness.draw(points(), curves())
     return_, cost, calibration = figure.axes
-    np.testing.assert_allclose(return_.lines[0].get_xydata(), [[0.2, 2], [0.3, 2]])
-    np.testing.assert_allclose(cost.lines[0].get_xydata(), [[0.2, 22.5], [0.3, 27.5]])
-    assert cost.lines[1].get_ydata()[0] == 30.0
+    np.testing.assert_allclose(xy(return_.lines[0]), [[0.2, 2], [0.3, 2]])
+    np.testing.assert_allclose(xy(cost.lines[0]), [[0.2, 22.5], [0.3, 27.5]])
+    assert xy(cost.lines[1])[0, 1] == 30.0
     own, shifted, diagonal = calibration.lines
     assert own.get_linestyle() == ":" and shifted.get_linestyle() == "-"
-    np.testing.assert_allclose(shifted.get_ydata(), 2 * np.arange(10))
-    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [9, 9]])
+    np.testing.assert_allclose(xy(shifted)[:, 1], 2 * np.arange(10))
+    np.testing.assert_allclose(xy(diagonal), [[0, 0], [9, 9]])
 
 
 def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
