@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,7 +77,7 @@ def test_schedule_takes_effect_at_resets_by_the_steps_of_all_environments():
     state = jax.jit(env.reset)(jax.random.key(0))
     radii = state.env.pipeline_state.arena.radii["hazards"]
     np.testing.assert_allclose(radii, 0.2)
-    at_rest = np.zeros((4, 2), np.float32)
+    at_rest = jnp.zeros((4, 2))
     step = jax.jit(lambda s: jax.lax.fori_loop(0, 250, lambda _, s: env.step(s, at_rest)[0], s))
     state = step(state)
     np.testing.assert_array_equal(state.course, 250)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,9 @@ from numpy.testing import assert_allclose
 import smpo_envs
 from smpo_jax.training.calibration import calibrate
 from smpo_jax.types import Algorithm, CostCritic, DiagonalGaussian
+
+
+UNUSED: Any = ()
 
 
 def test_what_followed_is_the_discounted_sum_to_the_end_of_the_episode():
@@ -17,9 +22,9 @@ def test_what_followed_is_the_discounted_sum_to_the_end_of_the_episode():
         return act
 
     critic = CostCritic(0.5, lambda learner, obs, action: 2.0 * action[..., 0])
-    method = Algorithm(init=policy, policy=policy, update=policy, cost_critic=critic)
+    method = Algorithm(init=UNUSED, policy=policy, update=UNUSED, cost_critic=critic)
     env = smpo_envs.VectorEnv(smpo_envs.make("ProbeTradeoff"), num_envs=4, stagger=False)
-    found = calibrate(method, critic, (), env, jax.random.key(0))
+    found = calibrate(method, critic, UNUSED, env, jax.random.key(0))
     # Episodes of 10 steps that each cost 0.5: at t, 0.5 (1 + 0.5 + ...) = 1 - 0.5^(10 - t).
     # The first 5 steps are told; equal predictions stay in the order of time, 4 samples a step.
     expected = np.repeat(1 - 0.5 ** (10.0 - np.arange(5)), 2)
