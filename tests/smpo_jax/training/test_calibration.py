@@ -9,7 +9,6 @@ import smpo_envs
 from smpo_jax.training.calibration import calibrate
 from smpo_jax.types import Algorithm, CostCritic, DiagonalGaussian
 
-
 UNUSED: Any = ()
 
 
