@@ -130,7 +130,8 @@ def places_of(task: str, axes: Mapping[str, Sequence[float]]) -> list[Place]:
     """
     config_file.check_shift(task, axes)
     env = smpo_envs.make(task, shift=smpo_envs.Shift())
-    own = getattr(env, "shift", smpo_envs.Shift())._asdict()
+    nominal = getattr(env, "shift", smpo_envs.Shift())
+    own = {name: float(value) for name, value in nominal._asdict().items()}  # one type: one program
     varied = [(axis, value) for axis, values in axes.items() for value in values]
     return [
         Place("", own),
