@@ -183,11 +183,11 @@ ALGORITHMS: dict[str, Entry] = {
         year=2025,
         summary="cost-modulated rewards, our preset: all four parts, learns before it tightens",
         preset={
-            # Nearly linear: a steep weight is a step that says nothing on the way, and cost has the
-            # same price wherever it is.
+            # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
+            # cost has much the same price wherever it is.
             "weight_base": 2.718281828459045,
             "weight_temperature": 100.0,
-            # Neither of these may bind, or a lower threshold only makes more states equally bad.
+            # Wide: where these bind, a lower threshold only makes more states equally bad.
             "weight_floor": -20.0,
             "prediction_clip": 20.0,
             # The episode's own C_t is not in the observation, and past the budget can only punish.

@@ -239,7 +239,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
     A field that is younger than a saved config has its default there.
     """
-    return {"hazard_shift": [], **config, **config["hyperparameters"], "hyperparameters": None}
+    defaults = as_plain(Config())
+    return {**defaults, **config, **config["hyperparameters"], "hyperparameters": None}
 
 
 def _coerce_fields(

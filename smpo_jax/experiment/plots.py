@@ -104,8 +104,7 @@ def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
                     _draw_group(
                         axes, combine(group, name, average), _caption(group, average), shade
                     )
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
+            tidy(axes)
         for limit in sorted({run.cost_limit for run in here}):
             column[1].axhline(limit, color="black", linestyle="--", linewidth=1)
             column[1].annotate(
@@ -125,6 +124,12 @@ def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
 def colours(labels: Iterable[str]) -> dict[str, str]:
     """A colour for each label, in the order of the alphabet."""
     return {label: f"C{i % 10}" for i, label in enumerate(sorted(set(labels)))}
+
+
+def tidy(axes: Axes) -> None:
+    """A faint grid and no more of a frame than is needed."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def combine(runs: Sequence[Run], name: str, average: Average = MEAN) -> Curve:

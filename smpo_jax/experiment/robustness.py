@@ -1,7 +1,6 @@
 """`smpo-jax robustness`: trained policies, and what they expect of costs, under shift."""
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 import smpo_envs
 from smpo_jax.core.calibration import Calibration
 from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment import plots, shifts, statistics
+from smpo_jax.experiment import plots, shifts, statistics, tables
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.evaluate import (
     TrainedPolicy,
@@ -93,10 +92,12 @@ def main(options: RobustnessOptions) -> None:
         curves += _calibrate(group, places, options)
     figure = draw(points, curves)
     plots.save(figure, options.out)
-    _write(options.out.with_suffix(".csv"), map(_point_row, points))
+    tables.write(options.out.with_suffix(".csv"), map(_point_row, points))
     if curves:
         name = f"{options.out.stem}-calibration.csv"
-        _write(options.out.with_name(name), (row for each in curves for row in _curve_rows(each)))
+        tables.write(
+            options.out.with_name(name), (row for each in curves for row in _curve_rows(each))
+        )
     print(options.out)
 
 
@@ -130,8 +131,10 @@ def places_of(task: str, axes: Mapping[str, Sequence[float]]) -> list[Place]:
     """
     config_file.check_shift(task, axes)
     env = smpo_envs.make(task, shift=smpo_envs.Shift())
-    nominal = getattr(env, "shift", smpo_envs.Shift())
-    own = {name: float(value) for name, value in nominal._asdict().items()}  # one type: one program
+    assert isinstance(env, smpo_envs.Environment) and env.shift is not None
+    own = {
+        name: float(value) for name, value in env.shift._asdict().items()
+    }  # one type: one program
     varied = [(axis, value) for axis, values in axes.items() for value in values]
     return [
         Place("", own),
@@ -196,8 +199,7 @@ def draw(points: Sequence[Point], curves: Sequence[Curve]) -> Figure:
         column[1].set_ylim(bottom=0)
         _draw_calibration(column[2], [x for x in curves if x.place.axis in ("", axis)], shades)
         for panel in column:
-            panel.grid(alpha=0.3)
-            panel.spines[["top", "right"]].set_visible(False)
+            plots.tidy(panel)
     for panel, label in zip(
         grid[:, 0], ("episode return", "episode cost", "realised cost to go"), strict=True
     ):
@@ -272,11 +274,3 @@ def _identity(member: Member, place: Place) -> dict[str, Any]:
         "varied": place.axis,
         **place.point,
     }
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

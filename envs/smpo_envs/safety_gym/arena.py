@@ -6,7 +6,7 @@ them; nothing here knows what the robot is paid for.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.drawing import ROBOT, Drawing, Look
+from smpo_envs.safe_env import Environment
 from smpo_envs.safety_gym import boxes, layout, physics, point
 from smpo_envs.safety_gym.boxes import PUSH_BOX, VASE, Body
 from smpo_envs.safety_gym.collision import Post
@@ -155,6 +156,32 @@ def shifted(level: Level, shift: Shift, most: int | None = None) -> tuple[Level,
         kind = dataclasses.replace(kind, look=kind.look._replace(size=float(full.size)))
     objects = tuple((kind, most) if k.name == HAZARDS else (k, n) for k, n in level.objects)
     return dataclasses.replace(level, objects=objects), full
+
+
+def factory(
+    levels: Sequence[Level], environment: Callable[..., Environment]
+) -> Callable[..., Environment]:
+    """The `make` of a task whose hazards can be shifted.
+
+    Args:
+        levels: the task's, by difficulty.
+        environment: the task at any level, `(level, *, episode_length, shift)`.
+    """
+
+    def make(
+        *,
+        level: int,
+        episode_length: int = EPISODE_LENGTH,
+        shift: Shift | None = None,
+        most: int | None = None,
+    ) -> Environment:
+        """The task at difficulty 0, 1 or 2, for the Point robot; see `shifted` for shifts."""
+        own = levels[level]
+        if shift is not None:
+            own, shift = shifted(own, shift, most)
+        return environment(own, episode_length=episode_length, shift=shift)
+
+    return make
 
 
 def _check_shift(level: Level, kind: Kind, shift: Shift, most: int) -> None:

@@ -75,20 +75,6 @@ def state_of(
     return ButtonState(around, lit, distance(around.world.fixed[lit], agent), timer, key)
 
 
-def make(
-    *,
-    level: int,
-    episode_length: int = EPISODE_LENGTH,
-    shift: Shift | None = None,
-    most: int | None = None,
-) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot; see `arena.shifted` for shifts."""
-    own = LEVELS[level]
-    if shift is not None:
-        own, shift = arena.shifted(own, shift, most)
-    return environment(own, episode_length=episode_length, shift=shift)
-
-
 def environment(
     level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
 ) -> Environment:
@@ -102,6 +88,9 @@ def environment(
         drawing=arena.drawing(level, lambda s: (s.arena, s.arena.world.fixed[s.lit])),
         shift=shift,
     )
+
+
+make = arena.factory(LEVELS, environment)
 
 
 def reset(level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:

@@ -55,20 +55,6 @@ def state_of(arena: Arena, goal: Float[Array, " 2"], key: PRNGKeyArray) -> GoalS
     return GoalState(arena, goal, distance(goal, point.position(arena.world.point)), key)
 
 
-def make(
-    *,
-    level: int,
-    episode_length: int = EPISODE_LENGTH,
-    shift: Shift | None = None,
-    most: int | None = None,
-) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot; see `arena.shifted` for shifts."""
-    own = LEVELS[level]
-    if shift is not None:
-        own, shift = arena.shifted(own, shift, most)
-    return environment(own, episode_length=episode_length, shift=shift)
-
-
 def environment(
     level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
 ) -> Environment:
@@ -82,6 +68,9 @@ def environment(
         drawing=arena.drawing(level, lambda state: (state.arena, state.goal)),
         shift=shift,
     )
+
+
+make = arena.factory(LEVELS, environment)
 
 
 def reset(level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:

@@ -80,20 +80,6 @@ def distances(around: Arena, goal: Float[Array, " 2"]) -> Distances:
     )
 
 
-def make(
-    *,
-    level: int,
-    episode_length: int = EPISODE_LENGTH,
-    shift: Shift | None = None,
-    most: int | None = None,
-) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot; see `arena.shifted` for shifts."""
-    own = LEVELS[level]
-    if shift is not None:
-        own, shift = arena.shifted(own, shift, most)
-    return environment(own, episode_length=episode_length, shift=shift)
-
-
 def environment(
     level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
 ) -> Environment:
@@ -107,6 +93,9 @@ def environment(
         drawing=arena.drawing(level, lambda state: (state.arena, state.goal)),
         shift=shift,
     )
+
+
+make = arena.factory(LEVELS, environment)
 
 
 def reset(level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:

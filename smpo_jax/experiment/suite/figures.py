@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smpo_jax.experiment import plots
 from smpo_jax.experiment.statistics import Estimate
 from smpo_jax.experiment.suite.measures import COMPARED, Comparison
 from smpo_jax.experiment.suite.published import Published
@@ -67,7 +68,7 @@ def scatter(
     axes.set_ylim(*Span.of(returns))
     axes.set_xlabel("episode cost")
     axes.set_ylabel("episode return")
-    _tidy(axes)
+    plots.tidy(axes)
     axes.legend(frameon=False, fontsize="small")
     return figure
 
@@ -96,7 +97,7 @@ def intervals(rows: Sequence[Comparison], colours: Mapping[str, str]) -> Figure:
                     color=colours[row.variant], capsize=2,
                 )  # fmt: skip
         axes.set_title(title, fontsize="medium")
-        _tidy(axes)
+        plots.tidy(axes)
     for limit in {each.outcomes[0].cell.config.cost_limit for each in rows}:
         panels[1].axvline(limit, color="black", linestyle="--", linewidth=1)
     panels[0].set_yticks(range(len(rows)), [row.variant for row in rows])
@@ -110,8 +111,3 @@ def _bars(estimate: Estimate) -> np.ndarray | None:
         return None
     value, low, high = estimate
     return np.maximum([[value - low], [high - value]], 0.0)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -1,13 +1,11 @@
 """`smpo-jax report`: a suite's folder as tables and figures."""
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment import plots
+from smpo_jax.experiment import plots, tables
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.options import ReportOptions
 from smpo_jax.experiment.progress import clock
@@ -47,8 +45,8 @@ def main(options: ReportOptions) -> None:
     tasks = list(dict.fromkeys(row.task for row in rows))
     beside = published_results.rows(tasks) if options.published else []
     options.out.mkdir(parents=True, exist_ok=True)
-    _write_csv(options.out / "cells.csv", map(_cell_row, found))
-    _write_csv(options.out / "variants.csv", map(_variant_row, rows))
+    tables.write(options.out / "cells.csv", map(_cell_row, found))
+    tables.write(options.out / "variants.csv", map(_variant_row, rows))
     for task in tasks:
         _draw(
             [row for row in rows if row.task == task],
@@ -117,14 +115,6 @@ def _variant_row(row: Comparison) -> dict[str, Any]:
     result["seconds"] = sum(one.seconds for one in row.finished)
     result["steps_per_second"] = _mean(one.steps_per_second for one in row.finished)
     return result
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _markdown(

@@ -1,11 +1,11 @@
 """The real thing in processes of its own: kill -9, Ctrl-C and a reader that goes away."""
 
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import PATIENCE, finish, wait_for_iteration
 
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment.checkpoint import Checkpoints
@@ -16,23 +16,6 @@ LINE = (
     "--epochs 1 --report-every 0"
 )
 RUN = LINE.split()
-PATIENCE = 600  # seconds that a busy machine may take for what should take ten
-
-
-def wait_for_iteration(child, folder, iteration):
-    """Waits until this many rows are on disk, or the process has ended."""
-    path = Path(folder) / "metrics.jsonl"
-    for _ in range(PATIENCE * 100):
-        if path.is_file() and path.read_bytes().count(b"\n") >= iteration:
-            return
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.01)
-    raise AssertionError(f"{folder} did not reach iteration {iteration}")
-
-
-def finish(child):
-    out, err = child.communicate(timeout=PATIENCE)
-    return child.returncode, out, err
 
 
 def newest(folder):

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from smpo_jax.core.calibration import Calibration
-from smpo_jax.experiment import robustness
+from smpo_jax.experiment import robustness, tables
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.evaluate import TrainedPolicy
@@ -64,7 +65,7 @@ def test_figure_has_cost_with_the_limit_and_the_calibration():
 
 def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
     path = tmp_path / "points.csv"
-    robustness._write(path, map(robustness._point_row, points()))
+    tables.write(path, map(robustness._point_row, points()))
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 6
     assert rows[2]["size"] == "0.3" and rows[2]["varied"] == "size"
@@ -91,3 +92,26 @@ def test_suite_without_a_finished_cell_is_refused():
     Path("suite.json").write_text('{"cells": [], "batches": []}')
     with pytest.raises(UserError, match="no cell of"):
         robustness.find(Path("."), None)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_run_with_a_schedule_is_trained_and_played_under_shift(command):
+    train = "train --algo ppo_lag --num-envs 4 --rollout-length 20 --steps 160 --hidden 8 --out run"
+    assert command(f"{train} --hazard-shift hazards=4@0,8@160 size=0.25").status == 0
+
+    played = command("evaluate run --episodes 2 --json --hazard-shift hazards=4,8")
+    assert [each["shift"] for each in json.loads(played.out)] == [{"hazards": 4}, {"hazards": 8}]
+
+    result = command("robustness run --episodes 2 --hazard-shift size=0.2,5 --out shift.png")
+    assert result.status == 0, result.err
+    own, same, huge = csv.DictReader(Path("shift.csv").read_text().splitlines())
+    assert (own["varied"], same["varied"], huge["varied"]) == ("", "size", "size")
+    assert own["cost"] == same["cost"] and own["trained_on"] == "hazards=4@0,8@160 size=0.25"
+    # Discs of 5 m cover all that the robot can reach: every step costs.
+    assert float(huge["cost"]) == 1000.0 and float(huge["over_limit"]) == 1.0
+    bins = list(csv.DictReader(Path("shift-calibration.csv").read_text().splitlines()))
+    assert len(bins) == 2 * 10
+    # A cost of 1 at every step, discounted at 0.99 and cut off where 1 % of it is left at most.
+    for each in bins[10:]:
+        assert 99.0 < float(each["realised"]) <= 100.0
+    assert Path("shift.png").stat().st_size > 0

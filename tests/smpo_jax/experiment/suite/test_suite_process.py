@@ -1,10 +1,10 @@
 """Suites in processes of their own, killed for real."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
+from processes import finish, wait_for_iteration
 
 SUITE = """
 tasks: [ProbeFollow]
@@ -18,22 +18,6 @@ variants:
   ppo: {hyperparameters: {hidden: [8], epochs: 1, minibatches: 2}}
 """
 CELLS = [f"ProbeFollow/ppo/seed{seed}" for seed in (0, 1)]
-PATIENCE = 600  # seconds that a busy machine may take for what should take ten
-
-
-def wait_for(child, cell, iteration):
-    path = Path(cell) / "metrics.jsonl"
-    for _ in range(PATIENCE * 100):
-        if path.is_file() and path.read_bytes().count(b"\n") >= iteration:
-            return
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.01)
-    raise AssertionError(f"{cell} did not reach iteration {iteration}")
-
-
-def finish(child):
-    out, err = child.communicate(timeout=PATIENCE)
-    return child.returncode, out, err
 
 
 def assert_same_metrics(a, b):
@@ -47,7 +31,7 @@ def test_batch_killed_for_good_goes_on_to_the_same_bytes(process, command):
     Path("s.yaml").write_text(SUITE)
     assert command("suite s.yaml --out whole --batch 2").status == 0
     child = process("suite", "s.yaml", "--out", "killed", "--batch", "2")
-    wait_for(child, f"killed/{CELLS[1]}", 15)
+    wait_for_iteration(child, f"killed/{CELLS[1]}", 15)
     child.send_signal(signal.SIGKILL)
     assert finish(child)[0] == -signal.SIGKILL
     assert len(Path("killed", CELLS[0], "metrics.csv").read_text().splitlines()) < 1 + 40
@@ -61,7 +45,7 @@ def test_processes_stop_on_sigterm_go_on_and_end_with_the_bytes_of_one_process(p
     Path("s.yaml").write_text(SUITE)
     assert command("suite s.yaml --out single").status == 0
     child = process("suite", "s.yaml", "--out", "several", "--processes", "2")
-    wait_for(child, f"several/{CELLS[0]}", 5)
+    wait_for_iteration(child, f"several/{CELLS[0]}", 5)
     child.send_signal(signal.SIGTERM)
     status, out, err = finish(child)
     assert status == 143, err
