@@ -177,3 +177,11 @@ class VectorEnv(Protocol):
     def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, StepLike]:
         """Acts, and starts a new episode wherever one has ended."""
         ...
+
+    def spread(self, state: Any) -> Any:
+        """The state, dealt out to devices as `step` takes and leaves it; itself if there is one."""
+        ...
+
+    def gather(self, tree: Any) -> Any:
+        """Arrays, whole on each of these devices; themselves if there is one."""
+        ...

@@ -6,6 +6,8 @@ import pytest
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
+jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

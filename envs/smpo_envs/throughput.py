@@ -18,12 +18,14 @@ class Throughput(NamedTuple):
     steps_per_second: float
 
 
-def measure(env_name: str, num_envs: int, steps: int = 200, repeats: int = 5) -> Throughput:
+def measure(
+    env_name: str, num_envs: int, steps: int = 200, repeats: int = 5, devices: int = 1
+) -> Throughput:
     """Steps/s of `num_envs` environments under random actions, resets included.
 
     Each repeat is one compiled scan of `steps` steps; the draws of the actions are part of it.
     """
-    env = VectorEnv(make(env_name), num_envs)
+    env = VectorEnv(make(env_name), num_envs, devices=devices)
 
     def act_and_step(carry, _):
         state, key = carry

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smpo_envs.safe_env import SafeEnv, State, Step
 from smpo_envs.sparse import apply_where
+
+Tree = TypeVar("Tree")
 
 
 class Course(NamedTuple):
@@ -50,6 +53,11 @@ class VectorState(struct.PyTreeNode):
         return self.env.obs
 
 
+_AXIS = "envs"
+_DEALT, _COPIED = PartitionSpec(_AXIS), PartitionSpec()  # how arrays lie on several devices
+_PLACES = VectorState(_DEALT, _DEALT, _DEALT, _COPIED)  # type: ignore[arg-type]
+
+
 class VectorEnv:
     """`num_envs` copies of an environment, with a time limit and automatic resets.
 
@@ -62,13 +70,23 @@ class VectorEnv:
 
     With a `course`, its reset takes the place of the environment's, whose `step` must serve all
     states that it leads to. It is part of the state, so that a run that is resumed goes on with it.
+
+    With `devices`, the environments are shared out over that many of JAX's devices, which step them
+    independently of each other. A core of a CPU is such a device if `jax_num_cpu_devices` says so.
+    What happens in an environment depends on `devices` only by rounding.
     """
 
     def __init__(
-        self, env: SafeEnv, num_envs: int, stagger: bool = True, course: Course | None = None
+        self,
+        env: SafeEnv,
+        num_envs: int,
+        stagger: bool = True,
+        course: Course | None = None,
+        devices: int = 1,
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs} must be at least 1")
+        self.mesh = _mesh(devices, num_envs)
         self.env = env
         self.num_envs = num_envs
         self.stagger = stagger
@@ -82,15 +100,32 @@ class VectorEnv:
         reset_keys, next_keys = _split_each(jax.random.split(key, self.num_envs))
         index = jnp.arange(self.num_envs, dtype=jnp.int32)
         steps = index * self.episode_length // self.num_envs if self.stagger else 0 * index
-        if self.course is None:
-            return VectorState(jax.vmap(self.env.reset)(reset_keys), steps, next_keys)
+        start = None if self.course is None else self.course.start
         # Arrays of their own: a state may be donated.
-        at = jax.tree.map(lambda x: jnp.array(x, copy=True), self.course.start)
-        first = jax.vmap(self._first, in_axes=(0, None))(reset_keys, at)
-        return VectorState(first, steps, next_keys, at)
+        at = jax.tree.map(lambda x: jnp.array(x, copy=True), start)
+        begin = jax.vmap(self._first, in_axes=(0, None))
+        first = self._on_each_device(begin, (_DEALT, _COPIED), _DEALT)(reset_keys, at)
+        return self.spread(VectorState(first, steps, next_keys, at))
 
     def step(self, state: VectorState, action: Float[Array, "N A"]) -> tuple[VectorState, Step]:
         """Acts, and starts a new episode wherever one has ended."""
+        step = self._on_each_device(self._step, (_PLACES, _DEALT), (_PLACES, _DEALT))
+        return step(state, action)
+
+    def spread(self, state: VectorState) -> VectorState:
+        """The state, dealt out to the devices as `step` takes and leaves it."""
+        if self.mesh is None:
+            return state
+        return self._on_each_device(lambda state: state, (_PLACES,), _PLACES)(state)
+
+    def gather(self, tree: Tree) -> Tree:
+        """Arrays, whole on each of the devices."""
+        if self.mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, _COPIED))
+
+    def _step(self, state: VectorState, action: Float[Array, "N A"]) -> tuple[VectorState, Step]:
+        """A step of the environments that one device has."""
         env = jax.vmap(self.env.step)(state.env, action)
         steps = state.steps + 1
         course = state.course if self.course is None else self.course.advance(state.course)
@@ -107,6 +142,14 @@ class VectorEnv:
         env = env.replace(pipeline_state=pipeline_state, obs=obs)
         return VectorState(env, steps, keys, course), seen
 
+    def _on_each_device(self, f: Callable[..., Any], in_specs: Any, out_specs: Any):
+        """The function of the environments of one device, on all of them."""
+        if self.mesh is None:
+            return f
+        return jax.shard_map(
+            f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+
     def _first(self, key: PRNGKeyArray, at: Any) -> State:
         return self.env.reset(key) if self.course is None else self.course.reset(key, at)
 
@@ -116,6 +159,21 @@ class VectorEnv:
         reset_key, next_key = jax.random.split(key)
         first = self._first(reset_key, at)
         return first.pipeline_state, first.obs, jnp.zeros_like(steps), next_key
+
+
+def _mesh(devices: int, num_envs: int) -> Mesh | None:
+    """The first `devices` of JAX's devices; None if one is enough."""
+    if devices == 1:
+        return None
+    if devices < 1 or num_envs % devices:
+        raise ValueError(f"devices={devices} must be at least 1 and divide num_envs={num_envs}")
+    there = jax.devices()
+    if len(there) < devices:
+        raise ValueError(
+            f"devices={devices} are not there, only {len(there)} ({there[0].platform}); cores of a "
+            f"CPU become devices with JAX_NUM_CPU_DEVICES={devices} in the environment"
+        )
+    return jax.make_mesh((devices,), (_AXIS,), (AxisType.Auto,), devices=there[:devices])
 
 
 def _split_each(keys: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:

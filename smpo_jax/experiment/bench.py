@@ -10,9 +10,9 @@ import jax
 from smpo_envs import throughput
 from smpo_envs.registry import TASKS
 from smpo_jax.experiment.config import Config
-from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.options import BenchOptions
-from smpo_jax.experiment.problem import build, machine
+from smpo_jax.experiment.problem import build, machine, provide
 from smpo_jax.training import loop
 
 BUDGET = 10_000_000  # environment steps of a run of the usual length
@@ -21,6 +21,7 @@ BUDGET = 10_000_000  # environment steps of a run of the usual length
 def main(options: BenchOptions) -> None:
     """Measures and prints; the numbers as they come, unless they are wanted as JSON."""
     _check(options)
+    provide(options.devices)
     config = Config(env=options.env)
 
     def say(line: str) -> None:
@@ -33,7 +34,7 @@ def main(options: BenchOptions) -> None:
 
     result["environment"] = []
     for num_envs in options.num_envs:
-        row = environment(config.env, num_envs, options.repeats)
+        row = environment(config.env, num_envs, options)
         result["environment"].append(row)
         say(f"  step {num_envs:>6} envs      {_rate(row)}")
 
@@ -59,9 +60,12 @@ def main(options: BenchOptions) -> None:
         print(json.dumps(result))
 
 
-def environment(env: str, num_envs: int, repeats: int) -> dict[str, Any]:
+def environment(env: str, num_envs: int, options: BenchOptions) -> dict[str, Any]:
     """Random actions, resets included."""
-    seen = throughput.measure(env, num_envs, repeats=repeats)
+    try:
+        seen = throughput.measure(env, num_envs, repeats=options.repeats, devices=options.devices)
+    except ValueError as error:  # devices that are not there
+        raise UserError(one_line(error)) from error
     return {"num_envs": num_envs, **seen._asdict()}
 
 
@@ -71,6 +75,7 @@ def training(algo: str, options: BenchOptions) -> dict[str, Any]:
         env=options.env,
         algo=algo,
         num_envs=options.train_envs,
+        devices=options.devices,
         rollout_length=options.rollout_length,
     )
     problem = build(config)
@@ -114,7 +119,7 @@ def real(env: str) -> dict[str, Any] | None:
 
 
 def _check(options: BenchOptions) -> None:
-    for name in ("train_envs", "rollout_length", "seeds", "repeats"):
+    for name in ("devices", "train_envs", "rollout_length", "seeds", "repeats"):
         if getattr(options, name) < 1:
             raise UserError(f"{name}: must be at least 1, got {getattr(options, name)}")
     if any(count < 1 for count in options.num_envs):

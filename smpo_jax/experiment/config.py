@@ -41,6 +41,8 @@ class Config:
         steps: environment steps to train for, over all environments, rounded up to whole
             iterations.
         num_envs: environments stepped at the same time.
+        devices: how many devices share the environments; on a CPU, cores. It pays where stepping
+            them is most of the work.
         rollout_length: steps of each environment between two updates.
         cost_limit: the bound d on the expected cost of an episode.
         hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
@@ -60,6 +62,7 @@ class Config:
     seed: int = 0
     steps: int = 10_000_000
     num_envs: int = 128
+    devices: int = 1
     rollout_length: int = 250
     cost_limit: float = 25.0
     hazard_shift: tuple[str, ...] = ()
@@ -77,7 +80,7 @@ class Config:
         """Refuses what cannot be run, naming the field."""
         object.__setattr__(self, "env", _task(self.env))
         check_algorithm(self.algo)
-        for name in ("steps", "num_envs", "rollout_length", "keep_checkpoints"):
+        for name in ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
         for name in ("cost_limit", "report_every", "checkpoint_every"):

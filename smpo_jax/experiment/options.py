@@ -171,6 +171,7 @@ class BenchOptions:
     Attributes:
         env: the task.
         num_envs: numbers of environments to step at the same time.
+        devices: how many devices share the environments; on a CPU, cores.
         algos: algorithms to time training with; none times the environment only.
         train_envs: environments while training.
         rollout_length: steps of each environment between two updates, while training.
@@ -181,6 +182,7 @@ class BenchOptions:
 
     env: str = "PointGoal1"
     num_envs: tuple[int, ...] = (1024, 4096)
+    devices: int = 1
     algos: tuple[str, ...] = ("ppo", "smpo")
     train_envs: int = Config.num_envs
     rollout_length: int = Config.rollout_length

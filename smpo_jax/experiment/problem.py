@@ -1,5 +1,6 @@
 """From a config to the things that run: environment, specification and algorithm."""
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     Raises:
         UserError: sizes that do not fit together, values the algorithm refuses, or no device.
     """
+    provide(config.devices)
     try:
         jax.devices()
     except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
@@ -64,6 +66,13 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     return Problem(env, spec, algorithm)
 
 
+def provide(devices: int) -> None:
+    """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them."""
+    if devices > 1:
+        with contextlib.suppress(RuntimeError):  # `VectorEnv` tells those who come too late
+            jax.config.update("jax_num_cpu_devices", devices)
+
+
 def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv:
     """What a run is trained in, under its schedule of shifts if it has one.
 
@@ -71,7 +80,9 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
     """
     schedule = shifts.schedule(config.hazard_shift)
     if all(len(points) == 1 for points in schedule.values()):
-        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
+        return smpo_envs.VectorEnv(
+            single_env(config, traced), config.num_envs, devices=config.devices
+        )
     reached = [shifts.at(schedule, step) for points in schedule.values() for step, _ in points]
     tasks = family(config, reached, traced)
 
@@ -81,7 +92,7 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
 
     course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
     last = tasks(smpo_envs.Shift(**shifts.at(schedule, config.total_steps)))
-    return smpo_envs.VectorEnv(last, config.num_envs, course=course)
+    return smpo_envs.VectorEnv(last, config.num_envs, course=course, devices=config.devices)
 
 
 def family(

@@ -119,7 +119,7 @@ def begin(config: Config, problem: Problem, folder: Path, say: Say = print) -> S
                 "the run goes on, but its last digits may differ"
             )
         checkpoints.discard_after(found.iteration)
-    return Start(found.state, found.iteration)
+    return Start(jax.jit(functools.partial(loop.placed, problem.env))(found.state), found.iteration)
 
 
 def advance(

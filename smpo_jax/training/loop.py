@@ -51,12 +51,19 @@ def make_spec(
 def init(algorithm: Algorithm, env: VectorEnv, key: Key) -> TrainState:
     """The state before the first iteration."""
     learner_key, env_key, key = jax.random.split(key, 3)
-    return TrainState(
+    state = TrainState(
         learner=algorithm.init(learner_key),
         env_state=env.reset(env_key),
         tracker=episodes.start(env.num_envs),
         key=key,
     )
+    return placed(env, state)
+
+
+def placed(env: VectorEnv, state: TrainState) -> TrainState:
+    """The state where an iteration takes and leaves it: only environments differ by device."""
+    whole = env.gather(state.replace(env_state=None))
+    return whole.replace(env_state=env.spread(state.env_state))
 
 
 def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
@@ -70,19 +77,14 @@ def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
         )
         tracker, rollout = episodes.annotate(
             state.tracker,
-            transition,
+            env.gather(transition),
             episode_length=spec.episode_length,
             cost_limit=spec.cost_limit,
         )
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
         metrics = {**episode_metrics(rollout.episodes), **metrics}
         metrics["learner/norm"] = optimise.norm(learner.params)
-        return TrainState(
-            learner=learner,
-            env_state=env_state,
-            tracker=tracker,
-            key=key,
-        ), metrics
+        return placed(env, TrainState(learner, env_state, tracker, key)), env.gather(metrics)
 
     return run
 

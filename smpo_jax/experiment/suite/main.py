@@ -7,6 +7,7 @@ from pathlib import Path
 from smpo_jax.experiment import run, writers
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.options import SuiteOptions
+from smpo_jax.experiment.problem import provide
 from smpo_jax.experiment.signals import StopRequest
 from smpo_jax.experiment.suite import folder as suite_folder
 from smpo_jax.experiment.suite import grid
@@ -29,6 +30,7 @@ def main(options: SuiteOptions) -> int:
     """
     _check(options)
     cells = grid.load(options.file)
+    provide(max(cell.config.devices for cell in cells))
     programs = Programs()
     for cell in cells:
         writers.require_installed(cell.config)

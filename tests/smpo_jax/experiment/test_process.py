@@ -49,6 +49,20 @@ def test_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(proc
 
 
 @pytest.mark.xdist_group("processes")
+def test_run_on_two_devices_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(process):
+    two = [*RUN, "--devices", "2"]
+    status, _, err = finish(process(*two, "--out", "whole"))
+    assert status == 0, err
+    child = process(*two, "--out", "stopped", "--checkpoint-every", "0.3")
+    wait_for_iteration(child, "stopped", 5)
+    child.send_signal(signal.SIGKILL)
+    assert finish(child)[0] == -signal.SIGKILL
+    status, _, err = finish(process("train", "--resume", "stopped"))
+    assert status == 0, err
+    assert Path("stopped/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+
+
+@pytest.mark.xdist_group("processes")
 def test_ctrl_c_saves_and_exits_130(process):
     child = process(*RUN, "--out", "stopped", "--checkpoint-every", "1000")
     wait_for_iteration(child, "stopped", 2)
