@@ -160,9 +160,9 @@ def test_devices_share_the_environments_and_change_nothing():
         start=np.int32(0),
         advance=lambda c: c + 1,
     )
-    for options in ({}, {"course": course}):
+    for c in (None, course):
         alone, shared = (
-            smpo_envs.VectorEnv(counter(terminate_at=4), 6, devices=n, **options) for n in (1, 2)
+            smpo_envs.VectorEnv(counter(terminate_at=4), 6, course=c, devices=n) for n in (1, 2)
         )
         for x, y in zip(
             *(jax.tree.leaves(rollout(env, 12)) for env in (alone, shared)), strict=True

@@ -18,8 +18,8 @@ from smpo_envs.vector_env import VectorEnv
 
 ROUGH = {"Goal": GOAL, "Button": BUTTON, "Push": PUSH}
 DEEP = 0.02  # m
-# Gremlins weigh so little and contacts are so soft that they sink deeper, in the real package too: a
-# robot driven straight at them for 47 000 steps of SafetyPointButton1-v0 came to 2.3 cm, and was
+# Gremlins weigh so little and contacts are so soft that they sink deeper, in the real package, too:
+# a robot driven straight at them for 47 000 steps of SafetyPointButton1-v0 came to 2.3 cm, and was
 # deeper than 2 cm for more than one step three times; a gremlin whose spring pulls it through a
 # button, in SafetyPointButton2-v0, comes to 8 cm.
 DEEP_IN_GREMLIN = 0.03  # m
