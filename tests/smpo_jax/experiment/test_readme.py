@@ -1,6 +1,8 @@
 """What the README promises."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,15 @@ def test_program_runs(capsys):
         program = program.replace(large, small)
     exec(program, {})
     assert capsys.readouterr().out == "(3, 2)\n"
+
+
+def test_devices_can_be_shared_by_a_program():
+    programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (program,) = (x for x in programs if "jax_num_cpu_devices" in x)
+    program += "print(env.reset(jax.random.key(0)).obs.sharding.num_devices)"
+    # In a process of its own: it must come before anything else of jax.
+    line = [sys.executable, "-c", program.replace("PointButton1", "ProbeFollow")]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "2\n"
 
 
 def test_a_method_of_ones_own_learns_what_it_says():
