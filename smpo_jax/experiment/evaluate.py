@@ -1,5 +1,6 @@
 """Return and cost of a trained policy, in the native environment or in the real one."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,8 @@ def load_policy(folder: str | Path) -> TrainedPolicy:
     """
     folder = Path(folder)
     config = config_file.load(folder)
-    algorithm = build(config).algorithm
+    # It may have been trained on more devices than there are here.
+    algorithm = build(dataclasses.replace(config, devices=1)).algorithm
     with Checkpoints(folder, config, write=False) as checkpoints:
         template = jax.eval_shape(algorithm.init, jax.random.key(0))
         found = checkpoints.restore(template, part="learner")

@@ -204,7 +204,7 @@ def draw(points: Sequence[Point], curves: Sequence[Curve]) -> Figure:
         grid[:, 0], ("episode return", "episode cost", "realised cost to go"), strict=True
     ):
         panel.set_ylabel(label)
-    grid[0, 0].legend(frameon=False, fontsize="small")
+    plots.draw_legend(list(grid[:, 0]))
     figure.suptitle(points[0].member.policy.config.env)
     return figure
 

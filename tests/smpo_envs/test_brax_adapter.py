@@ -60,6 +60,7 @@ def test_brax_ppo_trains_on_our_task(monkeypatch):
         num_evals=2,
         num_eval_envs=4,
         progress_fn=lambda steps, metrics: seen.update({steps: metrics}),
+        max_devices_per_host=1,  # of the two that the tests have
     )
     last = seen[max(seen)]
     assert max(seen) >= 64

@@ -26,6 +26,15 @@ def test_json_has_the_machine_the_rates_and_the_compile_times(command):
     assert seen["real"] is None and seen["ratio"] is None  # there is no real ProbeFollow
 
 
+def test_several_devices_share_the_environments(command):
+    result = command(f"{BENCH} --env ProbeFollow --devices 2 --json")
+    assert result.status == 0, result.err
+    seen = json.loads(result.out)
+    assert all(row["steps_per_second"] > 0 for row in (*seen["environment"], *seen["training"]))
+    result = command(f"{BENCH} --env ProbeFollow --devices 3 --json")
+    assert result.status == 2 and "devices=3 must be at least 1 and divide num_envs=2" in result.err
+
+
 def test_ratio_compares_the_best_native_rate_with_the_real_one(command, monkeypatch):
     monkeypatch.setattr(bench, "real", lambda env: {"task": env, "steps_per_second": 100.0})
     rates = iter([5000.0, 20000.0])

@@ -69,6 +69,15 @@ def test_load_policy_needs_only_the_folder(tradeoff):
     np.testing.assert_array_equal(action, [[0.5], [0.5]])
 
 
+def test_policy_trained_on_several_devices_acts_on_one(command, monkeypatch):
+    train = f"{TRAIN} --env ProbeTradeoff --start 0.5 --devices 2 --out shared"
+    assert command(train).status == 0
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    result = json.loads(command("evaluate shared --episodes 2 --deterministic --json").out)
+    assert result["return"]["value"] == 5.0
+
+
 def test_evaluation_changes_nothing_in_the_folder(command, tradeoff):
     before = {path: path.stat().st_mtime_ns for path in tradeoff.rglob("*")}
     command("evaluate run --episodes 2")
