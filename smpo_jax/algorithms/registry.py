@@ -213,6 +213,47 @@ ALGORITHMS: dict[str, Entry] = {
             "threshold_maximum": 8.0,
         },
     ),
+    "trpo_smpo": Entry(
+        module="smpo_jax.algorithms.trpo_smpo",
+        paper=_SMPO_PAPER,
+        year=2025,
+        summary="cost-modulated rewards, steered cost, natural-gradient steps",
+        preset={
+            "target_kl": 0.02,
+            "final_target_kl": 0.008,
+            # As in `smpo`, and for the same reasons.
+            "weight_base": 2.718281828459045,
+            "weight_temperature": 100.0,
+            "weight_floor": -20.0,
+            "prediction_clip": 20.0,
+            "spent": "none",
+            "prediction_scale": "episode",
+            "shift_amount": 0.03,
+            "cost_trace": 0.95,
+            "cost_rounds": 4,
+            "cost_epochs": 1,
+            "cost_max_gradient_norm": 40.0,
+            "cost_activation": "tanh",
+            # The whole recursion, as a price on the cost that was measured: each unit is paid for
+            # where it falls due, and f, which pays for forecasts, can stay near 1. The coefficient
+            # decides how the two share the work.
+            "critic_gradient": "advantage",
+            "critic_gradient_trace": 1.0,
+            "critic_gradient_standardised": True,
+            "critic_gradient_coefficient": 0.4,
+            # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's
+            # threshold does, is the cost that it is steered to.
+            "threshold_factor": 8.0,
+            "threshold_epochs": 1e9,
+            "threshold_maximum": 12.0,
+            "threshold_minimum": 25.0,
+            "threshold_feedback": 0.12,
+            "feedback_proportional": 1.0,
+            "feedback_bound": 0.5,
+            "target_factor": 2.0,
+            "target_epochs": 150.0,
+        },
+    ),
     "smpo-paper": Entry(
         module="smpo_jax.algorithms.smpo",
         paper=_SMPO_PAPER,

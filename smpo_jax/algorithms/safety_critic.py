@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms.recipes import Estimates
-from smpo_jax.core import distributions, optimise, returns
+from smpo_jax.core import distributions, modulation, optimise, returns
 from smpo_jax.networks import ACTIVATIONS, Network, nonnegative_action_value
 from smpo_jax.types import DiagonalGaussian, Key, Metrics, Params, Scalar, Spec, Transition
 
@@ -154,6 +154,32 @@ def fit(
     (networks, opt_state, _), metrics = jax.lax.scan(one_round, start, length=settings.rounds)
     metrics = {name: x[-1] for name, x in metrics.items() if name != "passes"}
     return networks["cost_value"], opt_state, metrics
+
+
+def advantage(
+    critic: SafetyCritic,
+    predict: Predict,
+    transition: Transition,
+    estimates: Estimates,
+    next_dist: DiagonalGaussian,
+) -> Float[Array, "T N"]:
+    """How much more an action cost than the policy's mean action was predicted to.
+
+    Generalised advantages of the costs that were measured, with V^c(s) = Q^c(s, mean action), from
+    which what the penalty takes is given back. By the policy gradient theorem E[∇log π(a|s) A^c] is
+    the whole gradient of the cost to come, where ∇_a Q^c has that of one action only.
+    """
+    settings = critic.settings
+    grown = modulation.shrinkage(settings.discount, settings.trace, settings.regularisation)
+    return returns.gae(
+        transition.cost,
+        grown * predict(estimates.obs, transition.dist.mean),
+        grown * predict(estimates.next_obs, next_dist.mean),
+        transition.terminated,
+        transition.truncated,
+        discount=settings.discount,
+        lambda_=settings.trace,
+    )[0]
 
 
 def calibration(

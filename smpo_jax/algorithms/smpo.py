@@ -6,7 +6,8 @@ the objective through Q^c (eqs. 10-13), and a threshold that tightens with time 
 
 Every choice the paper leaves open, or its code makes otherwise, is a hyperparameter. The defaults
 read the paper literally; the preset `smpo` says what we found to work better, and why.
-With f = 1 and the critic's gradient off, this is PPO, bit for bit.
+With f = 1 and the critic's gradient off, this is PPO, bit for bit. `trpo_smpo` is the same with
+natural-gradient steps.
 
 Deviation: the gradient through Q^c is taken at (s_t, a_t), weighted by what the steps before t put
 at stake, rather than at (s_{t+1}, a') weighted by step t. It is the same sum, written so that the
@@ -40,8 +41,8 @@ Steps = Float[Array, "T N"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.FirstOrder):
-    """PPO's, and SMPO's choices. An epoch is `epoch_steps` environment steps, as in the paper."""
+class Modulation(base.ActorCritic):
+    """SMPO's choices. An epoch is `epoch_steps` environment steps, as in the paper."""
 
     # The weight f(x), x = spent + clip(predicted, 0, prediction_clip * d') - d'
     weight_base: float = 3.0  # b: larger is steeper
@@ -66,7 +67,7 @@ class Hyperparameters(base.FirstOrder):
     cost_hidden: tuple[int, ...] = (64, 64)  # units of its hidden layers
     cost_activation: str = "relu"  # tanh, relu or silu
     # The gradient through the safety critic
-    critic_gradient: str = "score"  # score (function), reparameterised, or off
+    critic_gradient: str = "score"  # score (function), reparameterised, advantage, or off
     critic_gradient_coefficient: float = 1.0  # times its loss
     critic_gradient_reward: str = "reward"  # what is at stake: reward, or reward-to-go
     critic_gradient_trace: float = 0.0  # 0: one step, as in the paper; 1: the whole recursion
@@ -76,13 +77,18 @@ class Hyperparameters(base.FirstOrder):
     warmup_epochs: float = 5.0  # of plain PPO, while the safety critic learns
     threshold_factor: float = 2.0  # eta: the first threshold in multiples of the limit
     threshold_epochs: float = 50.0  # e_max: epochs until the threshold is the limit
-    threshold_feedback: float = 0.0  # d' += feedback * (d - J_c) per epoch, beside the schedule
+    threshold_feedback: float = (
+        0.0  # d' += feedback * (target - J_c) per epoch, beside the schedule
+    )
+    feedback_proportional: float = 0.0  # d' also has this times (target - J_c), not summed up
+    feedback_bound: float = 1e6  # on |target - J_c|, in multiples of the limit
+    target_factor: float = 1.0  # the first target in multiples of the limit
+    target_epochs: float = 0.0  # epochs until the target is the limit
     threshold_minimum: float = 1.0  # d' is never below (cost per episode)
     threshold_maximum: float = 4.0  # nor above, in multiples of the limit
     episode_window: float = 100.0  # episodes that J_c is a mean of
 
     def __post_init__(self):
-        super().__post_init__()
         base.require(self, ("more than 1", lambda x: x > 1), "weight_base")
         base.require(self, ("less than 1", lambda x: x < 1), "weight_floor")
         base.require(self, base.POSITIVE, "weight_temperature", "prediction_clip")
@@ -94,10 +100,19 @@ class Hyperparameters(base.FirstOrder):
         base.require(self, base.NONNEGATIVE, "critic_gradient_coefficient", "threshold_feedback")
         base.require(self, base.NONNEGATIVE, "warmup_epochs", "threshold_epochs")
         base.require(self, base.POSITIVE, "epoch_steps", "threshold_minimum", "episode_window")
+        base.require(self, base.NONNEGATIVE, "feedback_proportional", "target_epochs")
+        base.require(self, base.POSITIVE, "feedback_bound")
         base.require(self, ("1 or more", lambda x: x >= 1), "threshold_factor", "threshold_maximum")
+        base.require(self, ("1 or more", lambda x: x >= 1), "target_factor")
         base.choose("cost_activation", self.cost_activation, ACTIVATIONS)
         for name, table in CHOICES.items():
             base.choose(name, getattr(self, name), table)
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters(base.FirstOrder, Modulation):
+    """PPO's, and SMPO's choices."""
 
 
 class Aux(NamedTuple):
@@ -108,23 +123,50 @@ class Aux(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """PPO's samples, and what the gradient through the safety critic needs; leaves `[B, ...]`."""
+    """Samples for the policy, and what the gradient through Q^c needs; leaves `[B, ...]`."""
 
     batch: recipes.Batch
     price: Float[Array, " B"]  # of a unit of Q^c, in the units of the batch's advantage
     cost_value: Float[Array, " B"]  # Q^c(s, a)
 
 
+# What the policy pays besides, from its output.
+PolicyTerm = Callable[[DiagonalGaussian, Samples], Float[Array, ""]]
+
+
+class Improvement(NamedTuple):
+    """How policy and V learn from what has been modulated.
+
+    Attributes:
+        init: a key -> the learner, but for what is SMPO's own.
+        improve: from a learner and its samples to the next; with what the policy pays besides.
+    """
+
+    init: Callable[[Key], LearnerState]
+    improve: Callable[[LearnerState, Samples, PolicyTerm | None, Key], tuple[LearnerState, Metrics]]
+
+
 def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
-    """SMPO for a problem."""
-    settings = hyperparameters
-    ac = recipes.actor_critic(spec, settings)
+    """SMPO for a problem, with PPO's passes."""
+    ac = recipes.actor_critic(spec, hyperparameters)
+
+    def improve(learner, samples, policy_term, key):
+        objective = recipes.clipped_objective(ac, policy_term=policy_term, batch_of=_batch_of)
+        loss = recipes.actor_critic_loss(ac, objective, batch_of=_batch_of)
+        return recipes.fit(ac, loss, learner, samples, key, batch_of=_batch_of)
+
+    return modulated(ac, hyperparameters, Improvement(ac.init, improve))
+
+
+def modulated(ac: recipes.ActorCritic, settings: Modulation, how: Improvement) -> Algorithm:
+    """SMPO, whatever improves policy and V."""
+    spec = ac.spec
     critic = make_critic(spec, settings)
     modulate = MODULATES[settings.modulates]
     term = CRITIC_GRADIENT[settings.critic_gradient]
 
     def init(key: Key) -> LearnerState:
-        learner = ac.init(key)
+        learner = how.init(key)
         params = critic.network.init(jax.random.fold_in(key, 1))
         opt_state = critic.optimiser.init({"cost_value": params})
         return learner.replace(
@@ -138,6 +180,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         estimates = recipes.estimate(ac, learner, transition)
         predict = critic.predict(learner.params["cost_value"])
         cost_value = predict(estimates.obs, transition.action)
+        next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
 
         epoch = learner.iteration * (spec.num_envs * spec.rollout_length / settings.epoch_steps)
         aux, threshold = tighten(settings, spec, learner.aux, rollout, epoch)
@@ -150,23 +193,25 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         advantage, target = recipes.advantages(ac, reward, transition, estimates)
         if settings.critic_gradient_standardised:
             price /= jnp.std(advantage) + 1e-8
+        price *= settings.critic_gradient_coefficient
         advantage = modulate.advantage(surrogate.standardise(advantage), weight)
+        if settings.critic_gradient == "advantage":
+            dear = safety_critic.advantage(critic, predict, transition, estimates, next_dist)
+            # Below 0, where the steps before went the wrong way, the price would reward cost.
+            advantage -= jnp.maximum(price, 0.0) * surrogate.centre(dear)
         samples = Samples(
             recipes.to_batch(transition, estimates, advantage, value=target),
-            *optimise.flatten((settings.critic_gradient_coefficient * price, cost_value)),
+            *optimise.flatten((price, cost_value)),
         )
         policy_term = None if term is None else lambda dist, s: term(predict, dist, s)
-        objective = recipes.clipped_objective(ac, policy_term=policy_term, batch_of=_batch_of)
-        loss = recipes.actor_critic_loss(ac, objective, batch_of=_batch_of)
         strength = _gradient_norm(ac, policy_term, learner, samples)
-        next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
         metrics = safety_critic.calibration(
             cost_value,
             predict(estimates.next_obs, next_dist.mean),
             transition,
             discount=settings.cost_discount,
         )
-        learner, fitted = recipes.fit(ac, loss, learner, samples, key, batch_of=_batch_of)
+        learner, fitted = how.improve(learner, samples, policy_term, key)
         learner, cost_fitted = _fit_critic(
             ac, critic, settings, learner, transition, estimates, jax.random.fold_in(key, 1)
         )
@@ -198,7 +243,7 @@ def _cost_critic(ac: recipes.ActorCritic, critic: safety_critic.SafetyCritic) ->
     return CostCritic(critic.settings.discount, predict)
 
 
-def make_critic(spec: Spec, settings: Hyperparameters) -> safety_critic.SafetyCritic:
+def make_critic(spec: Spec, settings: Modulation) -> safety_critic.SafetyCritic:
     """The safety critic; a learner keeps its parameters as `cost_value`."""
     base.require_divisible(spec, settings.cost_minibatches, "cost_minibatches")
     learning = safety_critic.Settings(
@@ -220,7 +265,7 @@ def make_critic(spec: Spec, settings: Hyperparameters) -> safety_critic.SafetyCr
 
 
 def tighten(
-    settings: Hyperparameters, spec: Spec, aux: Aux, rollout: Rollout, epoch: Float[Array, ""]
+    settings: Modulation, spec: Spec, aux: Aux, rollout: Rollout, epoch: Float[Array, ""]
 ) -> tuple[Aux, Float[Array, ""]]:
     """The threshold d' of this iteration: the schedule's, moved by the cost measured since."""
     window = episodes.remember(aux.window, rollout.episodes, size=settings.episode_window)
@@ -230,24 +275,28 @@ def tighten(
         factor=settings.threshold_factor,
         epochs=settings.threshold_epochs,
     )
-    epochs = spec.num_envs * spec.rollout_length / settings.epoch_steps
-    fed_back = modulation.fed_back(
-        aux.threshold_offset,
-        spec.cost_limit,
-        window.cost,
-        rate=settings.threshold_feedback * epochs,
+    target = modulation.scheduled_threshold(
+        spec.cost_limit, epoch, factor=settings.target_factor, epochs=settings.target_epochs
     )
     is_measured = (epoch >= settings.warmup_epochs) & (window.count > 0)
-    offset = jnp.where(is_measured, fed_back, aux.threshold_offset)
+    bound = settings.feedback_bound * jnp.maximum(spec.cost_limit, settings.threshold_minimum)
+    slack = modulation.slack(target, window.cost, bound=bound)
+    slack = jnp.where(is_measured, slack, 0.0)
+    epochs = spec.num_envs * spec.rollout_length / settings.epoch_steps
+    offset = aux.threshold_offset + settings.threshold_feedback * epochs * slack
     largest = jnp.maximum(settings.threshold_maximum * spec.cost_limit, settings.threshold_minimum)
-    threshold = jnp.clip(scheduled + offset, settings.threshold_minimum, largest)
+
+    def bounded(threshold: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.clip(threshold, settings.threshold_minimum, largest)
+
+    threshold = bounded(scheduled + offset)
     # The offset is what was used, not what was asked for: at a bound it must not wind up.
     offset = jnp.where(is_measured, threshold - scheduled, offset)
-    return Aux(window, offset), threshold
+    return Aux(window, offset), bounded(threshold + settings.feedback_proportional * slack)
 
 
 def weigh(
-    settings: Hyperparameters,
+    settings: Modulation,
     spec: Spec,
     rollout: Rollout,
     cost_value: Steps,
@@ -286,7 +335,7 @@ def weigh(
     return weight.value, price
 
 
-def shift_of(settings: Hyperparameters, transition: Transition) -> Steps:
+def shift_of(settings: Modulation, transition: Transition) -> Steps:
     """What is added to a reward before f multiplies it, and taken off again after."""
     return SHIFT[settings.shift](transition, settings.shift_amount)
 
@@ -351,7 +400,13 @@ AT_STAKE = {
         reward, transition.terminated, transition.truncated, discount=discount
     ),
 }
-CRITIC_GRADIENT = {"reparameterised": reparameterised, "score": score, "off": None}
+# What the policy pays besides its advantage; with `advantage` the price is part of that.
+CRITIC_GRADIENT = {
+    "reparameterised": reparameterised,
+    "score": score,
+    "advantage": None,
+    "off": None,
+}
 CHOICES: dict[str, dict[str, Any]] = {
     "modulates": MODULATES,
     "shift": SHIFT,
@@ -369,7 +424,7 @@ def _batch_of(samples: Samples) -> recipes.Batch:
 def _fit_critic(
     ac: recipes.ActorCritic,
     critic: safety_critic.SafetyCritic,
-    settings: Hyperparameters,
+    settings: Modulation,
     learner: LearnerState,
     transition: Transition,
     estimates: recipes.Estimates,
@@ -393,7 +448,7 @@ def _fit_critic(
 
 def _gradient_norm(
     ac: recipes.ActorCritic,
-    policy_term: Callable[[DiagonalGaussian, Samples], Float[Array, ""]] | None,
+    policy_term: PolicyTerm | None,
     learner: LearnerState,
     samples: Samples,
 ) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ from smpo_jax.core import distributions, optimise, surrogate, trust_region
 from smpo_jax.core.trust_region import Search, Trial, Vector
 from smpo_jax.types import DiagonalGaussian, Key, LearnerState, Metrics, Params, Scalar
 
+PolicyTerm = Callable[[DiagonalGaussian], Float[Array, ""]]
 CRITICS = "critics"  # the entry of `opt_state` that is for all critics
 
 
@@ -80,10 +81,18 @@ def ascend(
     settings: base.TrustRegion,
     learner: LearnerState,
     batch: recipes.Batch,
+    *,
+    policy_term: PolicyTerm | None = None,
 ) -> tuple[LearnerState, Metrics]:
-    """One step of the policy along the natural gradient of the batch's advantage."""
+    """One step of the policy along the natural gradient of the batch's advantage.
+
+    `policy_term` is what the policy pays besides, from its output on the batch: its gradient is
+    taken off, and the line search looks at the advantage alone.
+    """
     model = local_model(ac, settings, learner, batch)
     gradient = model.gradient(batch.advantage)
+    if policy_term is not None:
+        gradient -= jax.grad(lambda params: policy_term(model.apply(params)))(model.params)
     direction = model.solve(gradient)
     length = trust_region.natural_length(gradient @ direction, target_kl=settings.target_kl)
     learner, metrics = take(settings, model, learner, length * direction)

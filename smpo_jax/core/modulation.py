@@ -48,13 +48,14 @@ def scheduled_threshold(limit: Scalar, epoch: Scalar, *, factor: Scalar, epochs:
     return limit * (factor - (factor - 1.0) * progress)
 
 
-def fed_back(offset: Scalar, limit: Scalar, measured: Scalar, *, rate: Scalar) -> Float[Array, ""]:
-    """What is added to the threshold: offset + rate (d − J_c).
+def slack(target: Scalar, measured: Scalar, *, bound: Scalar) -> Float[Array, ""]:
+    """What the measured episode cost leaves of its target: target − J_c, within ± `bound`.
 
-    A fixed weight leaves the episode cost wherever it leaves it; this integral controller moves the
-    threshold until the measured cost is the limit.
+    A fixed weight leaves the episode cost wherever it leaves it. A threshold to which a multiple of
+    this is added in every epoch (an integral controller) moves until the measured cost is the
+    target; bounded, a cost of eight times the target tightens it no faster than one of twice.
     """
-    return jnp.asarray(offset + rate * (limit - measured))
+    return jnp.clip(jnp.asarray(target - measured), -bound, bound)
 
 
 def cost_per_step(discount: Scalar, trace: Scalar, regularisation: Scalar) -> Scalar:

@@ -34,6 +34,7 @@ COMPOSED = {
     "trpo_lag",
     "trpo_pid",
     "trpo_saute",
+    "trpo_smpo",
 }
 every_method = pytest.mark.parametrize("name", sorted(sx.ALGORITHMS))
 every_method_by_length = pytest.mark.parametrize(

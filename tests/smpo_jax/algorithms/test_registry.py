@@ -46,7 +46,7 @@ def test_overrides_win_over_the_preset():
         (
             "smpo",
             {"critic_gradient": "on"},
-            "critic_gradient='on' is unknown; allowed: reparameterised, score, off",
+            "critic_gradient='on' is unknown; allowed: reparameterised, score, advantage, off",
         ),
     ],
 )

@@ -192,6 +192,38 @@ def test_feedback_does_not_wind_up_at_its_bounds():
     assert tighten(s, iteration=0, cost=0.0) == (75.0, 100.0)  # 4 times the limit
 
 
+def test_the_measured_cost_is_steered_to_a_target_that_falls():
+    """η = 2 over 2 epochs: targets 50, 37.5 (epoch 1), 25; d' itself has no schedule here."""
+    s = settings(
+        epoch_steps=20.0,
+        warmup_epochs=0.0,
+        threshold_factor=3.0,
+        threshold_epochs=1e9,
+        threshold_feedback=1.0,
+        target_factor=2.0,
+        target_epochs=2.0,
+    )
+    # 0.2 epochs an iteration; slack 50 - 40, then 37.5 - 40
+    np.testing.assert_allclose(tighten(s, iteration=0), (2.0, 77.0), rtol=1e-6)
+    np.testing.assert_allclose(tighten(s, iteration=5), (-0.5, 74.5), rtol=1e-6)
+    np.testing.assert_allclose(tighten(s, iteration=10), (-3.0, 72.0), rtol=1e-6)
+
+
+def test_feedback_is_bounded_and_what_is_proportional_is_not_summed_up():
+    s = settings(
+        epoch_steps=20.0,
+        warmup_epochs=0.0,
+        threshold_factor=4.0,
+        threshold_epochs=1e9,
+        threshold_feedback=1.0,
+        feedback_proportional=2.0,
+        feedback_bound=0.4,
+    )
+    # J_c = 400: the slack of -375 counts as -10; -2 for good, -20 for now
+    np.testing.assert_allclose(tighten(s, iteration=0, cost=400.0), (-2.0, 78.0), rtol=1e-6)
+    np.testing.assert_allclose(tighten(s, iteration=0, cost=30.0), (-1.0, 89.0), rtol=1e-6)
+
+
 def test_without_a_finished_episode_nothing_is_fed_back():
     s = settings(threshold_epochs=0.0, threshold_feedback=1.0)
     r = rollout([0.0] * 4, [0.0] * 4)
@@ -237,6 +269,72 @@ def test_the_critic_converges_to_the_penalised_fixed_point(regularisation):
     expected = 0.5 / (1 + regularisation - 0.8)
     np.testing.assert_allclose(critic.predict(params)(obs, action), expected, rtol=0.03)
     assert np.isfinite(metrics["cost_value/loss"])
+
+
+def test_cost_advantages_are_of_measured_costs_with_the_penalty_given_back():
+    """One-step TD errors, γ = 0.8, ρ = 0.5: what the critic says is grown 1 + 0.5 / 0.2 times."""
+    spec = sx.Spec(1, 1, 1, 3, episode_length=3, total_iterations=1)
+    learning = safety_critic.Settings(0.8, 0.0, 0.5, 0, rounds=1, epochs=1, minibatches=1)
+    critic = safety_critic.make(
+        spec, learning, hidden=(8,), activation="tanh", max_gradient_norm=1.0
+    )
+    column = lambda *x: jnp.array(x)[:, None]  # noqa: E731
+    none, mean, next_mean = column(0.0, 0.0, 0.0), column(1.0, 0.0, 2.0), column(2.0, 0.0, 1.0)
+    dist, next_dist = (DiagonalGaussian(x[..., None], x[..., None]) for x in (mean, next_mean))
+    cost, end = column(1.0, 0.0, 4.0), column(0.0, 0.0, 1.0)
+    blank = none[..., None]
+    t = Transition(blank, blank, none, dist, none, cost, end, none, blank)
+    estimates = recipes.Estimates(blank, blank, none, none)
+    found = safety_critic.advantage(critic, quadratic, t, estimates, next_dist)
+    # c + γ 3.5 Q(next mean) - 3.5 Q(mean), Q = a²; nothing after the end
+    expected = [1 + 0.8 * 3.5 * 4 - 3.5, 0.0, 4 - 3.5 * 4]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
+
+
+def test_the_price_on_measured_cost_changes_the_policy_only_once_there_is_a_price():
+    same = {"critic_gradient_trace": 1.0, "shift_amount": 0.5}
+    off = toy.two_iterations("smpo", warmup_epochs=1e9, critic_gradient="off", **same)
+    free = toy.two_iterations("smpo", warmup_epochs=1e9, critic_gradient="advantage", **same)
+    toy.assert_learns_the_same(free, off)
+    off = toy.two_iterations("smpo", critic_gradient="off", **same)
+    paid = toy.two_iterations("smpo", critic_gradient="advantage", **same)
+    assert np.all(paid[1]["smpo/price"] > 0)
+    assert paid[1]["policy/kl"][0] != off[1]["policy/kl"][0]
+    np.testing.assert_array_equal(paid[1]["smpo/weight"][0], off[1]["smpo/weight"][0])
+
+
+def test_with_full_weight_and_no_critic_gradient_trpo_smpo_is_trpo_bit_for_bit():
+    run = toy.two_iterations(
+        "trpo_smpo", warmup_epochs=1e9, critic_gradient="off", target_kl=0.01, final_target_kl=0.01
+    )
+    toy.assert_learns_the_same(run, toy.two_iterations("trpo"))
+    assert np.all(run[1]["smpo/weight"] == 1)
+
+
+def test_trust_region_of_trpo_smpo_falls_geometrically():
+    """Of 20 iterations; the whole step of the first is taken, up to the line search."""
+    _, metrics = toy.two_iterations(
+        "trpo_smpo", target_kl=0.1, final_target_kl=1e-21, line_search=False
+    )
+    first, second = metrics["policy/kl"]
+    # sqrt is the step, so that kl is the target but for the quadratic model's error
+    np.testing.assert_allclose(second / first, 0.1, rtol=0.5)
+
+
+@pytest.mark.parametrize("form", ["score", "reparameterised"])
+def test_natural_gradient_takes_off_the_gradient_through_the_critic(form):
+    """A price a million times the advantage leaves a step that only lowers predicted cost."""
+    runs = [
+        toy.two_iterations(
+            "trpo_smpo",
+            critic_gradient=form,
+            critic_gradient_coefficient=coefficient,
+            line_search=False,
+        )
+        for coefficient in (0.0, 1e6)
+    ]
+    free, paid = (np.asarray(metrics["policy/kl"]) for _, metrics in runs)
+    assert np.all(np.isfinite(paid)) and paid[0] != free[0]
 
 
 def test_calibration_compares_with_what_followed():

@@ -69,8 +69,9 @@ def test_schedule_of_no_length_is_the_limit_at_once():
     assert modulation.scheduled_threshold(25.0, 0, factor=2.0, epochs=0.0) == 25
 
 
-def test_feedback_lowers_the_threshold_where_cost_is_above_the_limit():
-    assert modulation.fed_back(1.0, 25.0, 45.0, rate=0.05) == 0.0
+@pytest.mark.parametrize("measured, expected", [(20.0, 5.0), (31.0, -6.0), (200.0, -12.5)])
+def test_slack_is_what_is_left_of_the_target_within_its_bound(measured, expected):
+    assert modulation.slack(25.0, measured, bound=12.5) == expected
 
 
 @pytest.mark.parametrize(
