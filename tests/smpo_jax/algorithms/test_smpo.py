@@ -6,6 +6,7 @@ import toy
 
 import smpo_envs
 import smpo_jax as sx
+from smpo_envs import probes
 from smpo_jax.algorithms import recipes, safety_critic, smpo
 from smpo_jax.core import episodes
 from smpo_jax.types import DiagonalGaussian, EpisodeStats, Rollout, Transition
@@ -352,6 +353,25 @@ def test_calibration_compares_with_what_followed():
     free = t._replace(cost=none)
     metrics = safety_critic.calibration(followed, none, free, discount=0.5)
     assert metrics["cost_value/ratio"] == 0
+
+
+@pytest.mark.slow
+def test_trpo_smpo_ends_at_the_constrained_optimum():
+    """The target of the cost falls from 8 to 4; the return is what that cost can buy."""
+    return_, cost, _ = toy.learnt(
+        "trpo_smpo",
+        "ProbeDiminishing",
+        4.0,
+        epoch_steps=1280.0,  # an iteration
+        weight_temperature=16.0,
+        shift_amount=0.5,
+        critic_gradient_coefficient=4.0,
+        threshold_minimum=4.0,
+        threshold_feedback=0.5,
+        target_epochs=50.0,
+    )
+    np.testing.assert_allclose(cost, 4.0, atol=0.4)
+    np.testing.assert_allclose(return_, probes.diminishing_optimum(float(cost)), atol=0.2)
 
 
 def test_smpo_spends_its_budget_and_no_more():
