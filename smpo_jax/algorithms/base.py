@@ -87,6 +87,7 @@ class TrustRegion(ActorCritic):
     learning_rate: float = 1e-3  # Adam's, of the critics; the policy has none
     learning_rate_decay: bool = False  # linearly to 0 over the run
     target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of the step
+    target_kl_decay: float = 1.0  # it falls geometrically to this times target_kl over the run
     solver_iterations: int = 15  # of conjugate gradients, at most
     fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix
     fisher_stride: int = 4  # the Fisher matrix is a mean over every nth sample of the rollout
@@ -96,7 +97,7 @@ class TrustRegion(ActorCritic):
 
     def __post_init__(self):
         require(self, COUNT, "solver_iterations", "fisher_stride", "backtracks")
-        require(self, POSITIVE, "fisher_damping")
+        require(self, POSITIVE, "fisher_damping", "target_kl_decay")
         require(self, ("between 0 and 1", lambda x: 0 < x < 1), "backtrack_decay")
         super().__post_init__()
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from smpo_jax.algorithms import base, constrained, recipes, trust_region
 from smpo_jax.core import episodes, optimise
 from smpo_jax.core.trust_region import Product, Vector, constrained_step
-from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
+from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Scalar, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class Directions(NamedTuple):
     cost_natural: Vector  # F⁻¹b
     fisher: Product  # v -> F v
     violation: Float[Array, ""]  # c; > 0 where the limit is exceeded
+    target_kl: Scalar
 
 
 Rule = Callable[[Directions], tuple[Vector, Metrics]]
@@ -60,7 +61,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             known.gradient @ known.cost_natural,
             known.cost_gradient @ known.cost_natural,
             known.violation,
-            target_kl=hyperparameters.target_kl,
+            target_kl=known.target_kl,
         )
         step = found.along_reward * known.natural + found.along_cost * known.cost_natural
         return step, {
@@ -99,6 +100,7 @@ def constrained_trpo(
                 model.solve(cost_gradient),
                 model.fisher,
                 violation,
+                model.target_kl,
             )
         )
         learner, moved = trust_region.take(

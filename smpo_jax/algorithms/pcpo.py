@@ -39,14 +39,14 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
 
     def rule(known: cpo.Directions) -> tuple[Vector, Metrics]:
         length = trust_region.natural_length(
-            known.gradient @ known.natural, target_kl=hyperparameters.target_kl
+            known.gradient @ known.natural, target_kl=known.target_kl
         )
         first = length * known.natural
         is_slack = known.violation + known.cost_gradient @ first <= 0.0
         projected = trust_region.project(
             first, known.cost_gradient, direction_of(known), known.violation
         )
-        short = trust_region.within(projected, known.fisher, target_kl=hyperparameters.target_kl)
+        short = trust_region.within(projected, known.fisher, target_kl=known.target_kl)
         step = jnp.where(is_slack, first, short)
         return step, {"constraint/slack": jnp.asarray(is_slack, step.dtype)}
 

@@ -219,8 +219,9 @@ ALGORITHMS: dict[str, Entry] = {
         year=2025,
         summary="cost-modulated rewards, steered cost, natural-gradient steps",
         preset={
+            # Large steps to learn to move, smaller ones to settle.
             "target_kl": 0.02,
-            "final_target_kl": 0.008,
+            "target_kl_decay": 0.4,
             # As in `smpo`, and for the same reasons.
             "weight_base": 2.718281828459045,
             "weight_temperature": 100.0,

@@ -290,8 +290,10 @@ def tighten(
         return jnp.clip(threshold, settings.threshold_minimum, largest)
 
     threshold = bounded(scheduled + offset)
-    # The offset is what was used, not what was asked for: at a bound it must not wind up.
-    offset = jnp.where(is_measured, threshold - scheduled, offset)
+    # The offset is what was used, not what was asked for: at a bound it must not wind up. Without
+    # a limit there is nothing to be off from.
+    used = jnp.where(jnp.isfinite(scheduled), threshold - scheduled, 0.0)
+    offset = jnp.where(is_measured, used, aux.threshold_offset)
     return Aux(window, offset), bounded(threshold + settings.feedback_proportional * slack)
 
 

@@ -29,6 +29,7 @@ class LocalModel(NamedTuple):
     """The policy about its present parameters, on one batch."""
 
     batch: recipes.Batch
+    target_kl: Scalar  # how far the policy may move in this iteration
     params: Vector
     unravel: Callable[[Vector], Params]
     apply: Callable[[Vector], DiagonalGaussian]  # on the batch's observations
@@ -73,7 +74,9 @@ def local_model(
     def solve(v: Vector) -> Vector:
         return trust_region.conjugate_gradients(fisher, v, iterations=settings.solver_iterations)
 
-    return LocalModel(batch, params, unravel, policy(batch.obs), fisher, solve)
+    progress = jnp.clip(learner.iteration / ac.spec.total_iterations, 0.0, 1.0)
+    target_kl = settings.target_kl * settings.target_kl_decay**progress
+    return LocalModel(batch, target_kl, params, unravel, policy(batch.obs), fisher, solve)
 
 
 def ascend(
@@ -94,7 +97,7 @@ def ascend(
     if policy_term is not None:
         gradient -= jax.grad(lambda params: policy_term(model.apply(params)))(model.params)
     direction = model.solve(gradient)
-    length = trust_region.natural_length(gradient @ direction, target_kl=settings.target_kl)
+    length = trust_region.natural_length(gradient @ direction, target_kl=model.target_kl)
     learner, metrics = take(settings, model, learner, length * direction)
     return learner, {**metrics, "policy/gradient_norm": optimise.norm(gradient)}
 
@@ -129,7 +132,7 @@ def take(
             model.params,
             step,
             evaluate,
-            target_kl=settings.target_kl,
+            target_kl=model.target_kl,
             least_gain=least_gain,
             most_cost=most_cost,
             decay=settings.backtrack_decay,

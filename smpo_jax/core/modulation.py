@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from smpo_jax.core.episodes import ends
 from smpo_jax.types import Scalar
 
+LARGEST_SLACK = 1e6  # in units of cost; keeps an infinite limit from making NaN
+
 
 class Weight(NamedTuple):
     """f(x) and df/dx."""
@@ -55,6 +57,7 @@ def slack(target: Scalar, measured: Scalar, *, bound: Scalar) -> Float[Array, ""
     this is added in every epoch (an integral controller) moves until the measured cost is the
     target; bounded, a cost of eight times the target tightens it no faster than one of twice.
     """
+    bound = jnp.minimum(bound, LARGEST_SLACK)
     return jnp.clip(jnp.asarray(target - measured), -bound, bound)
 
 

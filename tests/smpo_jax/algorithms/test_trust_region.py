@@ -23,6 +23,16 @@ def test_without_a_limit_every_constrained_method_is_trpo_bit_for_bit(name):
     assert np.all(np.asarray(trpo[1]["policy/step_fraction"]) > 0)  # something was learnt
 
 
+@pytest.mark.parametrize("name", ["trpo", "cpo", "pcpo", "trpo_smpo"])
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_trust_region_shrinks_geometrically(name):
+    """To 1e-20 times over 20 iterations: tenfold in the second, so small that theory is exact."""
+    _, metrics = toy.two_iterations(
+        name, UNLIMITED, target_kl=1e-4, target_kl_decay=1e-20, line_search=False
+    )
+    np.testing.assert_allclose(metrics["policy/kl"], [1e-4, 1e-5], rtol=0.3)
+
+
 @pytest.mark.usefixtures("quick_compilation")
 def test_rcpo_takes_the_whole_step_that_a_line_search_shortens():
     """With a target so large that the quadratic model of the divergence is far off."""
