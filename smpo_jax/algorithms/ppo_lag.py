@@ -1,7 +1,7 @@
 """PPO-Lagrangian (Ray, Achiam & Amodei 2019), and PPO with any other rule for the multiplier.
 
 PPO on the advantage of the Lagrangian, (A − λ A_c) / (1 + λ), where λ follows the measured episode
-cost: up while it exceeds the limit, down while it does not. With λ = 0 this is PPO, bit for bit.
+cost: up while it exceeds the limit, down while it does not. With λ = 0 this is PPO.
 
 Deviation: λ moves once per iteration, as in OmniSafe, but an iteration is larger here (32 000 steps
 by default instead of 20 000); minibatches and passes are those of `ppo`.

@@ -6,7 +6,7 @@ the objective through Q^c (eqs. 10-13), and a threshold that tightens with time 
 
 Every choice the paper leaves open, or its code makes otherwise, is a hyperparameter. The defaults
 read the paper literally; the preset `smpo` says what we found to work better, and why.
-With f = 1 and the critic's gradient off, this is PPO, bit for bit. `trpo_smpo` is the same with
+With f = 1 and the critic's gradient off, this is PPO. `trpo_smpo` is the same with
 natural-gradient steps.
 
 Deviation: the gradient through Q^c is taken at (s_t, a_t), weighted by what the steps before t put

@@ -23,7 +23,7 @@ CONSTRAINED = {
 
 @pytest.mark.parametrize("name", CONSTRAINED)
 @pytest.mark.usefixtures("quick_compilation")
-def test_without_a_limit_every_constrained_method_is_ppo_bit_for_bit(name):
+def test_without_a_limit_every_constrained_method_is_ppo(name):
     run = toy.two_iterations(name, UNLIMITED, **CONSTRAINED[name])
     toy.assert_learns_the_same(run, toy.two_iterations("ppo", UNLIMITED))
 

@@ -17,7 +17,7 @@ CONSTRAINED = {
 
 @pytest.mark.parametrize("name", CONSTRAINED)
 @pytest.mark.usefixtures("quick_compilation")
-def test_without_a_limit_every_constrained_method_is_trpo_bit_for_bit(name):
+def test_without_a_limit_every_constrained_method_is_trpo(name):
     trpo = toy.two_iterations("trpo", UNLIMITED)
     toy.assert_learns_the_same(toy.two_iterations(name, UNLIMITED, **CONSTRAINED[name]), trpo)
     assert np.all(np.asarray(trpo[1]["policy/step_fraction"]) > 0)  # something was learnt
