@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smpo_envs import compilation
 from smpo_envs.registry import make
 from smpo_envs.vector_env import VectorEnv
 
@@ -42,7 +43,8 @@ def measure(
     # Waited for, or it would share the processor with the compiler.
     state = jax.block_until_ready(jax.jit(env.reset)(reset_key))
     start = time.perf_counter()
-    compiled = jax.jit(run, donate_argnums=0).lower(state, action_key).compile()
+    lowered = jax.jit(run, donate_argnums=0).lower(state, action_key)
+    compiled = lowered.compile(compilation.options())
     compile_seconds = time.perf_counter() - start
 
     rates = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from smpo_envs import throughput
+from smpo_envs import compilation, throughput
 from smpo_envs.registry import TASKS
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
@@ -83,7 +83,7 @@ def training(algo: str, options: BenchOptions) -> dict[str, Any]:
     state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key))(keys)
     iteration = jax.vmap(loop.iteration(problem.algorithm, problem.env, problem.spec))
     began = time.perf_counter()
-    compiled = jax.jit(iteration, donate_argnums=0).lower(state).compile()
+    compiled = jax.jit(iteration, donate_argnums=0).lower(state).compile(compilation.options())
     compile_seconds = time.perf_counter() - began
     state, _ = jax.block_until_ready(compiled(state))  # the first call is slower
     rates = []

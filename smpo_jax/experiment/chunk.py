@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from smpo_envs import compilation
 from smpo_jax.types import Metrics, TrainState
 
 EPISODE = "episode/"  # metrics that are NaN where no episode finished
@@ -69,7 +70,8 @@ def make_chunk(
 def compile_chunk(chunk: Chunk, state: TrainState) -> Chunk:
     """The chunk compiled for states like this one, which it consumes."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.jit(chunk, donate_argnums=0).lower(state, count).compile()
+    lowered = jax.jit(chunk, donate_argnums=0).lower(state, count)
+    return lowered.compile(compilation.options())
 
 
 def may_be_nan(metric: str) -> bool:

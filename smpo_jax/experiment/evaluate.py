@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 import smpo_envs
+from smpo_envs import compilation
 from smpo_envs.registry import TASKS
 from smpo_jax.augmentation import SingleEnv
 from smpo_jax.experiment import config as config_file
@@ -113,7 +115,7 @@ def shifted_player(
     tasks = shifted_tasks(policy.config, points)
     batch = min(episodes, LARGEST_BATCH)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compilation.options())
     def run(learner: LearnerState, shift: smpo_envs.Shift, key: Key) -> Episodes:
         act = make_act(policy.algorithm, learner, deterministic=deterministic)
         return evaluate(act, vector_at(tasks, shift, batch), key, episodes)

@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from smpo_envs import compilation
 from smpo_jax.experiment.chunk import Chunk, Report, compile_chunk, make_chunk
 from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.problem import Problem, build
@@ -71,7 +72,7 @@ class Batch:
             return _chunk(build(first, values))(state, count)
 
         batch = jax.jit(jax.vmap(lane), donate_argnums=0)
-        self._chunk = batch.lower(self._state, self._values, count).compile()
+        self._chunk = batch.lower(self._state, self._values, count).compile(compilation.options())
 
     def advance(self, counts: Mapping[int, int]) -> dict[int, Report]:
         """Goes on with those that have something to do."""

@@ -1,5 +1,6 @@
 """Episodes of a policy with where everything was at every step, for pictures."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from smpo_envs import compilation
 from smpo_envs.drawing import Drawing
 from smpo_jax.augmentation import AugmentedEnv
 from smpo_jax.experiment.errors import UserError
@@ -60,7 +62,7 @@ def record(
         lidars = lidars.reshape(kinds, lidars.size // max(1, kinds))
         return drawing.poses(own), lidars, state.reward, state.info["cost"], state.done
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compilation.options())
     def play(key):
         reset_key, key = jax.random.split(key)
         first = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))

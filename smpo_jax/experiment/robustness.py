@@ -1,6 +1,7 @@
 """`smpo-jax robustness`: trained policies, and what they expect of costs, under shift."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import smpo_envs
+from smpo_envs import compilation
 from smpo_jax.core.calibration import Calibration
 from smpo_jax.experiment import config as config_file
 from smpo_jax.experiment import plots, shifts, statistics, tables
@@ -168,7 +170,7 @@ def _calibrate(
     chosen = {place.axis: place for place in places}.values()
     tasks = shifted_tasks(config, [place.point for place in chosen])
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compilation.options())
     def run(learner: LearnerState, shift: smpo_envs.Shift, key: Key) -> Calibration:
         env = vector_at(tasks, shift, CALIBRATED_ON)
         return calibrate(algorithm, critic, learner, env, key)

@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 Tree = TypeVar("Tree")
 
 
-def total(terms: jax.Array | Iterable[jax.Array]) -> jax.Array:
-    """The sum of some arrays, or of an array over its first axis."""
+def total(terms: jax.Array | Iterable[jax.Array], axis: int = 0) -> jax.Array:
+    """The sum of some arrays, or of one array over an axis."""
+    if isinstance(terms, jax.Array):
+        terms = jnp.unstack(terms, axis=axis)
     return functools.reduce(operator.add, terms)
 
 
@@ -34,7 +36,7 @@ def together(values: Tree) -> Tree:
 
 def dot(a: Float[Array, "n *s"], b: Float[Array, "n *s"]) -> Float[Array, "*s"]:
     """Inner products."""
-    return total(a[i] * b[i] for i in range(a.shape[0]))
+    return total(a * b)
 
 
 def outer(a: Float[Array, "n *s"], b: Float[Array, "m *s"]) -> Float[Array, "n m *s"]:
@@ -42,8 +44,19 @@ def outer(a: Float[Array, "n *s"], b: Float[Array, "m *s"]) -> Float[Array, "n m
     return a[:, None] * b[None]
 
 
+def apply(matrix: Float[Array, "n m *s"], vector: Float[Array, "m *s"]) -> Float[Array, "n *s"]:
+    """Products of matrices and vectors."""
+    return total(matrix * vector[None], axis=1)
+
+
+def apply_transposed(
+    matrix: Float[Array, "m n *s"], vector: Float[Array, "m *s"]
+) -> Float[Array, "n *s"]:
+    """Products of the matrices' transposes and vectors."""
+    return total(matrix * vector[:, None])
+
+
 def cross(a: Float[Array, "3 *s"], b: Float[Array, "3 *s"]) -> Float[Array, "3 *s"]:
     """Cross products."""
-    return jnp.stack(
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-    )
+    (ax, ay, az), (bx, by, bz) = jnp.unstack(a), jnp.unstack(b)
+    return jnp.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])

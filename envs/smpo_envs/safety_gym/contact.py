@@ -23,7 +23,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_envs.safety_gym.batched import cross, dot, outer, together, total
+from smpo_envs.safety_gym.batched import (
+    apply,
+    apply_transposed,
+    cross,
+    dot,
+    outer,
+    together,
+    total,
+)
 from smpo_envs.safety_gym.boxes import VASE
 from smpo_envs.safety_gym.collision import Touch
 
@@ -116,9 +124,7 @@ def components(
     slide: Float[Array, "3 6 *s"], turn: Float[Array, "3 3 *s"], twist: Float[Array, "6 *s"]
 ) -> Float[Array, "6 *s"]:
     """The six components of a relative twist, friction coefficients included."""
-    along = total(slide[:, i] * twist[i] for i in range(6))
-    about = total(turn[:, i] * twist[3 + i] for i in range(3))
-    return jnp.concatenate([along, about])
+    return jnp.concatenate([apply(slide, twist), apply(turn, twist[3:])])
 
 
 def wrench(contacts: Rows, value: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
@@ -131,8 +137,8 @@ def wrench(contacts: Rows, value: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
     normal = contacts.stiffness * total(plus + minus)
     along, about = (normal, f[0], f[1]), f[2:]
     along, about = together((jnp.stack(along), about))
-    both = total(along[i] * contacts.slide[i] for i in range(3))
-    turning = total(about[i] * contacts.turn[i] for i in range(3))
+    both = apply_transposed(contacts.slide, along)
+    turning = apply_transposed(contacts.turn, about)
     return jnp.concatenate([both[:3], both[3:] + turning])
 
 
@@ -155,7 +161,7 @@ def curvature(contacts: Rows, value: Float[Array, "6 *s"]) -> Curvature:
     half, count, sign = together((total(count) / 2, count, sign))
     n, g = contacts.slide[0], contacts.slide[1:]
     w = half * n + sign[0] * g[0] + sign[1] * g[1]
-    turning = total(sign[2 + i] * contacts.turn[i] for i in range(3))
+    turning = apply_transposed(contacts.turn, sign[2:])
     w = together(jnp.concatenate([w[:3], w[3:] + turning]))
     sides = ((n, w), (w, n), (count[0] * g[0], g[0]), (count[1] * g[1], g[1]))
     turns = ((count[2 + i] * contacts.turn[i], contacts.turn[i]) for i in range(3))

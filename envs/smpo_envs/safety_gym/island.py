@@ -114,7 +114,7 @@ def _held(
 
 
 def _free(linear, turning, rotation, inertia: solver.Inertia) -> Free:
-    world = batched.total(rotation[:, i] * turning[i] for i in range(3))
+    world = batched.apply(rotation, turning)
     twist = jnp.concatenate([linear, LENGTH * world])
     return Free(solver.Change(jnp.zeros((3, twist.shape[-1]), twist.dtype), twist), inertia)
 
@@ -214,7 +214,7 @@ def _system(
     )
 
     drift = free.change.boxes + b * jnp.concatenate(
-        [island.velocity, LENGTH * batched.total(rotation[:, i] * island.spin[i] for i in range(3))]
+        [island.velocity, LENGTH * batched.apply(rotation, island.spin)]
     )
     lever = (island.position[:2] - origin[:2, None]) / LENGTH
     relative = drift - solver.carried(lever, robot_drift)
@@ -425,7 +425,7 @@ def dynamics(
 def integrate(island: Island, control: tuple[jax.Array, jax.Array], acting: Dynamics) -> Island:
     """One semi-implicit Euler step; the damping of the robot's joints is implicit."""
     h = robot.TIMESTEP
-    by_contacts = batched.total(acting.mass[:, i] * acting.change.robot[i] for i in range(3))
+    by_contacts = batched.apply(acting.mass, acting.change.robot)
     fx, fy, torque = contact.MASS * by_contacts
     c, s = island.point.cos, island.point.sin
     along, across, spin = robot.force(island.point, *control)
@@ -434,7 +434,7 @@ def integrate(island: Island, control: tuple[jax.Array, jax.Array], acting: Dyna
     acceleration = acting.free.boxes + acting.change.boxes
     velocity = island.velocity + h * acceleration[:3]
     angular = acceleration[3:] / LENGTH
-    spin = island.spin + h * batched.total(acting.rotation[i] * angular[i] for i in range(3))
+    spin = island.spin + h * batched.apply_transposed(acting.rotation, angular)
     return Island(
         point, island.position + h * velocity, turned(island.quaternion, h * spin), velocity, spin
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import contact
-from smpo_envs.safety_gym.batched import cross, dot, together, total
+from smpo_envs.safety_gym.batched import apply, cross, dot, together, total
 from smpo_envs.safety_gym.contact import Curvature, Rows
 
 MAX_ITERATIONS = 20
@@ -170,16 +170,15 @@ def _over_boxes(x: Float[Array, "K B"]) -> Float[Array, " B"]:
 
 def _over_slots(x: Float[Array, "n S *s"]) -> Float[Array, "n *s"]:
     """The sum over the second axis."""
-    slots = jnp.moveaxis(x, 1, 0)
-    return total(slots) if len(slots) else jnp.zeros(slots.shape[1:], x.dtype)
+    return total(x, axis=1) if x.shape[1] else jnp.zeros((*x.shape[:1], *x.shape[2:]), x.dtype)
 
 
 def _momentum(system: System, y: Change) -> Change:
     """The product with the mass matrix."""
     angular = system.inertia.angular
-    turning = total(angular[:, i] * y.boxes[3 + i] for i in range(3))
+    turning = apply(angular, y.boxes[3:])
     return Change(
-        total(system.mass[:, i] * y.robot[i] for i in range(3)),
+        apply(system.mass, y.robot),
         jnp.concatenate([system.inertia.mass * y.boxes[:3], turning]),
     )
 
