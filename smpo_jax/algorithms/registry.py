@@ -247,7 +247,6 @@ ALGORITHMS: dict[str, Entry] = {
             "threshold_factor": 8.0,
             "threshold_epochs": 1e9,
             "threshold_maximum": 12.0,
-            "threshold_minimum": 25.0,
             "threshold_feedback": 0.12,
             "feedback_proportional": 1.0,
             "feedback_bound": 0.5,
