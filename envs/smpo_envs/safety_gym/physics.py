@@ -175,13 +175,17 @@ class _Sweep(NamedTuple):
         swing = robot.STEP_SECONDS * (
             jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN
         )
-        angle = heading(start)
-        direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        origin = position(start)
         return _Sweep(
-            jnp.stack([origin + ahead * direction for ahead, _ in _DISCS]),
+            _disc_centers(start),
             jnp.stack([radius + path + ahead * swing for ahead, radius in _DISCS]),
         )
+
+
+def _disc_centers(point: Point) -> Float[Array, "2 2"]:
+    angle = heading(point)
+    direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    origin = position(point)
+    return jnp.stack([origin + ahead * direction for ahead, _ in _DISCS])
 
 
 def _in_reach_fixed(post: Post | None, sweep: _Sweep, world: World) -> Bool[Array, " F"]:
@@ -199,35 +203,60 @@ def _in_reach_boxes(
     body: Body, sweep: _Sweep, world: World, circling: Circling | None
 ) -> Bool[Array, " V"]:
     """Whether the robot may touch a box that nothing else moves."""
-    places, path = box_positions(world), 0.0
+    path = 0.0
     if circling is not None and world.circling is not None:
         dx, dy, _ = circling.offset - world.circling.offset
         path = jnp.sqrt(dx * dx + dy * dy)  # in an arc so flat that _MARGIN covers the rest
+    squares = _square_distances(body, world, sweep.centers)
+    in_reach = jnp.zeros(len(world.boxes.position), bool)
+    for square, reach in zip(squares, sweep.radii, strict=True):
+        in_reach |= square < (reach + path) ** 2
+    return in_reach
+
+
+def _square_distances(
+    body: Body, world: World, points: Float[Array, "2 2"]
+) -> list[Float[Array, " V"]]:
+    """From points, seen from above, to each box; 0 within it."""
+    places = box_positions(world)
     w, x, y, z = (world.boxes.quaternion[:, i] for i in range(4))
     # The horizontal rows of the rotation matrix; a vase may stand on any of its faces.
     east = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y))
     north = (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x))
     axes = slice(None) if body.is_cube else slice(2)
-    in_reach = jnp.zeros(len(places), bool)
-    for center, reach in zip(sweep.centers, sweep.radii, strict=True):
-        dx, dy = center[0] - places[:, 0], center[1] - places[:, 1]
+    squares = []
+    for point in points:
+        dx, dy = point[0] - places[:, 0], point[1] - places[:, 1]
         excess = (
             jnp.maximum(jnp.abs(e * dx + n * dy) - body.outline, 0)
             for e, n in zip(east[axes], north[axes], strict=True)
         )
-        in_reach |= sum(x * x for x in excess) < (reach + path) ** 2
-    return in_reach
+        squares.append(sum(x * x for x in excess))
+    return squares
 
 
 def _urgency(world: World, in_reach: Bool[Array, " V"]) -> Float[Array, " V"]:
     """In [0, 1) for boxes in the robot's reach, in [1, 2) for other moving ones, else 3 or more.
 
-    Smaller is more urgent; within a class the nearer to the robot.
+    Smaller is more urgent; within a class the nearer to the robot (see also `_by_depth`).
     """
     offset = box_positions(world)[:, :2] - position(world.point)[None]
     distance = jnp.sqrt(offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1])
     rank = jnp.where(_is_moving(world.boxes), 1.0, _WAITING)
     return jnp.where(in_reach, 0.0, rank) + distance / (1.0 + distance)
+
+
+def _by_depth(
+    body: Body, world: World, free: Point, urgency: Float[Array, " V"]
+) -> Float[Array, " V"]:
+    """Urgency, where of boxes in reach that one comes first which the robot, free, ends deepest in.
+
+    So what has to wait is what the robot only brushes or pushes along.
+    """
+    squares = _square_distances(body, world, _disc_centers(free))
+    gaps = [jnp.sqrt(x) - radius for x, (_, radius) in zip(squares, _DISCS, strict=True)]
+    gap = jnp.clip(jnp.minimum(*gaps), -0.5, 0.49)
+    return jnp.where(urgency < 1.0, 0.5 + gap, urgency)
 
 
 def _is_moving(some: FreeBoxes) -> Bool[Array, "*batch V"]:
@@ -315,6 +344,9 @@ def _together(
     All leaves have a group axis `B`.
     """
     new = untouched.world
+    if solids.body is not None and 1 < number < urgency.shape[1]:
+        by_depth = partial(_by_depth, solids.body)
+        urgency = jax.vmap(by_depth)(world, new.point, urgency)
     begin, shore, chosen, idle, fixed = _ashore(solids, number, world, urgency)
     course = island.advance(shore, begin, action)
     end = course.end

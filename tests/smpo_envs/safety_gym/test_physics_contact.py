@@ -159,6 +159,18 @@ def test_pushed_vase_pushes_the_next():
         assert np.min(gap) > 0.19  # never inside each other by more than a centimetre
 
 
+def test_of_three_vases_those_that_the_robot_only_brushes_wait():
+    """Backwards at 1.3 m/s (2.6 cm in a step) between two vases at its sides into a third."""
+    robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.3, 0, 0]))
+    ahead, sides = [0.203, 0.0, 0.0], [[0.0, 0.2005, 0.0], [0.0, -0.2005, 0.0]]
+    for places in ([*sides, ahead], [ahead, *sides]):
+        world = physics.among(AMONG_VASES, robot, jnp.array(places))
+        motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
+        vase = motion.world.boxes.position[places.index(ahead), 0]
+        assert vase > ahead[0] + 0.005
+        assert vase - point.position(motion.world.point)[0] > 0.19  # 1 cm deep at most
+
+
 def test_batch_equals_one_by_one():
     _, r = replayed("PointGoal2_ou_s0", True)
     with double_precision():
