@@ -29,6 +29,7 @@ _TRAVEL = 0.047  # what two boxes may come nearer to each other within an enviro
 # For where the robot may touch something its outline is two discs, the sphere and the one around
 # the arrow, in which the robot's rates may exceed those at both ends of the step by a little.
 _DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
+_INNER_RADII = (0.1, 0.05)  # of the largest discs there within the outline, m
 _MARGIN = 2e-3  # m
 # rad/s; the turn servo changes the rate by up to 0.8 within a physics step.
 _SPIN_MARGIN = 1.0
@@ -254,7 +255,8 @@ def _by_depth(
     So what has to wait is what the robot only brushes or pushes along.
     """
     squares = _square_distances(body, world, _disc_centers(free))
-    gaps = [jnp.sqrt(x) - radius for x, (_, radius) in zip(squares, _DISCS, strict=True)]
+    # The arrow's outer disc would be deep in a vase that the arrow only pushes along.
+    gaps = [jnp.sqrt(x) - radius for x, radius in zip(squares, _INNER_RADII, strict=True)]
     gap = jnp.clip(jnp.minimum(*gaps), -0.5, 0.49)
     return jnp.where(urgency < 1.0, 0.5 + gap, urgency)
 
