@@ -228,11 +228,11 @@ def _square_distances(
     squares = []
     for point in points:
         dx, dy = point[0] - places[:, 0], point[1] - places[:, 1]
-        excess = (
+        excess = [
             jnp.maximum(jnp.abs(e * dx + n * dy) - body.outline, 0)
             for e, n in zip(east[axes], north[axes], strict=True)
-        )
-        squares.append(sum(x * x for x in excess))
+        ]
+        squares.append(sum((x * x for x in excess[1:]), start=excess[0] * excess[0]))
     return squares
 
 
