@@ -194,16 +194,15 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
 
     across, from_middle = seen(along)
     up, from_centre = seen(reference.axes[:, 2])
-    points = []
-    for side in (-1, 1):
-        foot = face + side * incident_half.side * edge
-        for end in (-1, 1):
-            height = (end * half.height - from_centre - dot(foot, up)) / dot(rise, up)
-            point = foot + jnp.clip(height, -incident_half.height, incident_half.height) * rise
-            lateral = dot(point, across) + from_middle
-            excess = lateral - jnp.clip(lateral, -half.side, half.side)
-            points.append(point - excess / dot(edge, across) * edge)
-    relative = jnp.stack(points, axis=1)
+    corners = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)], normal.dtype)
+    side, end = corners.T.reshape(2, 4, *(1,) * (normal.ndim - 1))
+    foot = face[:, None] + side * (incident_half.side * edge)[:, None]  # [3, 4, *s]
+    height = (end * half.height - from_centre - dot(foot, up[:, None])) / dot(rise, up)
+    extent = incident_half.height
+    relative = foot + jnp.clip(height, -extent, extent) * rise[:, None]
+    lateral = dot(relative, across[:, None]) + from_middle
+    excess = lateral - jnp.clip(lateral, -half.side, half.side)
+    relative = relative - excess / dot(edge, across) * edge[:, None]
     depth = (dot(relative, axis[:, None]) - half.side) / cosine
     apart = jnp.maximum(face_gap, edge_gap) > 0
     distance = jnp.where(apart, jnp.maximum(depth, 0), depth)

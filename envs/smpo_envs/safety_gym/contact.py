@@ -83,25 +83,32 @@ def frame(normal: Float[Array, "3 *s"]) -> tuple[jax.Array, jax.Array]:
     return tangent, cross(normal, tangent)
 
 
-def rows(
-    touch: Touch,
-    *,
-    friction: tuple[float, ...],
-    weight: float,
-    reference: Float[Array, "3 *s"],
-    drift: Float[Array, "6 *s"],
-) -> Rows:
-    """The rows of some contact slots.
+class Slots(NamedTuple):
+    """Some contact slots, and what is known of the two bodies in each.
 
-    Args:
+    Attributes:
         touch: where the bodies touch.
         friction: the five coefficients of the pair.
         weight: sum of the two bodies' translational inverse weights, 1/kg.
-        reference: the point whose twist the jacobian multiplies.
+        reference: the point whose twist the rows multiply.
+    """
+
+    touch: Touch
+    friction: Float[Array, "5 *#s"]
+    weight: Float[Array, "*#s"]
+    reference: Float[Array, "3 *s"]
+
+
+def rows(slots: Slots, drift: Float[Array, "6 *s"]) -> Rows:
+    """The rows of some contact slots.
+
+    Args:
+        slots: the slots.
         drift: relative twist a₀ + b v: acceleration without contact plus damped velocity.
     """
-    lever = (touch.point - reference) / LENGTH
-    slides, *turns = friction[0], *friction[2:]
+    touch = slots.touch
+    lever = (touch.point - slots.reference) / LENGTH
+    slides, turns = slots.friction[0], slots.friction[2:]
     axes = (touch.normal, *frame(touch.normal))
     slide = jnp.stack(
         [
@@ -115,7 +122,7 @@ def rows(
     d = impedance(touch.distance)
     bias = components(slide, turn, drift).at[0].add(STIFFNESS * d * touch.distance)
     # ρ = 2 μ₁² (1 - d)/d (w_A + w_B)(1 + μ₁²), and forces are in units of the vase's mass.
-    softness = 2 * slides**2 * (1 + slides**2) * weight * MASS
+    softness = 2 * slides**2 * (1 + slides**2) * slots.weight * MASS
     stiffness = jnp.where(touch.distance < 0, d / ((1 - d) * softness), 0)
     return Rows(slide, turn, bias, stiffness)
 

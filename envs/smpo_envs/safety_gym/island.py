@@ -1,6 +1,7 @@
 """The robot among a few boxes and what stands fast, in contact: the ten physics steps in full."""
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body, Corners
 from smpo_envs.safety_gym.collision import Box, Half, Post, Touch
 from smpo_envs.safety_gym.contact import LENGTH
+
+Tree = TypeVar("Tree")
 
 GRAVITY = 9.81
 ROBOT_HEIGHT = 0.1  # of the body's origin
@@ -198,57 +201,56 @@ def _system(
     shore: Shore, island: Island, rotation: Float[Array, "3 3 K B"], free: Free
 ) -> tuple[solver.System, Int[Array, "F B"], Int[Array, "K B"]]:
     """All that touches, and the robot's contact points with each fixed thing and each box."""
-    point = island.point
+    point, body, center = island.point, shore.body, island.position
     b = contact.DAMPING
     origin = _origin(point)
-    robot_drift = free.change.robot + b * jnp.stack([point.vx, point.vy, LENGTH * point.w])
     meeting = _meeting(shore, island, rotation)
     frictions = (contact.SPHERE_FRICTION, contact.DEFAULT_FRICTION)
     touching_fixed = batched.total(_number(touch) for touch in meeting.fixed)
-    drift = solver.in_space(robot_drift)
-    of_robot = _joined(
-        [
-            _rows(_flat(touch), friction, contact.POINT_WEIGHT, origin, drift)
-            for touch, friction in zip(meeting.fixed, frictions, strict=True)
-        ]
-    )
+    fixed = [
+        _slots(_flat(touch), friction, contact.POINT_WEIGHT, origin)
+        for touch, friction in zip(meeting.fixed, frictions, strict=True)
+    ]
 
-    drift = free.change.boxes + b * jnp.concatenate(
-        [island.velocity, LENGTH * batched.apply(rotation, island.spin)]
-    )
-    lever = (island.position[:2] - origin[:2, None]) / LENGTH
-    relative = drift - solver.carried(lever, robot_drift)
-    none = _no_rows(island.position.shape[1:], drift.dtype)
-    ground, single, touching = none, none, jnp.zeros(lever.shape[1:], jnp.int32)
-    if shore.body is not None and meeting.boxes is not None:
+    ground, single, double = [], [], []
+    touching = jnp.zeros(center.shape[1:], jnp.int32)
+    first, second = (jnp.array(x, int) for x in solver.pairs(center.shape[1]))
+    if body is not None and meeting.boxes is not None:
         touching = batched.total(_number(touch) for touch in meeting.boxes)
-        both = shore.body.weight + contact.POINT_WEIGHT
-        single = _joined(
-            [
-                _rows(touch, friction, both, island.position, relative)
-                for touch, friction in zip(meeting.boxes, frictions, strict=True)
-            ]
-        )
+        both = body.weight + contact.POINT_WEIGHT
+        single = [
+            _slots(touch, friction, both, center)
+            for touch, friction in zip(meeting.boxes, frictions, strict=True)
+        ]
         posts = _posts(shore.near_boxes)
-        touch = _surroundings_and_boxes(shore.body, shore.post, posts, island.position, rotation)
-        ground = _rows(touch, contact.DEFAULT_FRICTION, shore.body.weight, island.position, drift)
+        touch = _surroundings_and_boxes(body, shore.post, posts, center, rotation)
+        ground = [_slots(touch, contact.DEFAULT_FRICTION, body.weight, center)]
+        if len(first) and body.gregarious:
+            core = _core(body, center, rotation)
+            pick = lambda i: jax.tree.map(lambda x: x[..., i, :], core)  # noqa: E731
+            touch = collision.box_and_box(pick(first), body.core, pick(second), body.core)
+            weight = 2 * body.weight
+            double = [_slots(touch, contact.DEFAULT_FRICTION, weight, center[:, second])]
 
-    first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
-    link = (island.position[:, second] - island.position[:, first]) / LENGTH
-    double = _no_rows(link.shape[1:], drift.dtype)
-    if shore.body is not None and len(first):
-        double = _between(shore.body, island, rotation, drift, link)
-    system = solver.System(
-        mass=_robot_mass(point),
-        inertia=free.inertia,
-        lever=lever,
-        link=link,
-        fixed=of_robot,
-        ground=ground,
-        single=single,
-        double=double,
+    groups = (fixed, ground, single, double)
+    places = solver.Places(
+        layout=solver.Layout(*map(_number_of, groups), boxes=center.shape[1]),
+        lever=(center[:2] - origin[:2, None]) / LENGTH,
+        link=(center[:, second] - center[:, first]) / LENGTH,
     )
+    drift = solver.Change(
+        free.change.robot + b * jnp.stack([point.vx, point.vy, LENGTH * point.w]),
+        free.change.boxes
+        + b * jnp.concatenate([island.velocity, LENGTH * batched.apply(rotation, island.spin)]),
+    )
+    slots = _joined([slots for group in groups for slots in group], -2)
+    rows = contact.rows(slots, solver.relative(places, drift))
+    system = solver.System(places, _robot_mass(point), free.inertia, rows)
     return system, touching_fixed, touching
+
+
+def _number_of(group: list[contact.Slots]) -> int:
+    return sum(slots.weight.shape[0] for slots in group)
 
 
 def _number(touch: Touch) -> Int[Array, "*s"]:
@@ -273,7 +275,7 @@ def _robot_and_boxes(
         sphere = collision.sphere_and_box(origin[:, None], SPHERE_RADIUS, near, half)
         by_sphere.append(_flat(sphere))
         by_arrow.append(_flat(collision.box_and_box(arrow, ARROW, near, half)))
-    return _all(by_sphere), _all(by_arrow)
+    return _joined(by_sphere, -3), _joined(by_arrow, -3)
 
 
 def _surroundings_and_boxes(
@@ -292,62 +294,29 @@ def _surroundings_and_boxes(
         if body.on_floor:
             every = _all_corners(body.corners, position, rotation)
             touches.append(_flat(collision.floor_and_box(every, half)))
-    return _all(touches)
+    return _joined(touches, -3)
 
 
-def _between(
-    body: Body, island: Island, rotation: jax.Array, drift: jax.Array, link: jax.Array
-) -> contact.Rows:
-    """Contacts of all pairs of boxes."""
-    if not body.gregarious:
-        return _no_rows(link.shape[1:], drift.dtype)
-    first, second = (jnp.array(x, int) for x in solver.pairs(island.position.shape[1]))
-    cube, half = _core(body, island.position, rotation), body.core
-    pick = lambda i: jax.tree.map(lambda x: x[..., i, :], cube)  # noqa: E731
-    touch = collision.box_and_box(pick(first), half, pick(second), half)
-    relative = drift[:, second] - solver.moved(link, drift[:, first])
-    center = island.position[:, second]
-    return _rows(touch, contact.DEFAULT_FRICTION, 2 * body.weight, center, relative)
-
-
-def _rows(
-    touch: Touch,
-    friction: tuple[float, ...],
-    weight: float,
-    reference: Float[Array, "3 *s"],
-    drift: Float[Array, "6 *s"],
-) -> contact.Rows:
-    """Rows of slots that share a point of reference and a relative drift."""
-    shape = (6, *touch.distance.shape)
-    return contact.rows(
-        touch,
-        friction=friction,
-        weight=weight,
-        reference=reference[:, None],
-        drift=jnp.broadcast_to(drift[:, None], shape),
+def _slots(
+    touch: Touch, friction: tuple[float, ...], weight: float, reference: Float[Array, "3 *s"]
+) -> contact.Slots:
+    """The slots of some things, each with a point of reference, along one axis."""
+    *front, batch = touch.distance.shape
+    number = math.prod(front)
+    flat = lambda x: x.reshape(*x.shape[: x.ndim - len(front) - 1], number, batch)  # noqa: E731
+    reference = jnp.broadcast_to(reference[:, None], touch.point.shape)
+    dtype = reference.dtype
+    return contact.Slots(
+        touch=jax.tree.map(flat, touch),
+        friction=jnp.broadcast_to(jnp.array(friction, dtype)[:, None, None], (5, number, 1)),
+        weight=jnp.full((number, 1), weight, dtype),
+        reference=flat(reference),
     )
 
 
-def _no_rows(shape: tuple[int, ...], dtype) -> contact.Rows:
-    """No slots, for a batch of some shape."""
-    zeros = lambda *front: jnp.zeros((*front, 0, *shape), dtype)  # noqa: E731
-    return contact.Rows(zeros(3, 6), zeros(3, 3), zeros(6), zeros())
-
-
-def _joined(groups: list[contact.Rows]) -> contact.Rows:
-    """Slots of several groups as one group."""
-    slots = groups[0].stiffness.ndim  # counted from the end, the axis of slots is the same in all
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=x[0].ndim - slots), *groups)
-
-
-def _all(groups: list[Touch]) -> Touch:
-    """Slots of several groups as one group."""
-    normal, point, distance = zip(*groups, strict=True)
-    return Touch(
-        jnp.concatenate(normal, axis=1),
-        jnp.concatenate(point, axis=1),
-        jnp.concatenate(distance),
-    )
+def _joined(groups: list[Tree], axis: int) -> Tree:
+    """Slots of several groups as one group, given their axis, from the end."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=axis), *groups)
 
 
 def _flat(touch: Touch) -> Touch:

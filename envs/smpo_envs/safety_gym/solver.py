@@ -6,6 +6,7 @@ exactly after finitely many changes of the active rows, mostly after one to four
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import contact
 from smpo_envs.safety_gym.batched import apply, cross, dot, together, total
-from smpo_envs.safety_gym.contact import Curvature, Rows
+from smpo_envs.safety_gym.contact import Rows
 
 MAX_ITERATIONS = 20
 _UNROLLED = 9  # largest system that is eliminated in straight-line code
@@ -39,37 +40,58 @@ class Inertia(NamedTuple):
     angular: Float[Array, "3 3 K B"]
 
 
+class Layout(NamedTuple):
+    """How many contact slots there are of each kind, in their order; and how many boxes.
+
+    Attributes:
+        fixed: the robot's with what stands fast; rows are about its origin.
+        ground: the boxes' with what stands fast, about the box's centre.
+        single: the boxes' with the robot, about the box's centre.
+        double: those within pairs of boxes (see `pairs`), about the second box's centre.
+        boxes: how many there are. All have as many slots, as have all pairs; the slots' first ones
+            come first.
+    """
+
+    fixed: int
+    ground: int
+    single: int
+    double: int
+    boxes: int
+
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """Of each kind how many things have slots, and how many each has."""
+        number = (1, self.boxes, self.boxes, len(pairs(self.boxes)[0]))
+        return tuple((n, slots // max(n, 1)) for n, slots in zip(number, self, strict=False))
+
+
+class Places(NamedTuple):
+    """How the bodies and the contact slots `S` between them lie.
+
+    Attributes:
+        layout: whose the slots are.
+        lever: from the robot's origin to the boxes' centres, in the plane.
+        link: from the first to the second box of each of the `P` pairs (see `pairs`).
+    """
+
+    layout: Layout
+    lever: Float[Array, "2 K B"]
+    link: Float[Array, "3 P B"]
+
+
 class System(NamedTuple):
     """The robot, `K` boxes, and everything that touches. `K` may be 0, as may all slots.
 
     Attributes:
+        places: where everything is.
         mass: of the robot, for its three freedoms.
         inertia: of the boxes.
-        lever: from the robot's origin to the boxes' centres, in the plane.
-        link: from the first to the second box of each of the `P` pairs (see `pairs`).
-        fixed: the robot's contacts with what stands fast, about its origin; slots [F].
-        ground: each box's contacts with what stands fast, about its centre; slots [G].
-        single: each box's contacts with the robot, about its centre; slots [S].
-        double: contacts within each pair, about the second box's centre; slots [D].
+        rows: the contacts.
     """
 
+    places: Places
     mass: Float[Array, "3 3 B"]
     inertia: Inertia
-    lever: Float[Array, "2 K B"]
-    link: Float[Array, "3 P B"]
-    fixed: Rows
-    ground: Rows
-    single: Rows
-    double: Rows
-
-
-class Components(NamedTuple):
-    """The six components of all contacts of a system, group by group."""
-
-    fixed: Float[Array, "6 F B"]
-    ground: Float[Array, "6 G K B"]
-    single: Float[Array, "6 S K B"]
-    double: Float[Array, "6 D P B"]
+    rows: Rows
 
 
 def pairs(count: int) -> tuple[list[int], list[int]]:
@@ -90,13 +112,47 @@ def moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Arra
     return jnp.concatenate([twist[:3] + cross(twist[3:], link), twist[3:]])
 
 
+def spread(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
+    """For each slot what its kind of slots, or which of the boxes or pairs, has."""
+    parts = []
+    for (members, slots), x in zip(layout.groups(), groups, strict=True):
+        if slots * members:
+            front, batch = x.shape[0], x.shape[-1]
+            x = jnp.broadcast_to(
+                x.reshape(front, 1, members, batch), (front, slots, members, batch)
+            )
+            parts.append(x.reshape(front, slots * members, batch))
+    return jnp.concatenate(parts, axis=1)
+
+
+def _gathered(layout: Layout, x: Float[Array, "*n S B"]) -> list[Float[Array, "*n M B"]]:
+    """The transpose of `spread`: sums over the slots that each thing has."""
+    *front, _, batch = x.shape
+    begin, sums = 0, []
+    for members, slots in layout.groups():
+        end = begin + slots * members
+        part = x[..., begin:end, :].reshape(*front, slots, members, batch)
+        sums.append(total(part, axis=-3) if slots else jnp.zeros((*front, members, batch), x.dtype))
+        begin = end
+    return sums
+
+
+def relative(places: Places, y: Change) -> Float[Array, "6 S B"]:
+    """In each slot the twist of the second body relative to the first."""
+    single = y.boxes - carried(places.lever, y.robot)
+    double = jnp.zeros_like(y.boxes[:, :0])
+    first, second = pairs(places.layout.boxes)
+    if first:
+        double = _take(y.boxes, second) - moved(places.link, _take(y.boxes, first))
+    return together(spread(places.layout, (in_space(y.robot), y.boxes, single, double)))
+
+
 def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
     """The minimiser of the energy, and the iterations it took."""
     batch = start.robot.shape[-1]
-    bias = Components(*(contacts.bias for contacts in _contacts(system)))
+    bias = system.rows.bias
     eps = jnp.finfo(start.robot.dtype).eps
-    normal = [jnp.abs(x[0]).reshape(-1, batch) for x in bias]
-    tolerance = (100 * eps * jnp.concatenate(normal).max(0)) ** 2
+    tolerance = (100 * eps * jnp.abs(bias[0]).max(0)) ** 2
 
     def unfinished(carry):
         _, _, done, iterations = carry
@@ -110,12 +166,11 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
         decrement = -_inner(gradient, step)
         t, exact = _line_search(system, y, value, step, change, decrement)
         t = jnp.where(done, 0, t)
-        y = jax.tree.map(lambda a, d: a + t * d, y, step)
-        value = jax.tree.map(lambda a, d: a + t * d, value, change)
+        y, value = jax.tree.map(lambda a, d: a + t * d, (y, value), (step, change))
         finished = done | (decrement <= tolerance) | exact
         return together((y, value, finished, iterations + ~done))
 
-    value = jax.tree.map(jnp.add, _components(system, start), bias)
+    value = _components(system, start) + bias
     done = jnp.zeros((batch,), bool)
     y, _, _, iterations = jax.lax.while_loop(
         unfinished, improve, (start, value, done, jnp.zeros((batch,), jnp.int32))
@@ -123,25 +178,9 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
     return y, iterations
 
 
-def _contacts(system: System) -> tuple[Rows, Rows, Rows, Rows]:
-    return system.fixed, system.ground, system.single, system.double
-
-
-def _components(system: System, y: Change) -> Components:
+def _components(system: System, y: Change) -> Float[Array, "6 S B"]:
     """What the contacts see of accelerations, without bias."""
-
-    def seen(contacts: Rows, twist: jax.Array) -> jax.Array:
-        twist = jnp.broadcast_to(twist[:, None], contacts.bias.shape)
-        return contact.components(contacts.slide, contacts.turn, twist)
-
-    fixed = seen(system.fixed, in_space(y.robot))
-    ground = seen(system.ground, y.boxes)
-    single = seen(system.single, y.boxes - carried(system.lever, y.robot))
-    first, second = pairs(y.boxes.shape[1])
-    if not first:
-        return Components(fixed, ground, single, system.double.bias)
-    relative = _take(y.boxes, second) - moved(system.link, _take(y.boxes, first))
-    return Components(fixed, ground, single, seen(system.double, relative))
+    return contact.components(system.rows.slide, system.rows.turn, relative(system.places, y))
 
 
 def in_space(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
@@ -168,11 +207,6 @@ def _over_boxes(x: Float[Array, "K B"]) -> Float[Array, " B"]:
     return total(x) if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
 
 
-def _over_slots(x: Float[Array, "n S *s"]) -> Float[Array, "n *s"]:
-    """The sum over the second axis."""
-    return total(x, axis=1) if x.shape[1] else jnp.zeros((*x.shape[:1], *x.shape[2:]), x.dtype)
-
-
 def _momentum(system: System, y: Change) -> Change:
     """The product with the mass matrix."""
     angular = system.inertia.angular
@@ -183,19 +217,22 @@ def _momentum(system: System, y: Change) -> Change:
     )
 
 
-def _gradient(system: System, y: Change, value: Components) -> Change:
+def _gradient(system: System, y: Change, value: Float[Array, "6 S B"]) -> Change:
     """First derivative of the energy."""
-    wrenches = (contact.wrench(c, v) for c, v in zip(_contacts(system), value, strict=True))
-    fixed, ground, single, double = together(tuple(map(_over_slots, wrenches)))
+    layout, lever, link = system.places
+    wrench = contact.wrench(system.rows, value)
+    fixed, ground, single, double = together(_gathered(layout, wrench))
     momentum = _momentum(system, y)
     boxes = momentum.boxes + ground + single
-    first, second = pairs(boxes.shape[1])
+    first, second = pairs(layout.boxes)
     if first:
         # The transpose of `moved`.
-        reaction = jnp.concatenate([double[:3], double[3:] + cross(system.link, double[:3])])
+        reaction = jnp.concatenate([double[:3], double[3:] + cross(link, double[:3])])
         for p, (i, j) in enumerate(zip(first, second, strict=True)):
             boxes = boxes.at[:, j].add(double[:, p]).at[:, i].add(-reaction[:, p])
-    robot = momentum.robot + _of_robot(fixed) - _over_slots(_handed_over(system.lever, single))
+    robot = momentum.robot + _of_robot(fixed[:, 0])
+    if layout.boxes:
+        robot = robot - total(_handed_over(lever, single), axis=1)
     return Change(robot, boxes)
 
 
@@ -205,15 +242,17 @@ def _handed_over(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) ->
     return jnp.stack([x, y, wrench[5] + lever[0] * y - lever[1] * x])
 
 
-def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
+def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n B"]:
     """Second derivative of the energy, the robot first, then the boxes one by one."""
-    curvatures = (contact.curvature(c, v) for c, v in zip(_contacts(system), value, strict=True))
-    fixed, ground, single, double = together(tuple(map(_full, curvatures)))
-    corner = system.mass + _of_robot(jnp.swapaxes(_of_robot(fixed), 0, 1))
-    count = ground.shape[2]
+    layout, lever, links = system.places
+    blocks = (_gathered(layout, x) for x in together(contact.curvature(system.rows, value)))
+    fixed, ground, single, double = (
+        _joined(*x) for x in together(tuple(zip(*blocks, strict=True)))
+    )
+    corner = system.mass + _of_robot(jnp.swapaxes(_of_robot(fixed[:, :, 0]), 0, 1))
+    count = layout.boxes
     if count == 0:
         return corner
-    lever = system.lever
     coupling = -jnp.stack(
         [
             single[:, 0],
@@ -233,7 +272,7 @@ def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
     diagonal = mass + ground + single
     blocks = {(k, k): diagonal[:, :, k] for k in range(count)}
     for p, (i, j) in enumerate(zip(*pairs(count), strict=True)):
-        block, link = double[:, :, p], system.link[:, p]
+        block, link = double[:, :, p], links[:, p]
         right = _moved_columns(block, link)
         both = _moved_columns(jnp.swapaxes(right, 0, 1), link)
         blocks[j, j] += block
@@ -246,12 +285,6 @@ def _hessian(system: System, value: Components) -> Float[Array, "n n B"]:
         row = [coupling[:, :, k], *(blocks[k, other] for other in range(count))]
         rows.append(jnp.concatenate(row, axis=1))
     return jnp.concatenate(rows)
-
-
-def _full(curvature: Curvature) -> Float[Array, "6 6 *s"]:
-    """The sum of the curvatures of all slots as whole matrices."""
-    blocks = (jnp.moveaxis(block, 2, 1) for block in curvature)
-    return _joined(*together(tuple(map(_over_slots, blocks))))
 
 
 def _joined(linear: jax.Array, mixed: jax.Array, angular: jax.Array) -> Float[Array, "6 6 *s"]:
@@ -306,9 +339,9 @@ def solve_positive(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
 def _line_search(
     system: System,
     y: Change,
-    value: Components,
+    value: Float[Array, "6 S B"],
     step: Change,
-    change: Components,
+    change: Float[Array, "6 S B"],
     decrement: Float[Array, " B"],
 ) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
     """How far to go, and whether that is the minimum: a full step that flips no row.
@@ -317,12 +350,9 @@ def _line_search(
     slope from there. That suffices: more care saves no iterations.
     """
     momentum = _momentum(system, step)
-    slope, bend = _inner(momentum, y), _inner(momentum, step)
-    slope, flips = slope + bend, jnp.zeros_like(slope)
-    for contacts, now, more in zip(_contacts(system), value, change, strict=True):
-        if contacts.stiffness.size:
-            terms = _line_terms(contacts, now, more)
-            slope, bend, flips = slope + terms[0], bend + terms[1], flips + terms[2]
+    terms = _line_terms(system.rows, value, change)
+    bend = _inner(momentum, step)
+    slope, bend, flips = _inner(momentum, y) + bend + terms[0], bend + terms[1], terms[2]
     full = jnp.abs(slope) <= 0.1 * decrement
     bend = jnp.maximum(bend, jnp.finfo(bend.dtype).tiny)  # 0 where nothing is left to do
     t = jnp.where(full, bend, jnp.where(slope < bend, bend - slope, bend / 2)) / bend
@@ -339,7 +369,4 @@ def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> Float[Ar
     bend = dot(now_plus, (change[0] + change[1:]) ** 2)
     bend += dot(now_minus, (change[0] - change[1:]) ** 2)
     flips = total(jnp.abs(now_plus - was_plus) + jnp.abs(now_minus - was_minus))
-    terms = together(contacts.stiffness * jnp.stack([slope, bend, flips]))
-    while terms.ndim > 2:  # over slots, and over boxes or pairs
-        terms = _over_slots(terms)
-    return terms
+    return total(together(contacts.stiffness * jnp.stack([slope, bend, flips])), axis=1)
