@@ -7,7 +7,8 @@ exactly after finitely many changes of the active rows, mostly after one to four
 
 import itertools
 from collections.abc import Iterable
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from smpo_envs.safety_gym import contact
 from smpo_envs.safety_gym.batched import apply, cross, dot, together, total
 from smpo_envs.safety_gym.contact import Rows
+
+Tree = TypeVar("Tree")
 
 MAX_ITERATIONS = 20
 _UNROLLED = 9  # largest system that is eliminated in straight-line code
@@ -115,26 +118,37 @@ def moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Arra
 def spread(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
     """For each slot what its kind of slots, or which of the boxes or pairs, has."""
     parts = []
-    for (members, slots), x in zip(layout.groups(), groups, strict=True):
-        if slots * members:
+    for (things, slots), x in zip(layout.groups(), groups, strict=True):
+        if slots * things:
             front, batch = x.shape[0], x.shape[-1]
-            x = jnp.broadcast_to(
-                x.reshape(front, 1, members, batch), (front, slots, members, batch)
-            )
-            parts.append(x.reshape(front, slots * members, batch))
+            each = x.reshape(front, 1, things, batch)
+            each = jnp.broadcast_to(each, (front, slots, things, batch))
+            parts.append(each.reshape(front, slots * things, batch))
     return jnp.concatenate(parts, axis=1)
 
 
-def _gathered(layout: Layout, x: Float[Array, "*n S B"]) -> list[Float[Array, "*n M B"]]:
-    """The transpose of `spread`: sums over the slots that each thing has."""
-    *front, _, batch = x.shape
-    begin, sums = 0, []
-    for members, slots in layout.groups():
-        end = begin + slots * members
-        part = x[..., begin:end, :].reshape(*front, slots, members, batch)
-        sums.append(total(part, axis=-3) if slots else jnp.zeros((*front, members, batch), x.dtype))
-        begin = end
-    return sums
+def _by_kind(layout: Layout, tree: Tree) -> list[Tree]:
+    """Arrays of all slots, apart by kind."""
+    ends = [0, *itertools.accumulate(things * slots for things, slots in layout.groups())]
+    return [
+        jax.tree.map(lambda x, b=begin, e=end: x[..., b:e, :], tree)
+        for begin, end in itertools.pairwise(ends)
+    ]
+
+
+def _gathered(layout: Layout, kinds: list[Tree]) -> list[Tree]:
+    """Sums over the slots that each thing has, `[*n M B]`, of slots of each kind `[*n S B]`."""
+
+    def gathered(things: int, slots: int, x: jax.Array) -> jax.Array:
+        *front, _, batch = x.shape
+        if not slots:
+            return jnp.zeros((*front, things, batch), x.dtype)
+        return total(x.reshape(*front, slots, things, batch), axis=-3)
+
+    return [
+        jax.tree.map(partial(gathered, *group), kind)
+        for group, kind in zip(layout.groups(), kinds, strict=True)
+    ]
 
 
 def relative(places: Places, y: Change) -> Float[Array, "6 S B"]:
@@ -220,8 +234,8 @@ def _momentum(system: System, y: Change) -> Change:
 def _gradient(system: System, y: Change, value: Float[Array, "6 S B"]) -> Change:
     """First derivative of the energy."""
     layout, lever, link = system.places
-    wrench = contact.wrench(system.rows, value)
-    fixed, ground, single, double = together(_gathered(layout, wrench))
+    wrenches = _by_kind(layout, contact.wrench(system.rows, value))
+    fixed, ground, single, double = together(_gathered(layout, wrenches))
     momentum = _momentum(system, y)
     boxes = momentum.boxes + ground + single
     first, second = pairs(layout.boxes)
@@ -245,10 +259,10 @@ def _handed_over(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) ->
 def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n B"]:
     """Second derivative of the energy, the robot first, then the boxes one by one."""
     layout, lever, links = system.places
-    blocks = (_gathered(layout, x) for x in together(contact.curvature(system.rows, value)))
-    fixed, ground, single, double = (
-        _joined(*x) for x in together(tuple(zip(*blocks, strict=True)))
-    )
+    # Kind by kind: the curvatures of all slots at once would be large, and stored.
+    kinds = _by_kind(layout, (system.rows, value))
+    curvatures = together(_gathered(layout, [contact.curvature(*kind) for kind in kinds]))
+    fixed, ground, single, double = (_joined(*blocks) for blocks in curvatures)
     corner = system.mass + _of_robot(jnp.swapaxes(_of_robot(fixed[:, :, 0]), 0, 1))
     count = layout.boxes
     if count == 0:
@@ -369,4 +383,5 @@ def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> Float[Ar
     bend = dot(now_plus, (change[0] + change[1:]) ** 2)
     bend += dot(now_minus, (change[0] - change[1:]) ** 2)
     flips = total(jnp.abs(now_plus - was_plus) + jnp.abs(now_minus - was_minus))
-    return total(together(contacts.stiffness * jnp.stack([slope, bend, flips])), axis=1)
+    terms = together([contacts.stiffness * x for x in (slope, bend, flips)])
+    return jnp.stack([total(x) for x in terms])
