@@ -1,7 +1,7 @@
 """The robot among a few boxes and what stands fast, in contact: the ten physics steps in full."""
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import batched, boxes, collision, contact, gremlins, solver
 from smpo_envs.safety_gym import point as robot
+from smpo_envs.safety_gym.batched import Tree
 from smpo_envs.safety_gym.boxes import Body, Corners
 from smpo_envs.safety_gym.collision import Box, Half, Post, Touch
 from smpo_envs.safety_gym.contact import LENGTH
-
-Tree = TypeVar("Tree")
 
 GRAVITY = 9.81
 ROBOT_HEIGHT = 0.1  # of the body's origin
@@ -250,6 +249,7 @@ def _system(
 
 
 def _number_of(group: list[contact.Slots]) -> int:
+    """How many slots there are, contacts or not."""
     return sum(slots.weight.shape[0] for slots in group)
 
 

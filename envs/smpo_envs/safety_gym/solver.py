@@ -8,17 +8,15 @@ exactly after finitely many changes of the active rows, mostly after one to four
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import contact
-from smpo_envs.safety_gym.batched import apply, cross, dot, together, total
+from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, together, total
 from smpo_envs.safety_gym.contact import Rows
-
-Tree = TypeVar("Tree")
 
 MAX_ITERATIONS = 20
 _UNROLLED = 9  # largest system that is eliminated in straight-line code
@@ -64,7 +62,7 @@ class Layout(NamedTuple):
     def groups(self) -> tuple[tuple[int, int], ...]:
         """Of each kind how many things have slots, and how many each has."""
         number = (1, self.boxes, self.boxes, len(pairs(self.boxes)[0]))
-        return tuple((n, slots // max(n, 1)) for n, slots in zip(number, self, strict=False))
+        return tuple((n, slots // max(n, 1)) for n, slots in zip(number, self[:-1], strict=True))
 
 
 class Places(NamedTuple):
@@ -103,19 +101,19 @@ def pairs(count: int) -> tuple[list[int], list[int]]:
     return [i for i, _ in both], [j for _, j in both]
 
 
-def carried(lever: Float[Array, "2 K B"], robot: Float[Array, "3 B"]) -> Float[Array, "6 K B"]:
+def _carried(lever: Float[Array, "2 K B"], robot: Float[Array, "3 B"]) -> Float[Array, "6 K B"]:
     """The robot's twist, seen at each vase's centre."""
     x, y, turn = robot[0] - lever[1] * robot[2], robot[1] + lever[0] * robot[2], robot[2]
     zero = jnp.zeros_like(x)
     return jnp.stack([x, y, zero, zero, zero, zero + turn])
 
 
-def moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
+def _moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
     """A twist, seen at the end of `link`."""
     return jnp.concatenate([twist[:3] + cross(twist[3:], link), twist[3:]])
 
 
-def spread(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
+def _spread(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
     """For each slot what its kind of slots, or which of the boxes or pairs, has."""
     parts = []
     for (things, slots), x in zip(layout.groups(), groups, strict=True):
@@ -153,12 +151,12 @@ def _gathered(layout: Layout, kinds: list[Tree]) -> list[Tree]:
 
 def relative(places: Places, y: Change) -> Float[Array, "6 S B"]:
     """In each slot the twist of the second body relative to the first."""
-    single = y.boxes - carried(places.lever, y.robot)
+    single = y.boxes - _carried(places.lever, y.robot)
     double = jnp.zeros_like(y.boxes[:, :0])
     first, second = pairs(places.layout.boxes)
     if first:
-        double = _take(y.boxes, second) - moved(places.link, _take(y.boxes, first))
-    return together(spread(places.layout, (in_space(y.robot), y.boxes, single, double)))
+        double = _take(y.boxes, second) - _moved(places.link, _take(y.boxes, first))
+    return together(_spread(places.layout, (_in_space(y.robot), y.boxes, single, double)))
 
 
 def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
@@ -197,7 +195,7 @@ def _components(system: System, y: Change) -> Float[Array, "6 S B"]:
     return contact.components(system.rows.slide, system.rows.turn, relative(system.places, y))
 
 
-def in_space(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
+def _in_space(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
     """The robot's twist with all six components."""
     zero = jnp.zeros_like(robot[0])
     return jnp.stack([robot[0], robot[1], zero, zero, zero, robot[2]])
@@ -240,7 +238,7 @@ def _gradient(system: System, y: Change, value: Float[Array, "6 S B"]) -> Change
     boxes = momentum.boxes + ground + single
     first, second = pairs(layout.boxes)
     if first:
-        # The transpose of `moved`.
+        # The transpose of `_moved`.
         reaction = jnp.concatenate([double[:3], double[3:] + cross(link, double[:3])])
         for p, (i, j) in enumerate(zip(first, second, strict=True)):
             boxes = boxes.at[:, j].add(double[:, p]).at[:, i].add(-reaction[:, p])
@@ -251,7 +249,7 @@ def _gradient(system: System, y: Change, value: Float[Array, "6 S B"]) -> Change
 
 
 def _handed_over(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) -> jax.Array:
-    """Wrenches on boxes' centres as forces on the robot's freedoms: the transpose of `carried`."""
+    """Wrenches on boxes' centres as forces on the robot's freedoms: the transpose of `_carried`."""
     x, y = wrench[0], wrench[1]
     return jnp.stack([x, y, wrench[5] + lever[0] * y - lever[1] * x])
 
@@ -307,7 +305,7 @@ def _joined(linear: jax.Array, mixed: jax.Array, angular: jax.Array) -> Float[Ar
 
 
 def _moved_columns(matrix: Float[Array, "6 6 B"], link: Float[Array, "3 B"]) -> jax.Array:
-    """The product with X, the matrix of `moved`, on the right."""
+    """The product with X, the matrix of `_moved`, on the right."""
     angular = matrix[:, 3:] + jnp.swapaxes(
         cross(
             jnp.broadcast_to(link[:, None], (3, *matrix[0].shape)),
