@@ -22,9 +22,9 @@ from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.point import Point, heading, position
 from smpo_envs.sparse import apply_where
 
-# Boxes, and for each of them and for the robot the things that stand fast, that are stepped
-# together. Deviation: if more than these are moving or near the robot, the least urgent ones wait.
-INVOLVED = 2
+# Things that stand fast that the robot, and each box, may touch within a step. Deviation: if more are
+# near, the farther ones are not felt.
+_NEAR_FIXED = 2
 _TRAVEL = 0.047  # what two boxes may come nearer to each other within an environment step, m
 # For where the robot may touch something its outline is two discs, the sphere and the one around
 # the arrow, in which the robot's rates may exceed those at both ends of the step by a little.
@@ -145,7 +145,7 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     if number > 1:
         assert solids.body is not None
         several = _several(solids.body, urgency, world.boxes)
-        more = partial(_together, solids, min(INVOLVED, number))
+        more = partial(_together, solids, min(solids.body.together, number))
         motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 2)
     # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
     needed &= ~several
@@ -388,7 +388,7 @@ def _nearest(fixed: Float[Array, "B F 2"], places: Float[Array, "B K 2"]) -> Int
     """Which of the fixed things are nearest to each place."""
     offset = fixed[:, None] - places[:, :, None]
     square = offset[..., 0] * offset[..., 0] + offset[..., 1] * offset[..., 1]
-    return jax.lax.top_k(-square, min(INVOLVED, fixed.shape[1]))[1]
+    return jax.lax.top_k(-square, min(_NEAR_FIXED, fixed.shape[1]))[1]
 
 
 def _about(

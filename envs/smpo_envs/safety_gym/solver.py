@@ -283,14 +283,14 @@ def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n 
     )
     diagonal = mass + ground + single
     blocks = {(k, k): diagonal[:, :, k] for k in range(count)}
+    right = _moved_columns(double, links)
+    left = jnp.swapaxes(right, 0, 1)
+    both = _moved_columns(left, links)
     for p, (i, j) in enumerate(zip(*pairs(count), strict=True)):
-        block, link = double[:, :, p], links[:, p]
-        right = _moved_columns(block, link)
-        both = _moved_columns(jnp.swapaxes(right, 0, 1), link)
-        blocks[j, j] += block
-        blocks[i, i] += both
-        blocks[j, i] = -right
-        blocks[i, j] = -jnp.swapaxes(right, 0, 1)
+        blocks[j, j] += double[:, :, p]
+        blocks[i, i] += both[:, :, p]
+        blocks[j, i] = -right[:, :, p]
+        blocks[i, j] = -left[:, :, p]
     top = [corner, *(jnp.swapaxes(coupling[:, :, k], 0, 1) for k in range(count))]
     rows = [jnp.concatenate(top, axis=1)]
     for k in range(count):
@@ -304,7 +304,7 @@ def _joined(linear: jax.Array, mixed: jax.Array, angular: jax.Array) -> Float[Ar
     return jnp.concatenate([top, jnp.concatenate([jnp.swapaxes(mixed, 0, 1), angular], axis=1)])
 
 
-def _moved_columns(matrix: Float[Array, "6 6 B"], link: Float[Array, "3 B"]) -> jax.Array:
+def _moved_columns(matrix: Float[Array, "6 6 P B"], link: Float[Array, "3 P B"]) -> jax.Array:
     """The product with X, the matrix of `_moved`, on the right."""
     angular = matrix[:, 3:] + jnp.swapaxes(
         cross(

@@ -159,16 +159,34 @@ def test_pushed_vase_pushes_the_next():
         assert np.min(gap) > 0.19  # never inside each other by more than a centimetre
 
 
-def test_of_three_vases_those_that_the_robot_only_brushes_wait():
-    """Backwards at 1.3 m/s (2.6 cm in a step) between two vases at its sides into a third."""
+def test_of_four_vases_those_that_the_robot_only_brushes_wait():
+    """Backwards at 1.3 m/s (2.6 cm in a step) between three vases into the corner of a fourth."""
     robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.3, 0, 0]))
-    ahead, sides = [0.203, 0.0, 0.0], [[0.0, 0.2005, 0.0], [0.0, -0.2005, 0.0]]
-    for places in ([*sides, ahead], [ahead, *sides]):
+    brushed = [[0.0, 0.2005, 0.0], [0.0, -0.2005, 0.0], [-0.2015, 0.1515, 0.0]]
+    corner = 0.1 * np.sqrt(2)
+    ahead = [0.1 + corner + 0.013, 0.0, np.pi / 4]  # the farthest of them
+    for places in ([*brushed, ahead], [ahead, *brushed]):
         world = physics.among(AMONG_VASES, robot, jnp.array(places))
         motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
         vase = motion.world.boxes.position[places.index(ahead), 0]
-        assert vase > ahead[0] + 0.005
-        assert vase - point.position(motion.world.point)[0] > 0.19  # 1 cm deep at most
+        assert vase > ahead[0] + 0.003
+        gap = vase - point.position(motion.world.point)[0] - corner - 0.1
+        assert gap > -0.01  # m
+
+
+def test_three_vases_pushed_at_once_all_give_way():
+    """At 1.3 m/s into three that stand around the robot's front half."""
+    robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.3, 0, 0]))
+    corner = 0.1 * np.sqrt(2)
+    away = 0.1 + corner + 0.005
+    places = [[away * np.cos(a), away * np.sin(a), a + np.pi / 4] for a in (-1.0, 0.0, 1.0)]
+    world = physics.among(AMONG_VASES, robot, jnp.array([[5.0, 5.0, 0.0], *places]))
+    motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
+    moved = motion.world.boxes.position[1:, :2] - jnp.array(places)[:, :2]
+    assert np.all(np.linalg.norm(moved, axis=1) > 0.003)
+    sphere = point.position(motion.world.point)
+    to_robot = motion.world.boxes.position[1:, :2] - sphere
+    assert np.all(np.linalg.norm(to_robot, axis=1) > 0.1 + corner - 0.01)
 
 
 def test_batch_equals_one_by_one():
