@@ -22,8 +22,8 @@ from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.point import Point, heading, position
 from smpo_envs.sparse import apply_where
 
-# Things that stand fast that the robot, and each box, may touch within a step. Deviation: if more are
-# near, the farther ones are not felt.
+# Things that stand fast that the robot, and each box, may touch within a step. Deviation: if more
+# are near, the farther ones are not felt.
 _NEAR_FIXED = 2
 _TRAVEL = 0.047  # what two boxes may come nearer to each other within an environment step, m
 # For where the robot may touch something its outline is two discs, the sphere and the one around
@@ -146,7 +146,8 @@ def advance(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
         assert solids.body is not None
         several = _several(solids.body, urgency, world.boxes)
         more = partial(_together, solids, min(solids.body.together, number))
-        motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 2)
+        # Several at once are much rarer than one.
+        motion = apply_where(more, several, motion, *context, grouped=True, rate=rate / 8)
     # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
     needed &= ~several
     ahead = partial(_look_ahead, solids, min(1, number))

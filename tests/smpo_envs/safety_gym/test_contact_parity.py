@@ -67,7 +67,8 @@ def few_on_the_move(r):
     """Steps in which no box has to wait (see `Body.together`)."""
     with double_precision():
         velocity = np.asarray(recorded.arenas(r).world.boxes.velocity[:-1])
-    return np.sum(np.any(velocity != 0, axis=-1), axis=-1) <= recorded.level_of(r).solids.body.together
+    moving = np.sum(np.any(velocity != 0, axis=-1), axis=-1)
+    return moving <= recorded.level_of(r).solids.body.together
 
 
 def position_errors(ours, r):
