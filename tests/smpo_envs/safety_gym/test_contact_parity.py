@@ -68,7 +68,9 @@ def few_on_the_move(r):
     with double_precision():
         velocity = np.asarray(recorded.arenas(r).world.boxes.velocity[:-1])
     moving = np.sum(np.any(velocity != 0, axis=-1), axis=-1)
-    return moving <= recorded.level_of(r).solids.body.together
+    body = recorded.level_of(r).solids.body
+    assert body is not None
+    return moving <= body.together
 
 
 def position_errors(ours, r):
