@@ -160,8 +160,8 @@ def test_pushed_vase_pushes_the_next():
 
 
 def test_of_four_vases_those_that_the_robot_only_brushes_wait():
-    """Backwards at 1.3 m/s (2.6 cm in a step) between three vases into the corner of a fourth."""
-    robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.3, 0, 0]))
+    """Backwards at 1.5 m/s (3 cm in a step) between three vases into the corner of a fourth."""
+    robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.5, 0, 0]))
     brushed = [[0.0, 0.2005, 0.0], [0.0, -0.2005, 0.0], [-0.2015, 0.1515, 0.0]]
     corner = 0.1 * np.sqrt(2)
     ahead = [0.1 + corner + 0.013, 0.0, np.pi / 4]  # the farthest of them
@@ -169,13 +169,13 @@ def test_of_four_vases_those_that_the_robot_only_brushes_wait():
         world = physics.among(AMONG_VASES, robot, jnp.array(places))
         motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
         vase = motion.world.boxes.position[places.index(ahead), 0]
-        assert vase > ahead[0] + 0.003
+        assert vase > ahead[0] + 0.005
         gap = vase - point.position(motion.world.point)[0] - corner - 0.1
         assert gap > -0.01  # m
 
 
 def test_three_vases_pushed_at_once_all_give_way():
-    """At 1.3 m/s into three that stand around the robot's front half."""
+    """Backwards at 1.3 m/s into the corners of three that stand around that side of the robot."""
     robot = point.at_rest(jnp.zeros(2), jnp.array(np.pi))._replace(v=jnp.array([-1.3, 0, 0]))
     corner = 0.1 * np.sqrt(2)
     away = 0.1 + corner + 0.005
