@@ -115,7 +115,7 @@ def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
         for axes in column:
             _frame(axes)
         column[1].set_ylim(bottom=0)
-        draw_legend(column)
+        _draw_legend(column)
     for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
         axes.set_ylabel(label)
     return figure
@@ -152,7 +152,7 @@ def _draw_group(axes: Axes, curve: Curve, caption: str, colour: str) -> None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
 
 
-def draw_legend(column: Sequence[Axes]) -> None:
+def _draw_legend(column: Sequence[Axes]) -> None:
     """Within the uppermost axes, or below the lowest where it would hide too much."""
     handles, labels = column[0].get_legend_handles_labels()
     if len(labels) <= MOST_WITHIN:

@@ -206,7 +206,9 @@ def draw(points: Sequence[Point], curves: Sequence[Curve]) -> Figure:
         grid[:, 0], ("episode return", "episode cost", "realised cost to go"), strict=True
     ):
         panel.set_ylabel(label)
-    plots.draw_legend(list(grid[:, 0]))
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(), frameon=False, ncols=6, loc="outside lower center"
+    )
     figure.suptitle(points[0].member.policy.config.env)
     return figure
 

@@ -53,6 +53,7 @@ def test_places_are_the_task_and_one_change_at_a_time():
 
 def test_figure_has_cost_with_the_limit_and_the_calibration():
     figure = robustness.draw(points(), curves())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mine"]
     return_, cost, calibration = figure.axes
     np.testing.assert_allclose(xy(return_.lines[0]), [[0.2, 2], [0.3, 2]])
     np.testing.assert_allclose(xy(cost.lines[0]), [[0.2, 22.5], [0.3, 27.5]])
