@@ -37,6 +37,30 @@ _SMPO_PAPER = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 250
 _SAUTE = "Sootla et al., Sauté RL: Almost Surely Safe Reinforcement Learning, arXiv 2202.06558"
 _EARLY_TERMINATED = "Sun et al., Safe Exploration by Solving Early Terminated MDP, arXiv 2107.04200"
 
+# What our presets of SMPO share.
+_OUR_MODULATION = {
+    # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
+    # cost has much the same price wherever it is.
+    "weight_base": 2.718281828459045,
+    "weight_temperature": 100.0,
+    # Wide: where these bind, a lower threshold only makes more states equally bad.
+    "weight_floor": -20.0,
+    "prediction_clip": 20.0,
+    # The episode's own C_t is not in the observation, and past the budget can only punish.
+    "spent": "none",
+    "prediction_scale": "episode",
+    # Rewards below zero times f < 0 would be gains.
+    "shift_amount": 0.03,
+    # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
+    "cost_trace": 0.95,
+    "cost_rounds": 4,
+    "cost_epochs": 1,
+    "cost_max_gradient_norm": 40.0,
+    "cost_activation": "tanh",
+    # A coefficient then means the same whatever the rewards' scale.
+    "critic_gradient_standardised": True,
+}
+
 ALGORITHMS: dict[str, Entry] = {
     "ppo": Entry(
         module="smpo_jax.algorithms.ppo",
@@ -183,27 +207,9 @@ ALGORITHMS: dict[str, Entry] = {
         year=2025,
         summary="cost-modulated rewards, our preset: all four parts, learns before it tightens",
         preset={
-            # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
-            # cost has much the same price wherever it is.
-            "weight_base": 2.718281828459045,
-            "weight_temperature": 100.0,
-            # Wide: where these bind, a lower threshold only makes more states equally bad.
-            "weight_floor": -20.0,
-            "prediction_clip": 20.0,
-            # The episode's own C_t is not in the observation, and past the budget can only punish.
-            "spent": "none",
-            "prediction_scale": "episode",
-            # Rewards below zero times f < 0 would be gains.
-            "shift_amount": 0.03,
-            # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
-            "cost_trace": 0.95,
-            "cost_rounds": 4,
-            "cost_epochs": 1,
-            "cost_max_gradient_norm": 40.0,
-            "cost_activation": "tanh",
+            **_OUR_MODULATION,
             # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
             "critic_gradient": "reparameterised",
-            "critic_gradient_standardised": True,
             # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
             # epochs, the policy stands still before it has learnt to move.
             "threshold_factor": 8.0,
@@ -222,25 +228,12 @@ ALGORITHMS: dict[str, Entry] = {
             # Large steps to learn to move, smaller ones to settle.
             "target_kl": 0.02,
             "target_kl_decay": 0.4,
-            # As in `smpo`, and for the same reasons.
-            "weight_base": 2.718281828459045,
-            "weight_temperature": 100.0,
-            "weight_floor": -20.0,
-            "prediction_clip": 20.0,
-            "spent": "none",
-            "prediction_scale": "episode",
-            "shift_amount": 0.03,
-            "cost_trace": 0.95,
-            "cost_rounds": 4,
-            "cost_epochs": 1,
-            "cost_max_gradient_norm": 40.0,
-            "cost_activation": "tanh",
+            **_OUR_MODULATION,
             # The whole recursion, as a price on the cost that was measured: each unit is paid for
             # where it falls due, and f, which pays for forecasts, can stay near 1. The coefficient
             # decides how the two share the work.
             "critic_gradient": "advantage",
             "critic_gradient_trace": 1.0,
-            "critic_gradient_standardised": True,
             "critic_gradient_coefficient": 0.4,
             # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's
             # threshold does, is the cost that it is steered to.
