@@ -87,7 +87,8 @@ def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
 @pytest.mark.parametrize("name", LEVELS)
 def test_sample_has_the_distribution_of_the_recorded_layouts(name):
     recorded = distances(golden.recording_of_layouts(name)["xy"].astype(np.float64))
-    ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 20_000))
+    # Of the 500 recorded ones is nearly all the error of a difference, with more of ours as well.
+    ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 4_000))
     # Up to 253 features: of so many normal deviates the largest is expected near 2.9, and
     # exceeds 4 in one of 60 cases; the root mean square would be 1.
     for power in (1, 2):
