@@ -87,6 +87,7 @@ def test_state_tells_of_the_step_that_ended_an_episode():
     assert_array_equal(state.env.info["cost"], [1, 1])
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_batches_of_batches_agree_with_each_batch_alone():
     env = smpo_envs.VectorEnv(smpo_envs.make("PointGoal1", episode_length=5), 4)
     keys = jax.random.split(jax.random.key(0), 3)

@@ -11,6 +11,8 @@ from smpo_jax.algorithms import recipes, safety_critic, smpo
 from smpo_jax.core import episodes
 from smpo_jax.types import DiagonalGaussian, EpisodeStats, Rollout, Transition
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("modulates", smpo.MODULATES)
 def test_with_full_weight_and_no_critic_gradient_smpo_is_ppo(modulates):
