@@ -11,10 +11,9 @@ from smpo_jax.algorithms import recipes, safety_critic, smpo
 from smpo_jax.core import episodes
 from smpo_jax.types import DiagonalGaussian, EpisodeStats, Rollout, Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("modulates", smpo.MODULATES)
+@pytest.mark.usefixtures("quick_compilation")
 def test_with_full_weight_and_no_critic_gradient_smpo_is_ppo(modulates):
     """During the warm-up f = 1; the same keys shuffle the same samples into the same steps."""
     run = toy.two_iterations("smpo", warmup_epochs=1e9, critic_gradient="off", modulates=modulates)
@@ -294,6 +293,7 @@ def test_cost_advantages_are_of_measured_costs_with_the_penalty_given_back():
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_the_price_on_measured_cost_changes_the_policy_only_once_there_is_a_price():
     same = {"critic_gradient_trace": 1.0, "shift_amount": 0.5}
     off = toy.two_iterations("smpo", warmup_epochs=1e9, critic_gradient="off", **same)
@@ -316,12 +316,14 @@ OFF = {"critic_gradient": "off"}
         ("trpo_smpo", "trpo", {**OFF, "target_kl": 0.01, "target_kl_decay": 1.0}),
     ],
 )
+@pytest.mark.usefixtures("quick_compilation")
 def test_without_a_limit_smpo_modulates_nothing(name, reference, same):
     run = toy.two_iterations(name, float("inf"), **same)
     toy.assert_learns_the_same(run, toy.two_iterations(reference, float("inf")))
     assert np.all(run[1]["smpo/weight"] == 1) and np.all(run[1]["smpo/price"] == 0)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_with_full_weight_and_no_critic_gradient_trpo_smpo_is_trpo():
     run = toy.two_iterations(
         "trpo_smpo", warmup_epochs=1e9, critic_gradient="off", target_kl=0.01, target_kl_decay=1.0
@@ -331,6 +333,7 @@ def test_with_full_weight_and_no_critic_gradient_trpo_smpo_is_trpo():
 
 
 @pytest.mark.parametrize("form", ["score", "reparameterised"])
+@pytest.mark.usefixtures("quick_compilation")
 def test_natural_gradient_takes_off_the_gradient_through_the_critic(form):
     """A price a million times the advantage leaves a step that only lowers predicted cost."""
     runs = [
