@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smpo_jax.algorithms.registry import ALGORITHMS, make
-    from smpo_jax.experiment.evaluate import load_policy
-    from smpo_jax.experiment.render import render
-    from smpo_jax.experiment.run import run
+    from smpo_jax.experiment.results.policy import load_policy
+    from smpo_jax.experiment.results.render import render
+    from smpo_jax.experiment.run.train import run
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
     from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
     from smpo_jax.types import Algorithm, Spec, TrainState
@@ -48,13 +48,13 @@ _HOME = {
     "evaluate": "training.evaluation",
     "init": "training.loop",
     "iteration": "training.loop",
-    "load_policy": "experiment.evaluate",
+    "load_policy": "experiment.results.policy",
     "make": "algorithms.registry",
     "make_act": "training.evaluation",
     "make_evaluator": "training.evaluation",
     "make_spec": "training.loop",
-    "render": "experiment.render",
-    "run": "experiment.run",
+    "render": "experiment.results.render",
+    "run": "experiment.run.train",
     "train": "training.loop",
 }
 

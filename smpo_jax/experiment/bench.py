@@ -9,10 +9,10 @@ import jax
 
 from smpo_envs import compilation, throughput
 from smpo_envs.registry import TASKS
-from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.options import BenchOptions
 from smpo_jax.experiment.problem import build, machine, provide
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
 
 BUDGET = 10_000_000  # environment steps of a run of the usual length

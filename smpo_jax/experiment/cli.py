@@ -78,19 +78,19 @@ def _fail(message: object, *, status: int) -> int:
 
 def _train(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.options import parse_train
+    from smpo_jax.experiment.settings.options import parse_train
 
     options = parse_train(arguments)
-    from smpo_jax.experiment import run
+    from smpo_jax.experiment.run import train
 
     if options.resume is not None:
-        return run.resume(options.resume)
-    return run.start(options.config, overwrite=options.overwrite)
+        return train.resume(options.resume)
+    return train.start(options.config, overwrite=options.overwrite)
 
 
 def _suite(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.options import SuiteOptions, parse
+    from smpo_jax.experiment.settings.options import SuiteOptions, parse
 
     options = parse(SuiteOptions, arguments, command="suite")
     from smpo_jax.experiment.suite import main
@@ -99,10 +99,10 @@ def _suite(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from smpo_jax.experiment.options import ReportOptions, parse
+    from smpo_jax.experiment.settings.options import ReportOptions, parse
 
     options = parse(ReportOptions, arguments, command="report")
-    from smpo_jax.experiment.suite import report
+    from smpo_jax.experiment.suite.report import report
 
     report.main(options)
     return 0
@@ -110,10 +110,10 @@ def _report(arguments: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.options import EvaluateOptions, parse
+    from smpo_jax.experiment.settings.options import EvaluateOptions, parse
 
     options = parse(EvaluateOptions, arguments, command="evaluate")
-    from smpo_jax.experiment import evaluate
+    from smpo_jax.experiment.results import evaluate
 
     evaluate.main(options)
     return 0
@@ -121,20 +121,21 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _robustness(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.options import RobustnessOptions, parse
+    from smpo_jax.experiment.settings.options import RobustnessOptions, parse
 
     options = parse(RobustnessOptions, arguments, command="robustness")
-    from smpo_jax.experiment import robustness
+    from smpo_jax.experiment.results import robustness
+    from smpo_jax.experiment.suite import policies
 
-    robustness.main(options)
+    robustness.main(options, policies.find)
     return 0
 
 
 def _plot(arguments: list[str]) -> int:
-    from smpo_jax.experiment.options import PlotOptions, parse
+    from smpo_jax.experiment.settings.options import PlotOptions, parse
 
     options = parse(PlotOptions, arguments, command="plot")
-    from smpo_jax.experiment import plots
+    from smpo_jax.experiment.results import plots
 
     plots.main(options)
     return 0
@@ -142,10 +143,10 @@ def _plot(arguments: list[str]) -> int:
 
 def _render(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.options import RenderOptions, parse
+    from smpo_jax.experiment.settings.options import RenderOptions, parse
 
     options = parse(RenderOptions, arguments, command="render")
-    from smpo_jax.experiment import render
+    from smpo_jax.experiment.results import render
 
     render.main(options)
     return 0
@@ -153,7 +154,7 @@ def _render(arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     if arguments:
-        from smpo_jax.experiment.options import ListOptions, parse
+        from smpo_jax.experiment.settings.options import ListOptions, parse
 
         parse(ListOptions, arguments, command="list")
     from smpo_envs.registry import TASKS
@@ -172,7 +173,7 @@ def _list(arguments: list[str]) -> int:
 
 def _bench(arguments: list[str]) -> int:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is one of the measurements
-    from smpo_jax.experiment.options import BenchOptions, parse
+    from smpo_jax.experiment.settings.options import BenchOptions, parse
 
     options = parse(BenchOptions, arguments, command="bench")
     from smpo_jax.experiment import bench

@@ -14,13 +14,12 @@ import numpy as np
 from jaxtyping import Array, Int
 
 import smpo_envs
-import smpo_jax
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
-from smpo_jax.experiment import shifts
-from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.settings import shifts
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
@@ -60,7 +59,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
             total_iterations=config.total_iterations,
             cost_limit=limit,
         )
-        algorithm = smpo_jax.make(config.algo, spec, **own)
+        algorithm = registry.make(config.algo, spec, **own)
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm)

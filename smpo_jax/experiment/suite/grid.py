@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment.config import Config
 from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}

@@ -4,19 +4,18 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from smpo_jax.experiment import run, writers
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.options import SuiteOptions
 from smpo_jax.experiment.problem import provide
-from smpo_jax.experiment.signals import StopRequest
-from smpo_jax.experiment.suite import folder as suite_folder
-from smpo_jax.experiment.suite import grid
-from smpo_jax.experiment.suite.board import Board, make_display
-from smpo_jax.experiment.suite.folder import SUITE_FILE
+from smpo_jax.experiment.run import run_folder, writers
+from smpo_jax.experiment.run.signals import StopRequest
+from smpo_jax.experiment.settings.options import SuiteOptions
+from smpo_jax.experiment.suite import grid, suite_folder
+from smpo_jax.experiment.suite.batching import plan
+from smpo_jax.experiment.suite.executor import Place, Programs, train
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.plan import plan
-from smpo_jax.experiment.suite.runner import Place, Programs, train
-from smpo_jax.experiment.suite.workers import train_in_processes
+from smpo_jax.experiment.suite.processes import train_in_processes
+from smpo_jax.experiment.suite.status_table import Board, make_display
+from smpo_jax.experiment.suite.suite_folder import SUITE_FILE
 
 
 def main(options: SuiteOptions) -> int:
@@ -39,7 +38,7 @@ def main(options: SuiteOptions) -> int:
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
     folder.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, run.locked(folder):
+    with StopRequest() as stop, run_folder.locked(folder):
         before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
         suite = plan(before, cells, folder, options.batch)
         suite_folder.save(suite, folder)

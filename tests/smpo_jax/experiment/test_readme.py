@@ -13,9 +13,9 @@ import yaml
 
 import smpo_envs
 from smpo_jax.algorithms.registry import ALGORITHMS
-from smpo_jax.experiment.config import Config, hyperparameters
-from smpo_jax.experiment.options import TrainOptions
 from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.settings.config import Config, hyperparameters
+from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.suite import grid
 from smpo_jax.training import loop
 

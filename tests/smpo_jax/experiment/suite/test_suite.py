@@ -10,11 +10,11 @@ import pytest
 import toy_algorithm
 
 from smpo_jax.algorithms.registry import ALGORITHMS, Entry
-from smpo_jax.experiment import cli, run
-from smpo_jax.experiment import config as config_file
-from smpo_jax.experiment.checkpoint import Checkpoints
-from smpo_jax.experiment.suite import board, main, runner
-from smpo_jax.experiment.suite import folder as suite_folder
+from smpo_jax.experiment import cli
+from smpo_jax.experiment.run import run_folder
+from smpo_jax.experiment.run.checkpoint import Checkpoints
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.suite import executor, main, status_table, suite_folder
 
 TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
 
@@ -75,15 +75,15 @@ def assert_same_cell(a, b):
 
 def interrupt_at(monkeypatch, cell, iteration, action):
     """Calls `action` when a cell has come so far, once."""
-    update = board.Plain.update
+    update = status_table.Plain.update
 
     def patched(self, name, row, rate):
         update(self, name, row, rate)
         if (name, row["iteration"]) == (cell, iteration):
-            monkeypatch.setattr(board.Plain, "update", update)
+            monkeypatch.setattr(status_table.Plain, "update", update)
             action()
 
-    monkeypatch.setattr(board.Plain, "update", patched)
+    monkeypatch.setattr(status_table.Plain, "update", patched)
 
 
 def test_every_cell_is_a_run_like_that_of_train(command, whole):
@@ -138,13 +138,13 @@ def test_member_that_diverges_fails_alone(command):
 
 
 def test_cell_that_fails_for_another_reason_is_tried_again(command, monkeypatch):
-    compile_single = runner.compile_single
+    compile_single = executor.compile_single
 
     def broken(problem, state):
-        monkeypatch.setattr(runner, "compile_single", compile_single)
+        monkeypatch.setattr(executor, "compile_single", compile_single)
         raise RuntimeError("RESOURCE_EXHAUSTED: no room\nfor this")
 
-    monkeypatch.setattr(runner, "compile_single", broken)
+    monkeypatch.setattr(executor, "compile_single", broken)
     result = command("suite s.yaml --out d")
     assert result.status == 1 and "3 of 4 cells are done" in result.out
     error = Path("d", CELLS[0], "error.txt").read_text()
@@ -279,6 +279,6 @@ def test_folder_that_holds_a_suite_is_not_run_over(command, whole):
 
 
 def test_two_processes_cannot_work_in_one_folder(command, whole):
-    with run.locked(Path("1")):
+    with run_folder.locked(Path("1")):
         result = command("suite s.yaml --out 1 --resume")
     assert result.status == 2 and "another process is training in 1" in result.error

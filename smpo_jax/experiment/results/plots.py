@@ -1,0 +1,180 @@
+"""Learning curves, read from the files of runs."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.results import intervals, logs
+from smpo_jax.experiment.settings.options import PlotOptions
+
+POINTS = 200  # of a drawn curve
+SMOOTHING = 0.02  # of a run: width of the window that its curve is averaged over
+MOST_WITHIN = 4  # names in a legend that covers part of the axes
+QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"}
+
+
+class Run(NamedTuple):
+    """What is drawn of one run: the iterations in which an episode finished."""
+
+    env: str
+    label: str  # runs of the same label are averaged
+    seed: int
+    cost_limit: float
+    steps: Float[np.ndarray, " I"]
+    values: dict[str, Float[np.ndarray, " I"]]
+
+
+class Curve(NamedTuple):
+    """The middle of several seeds, and its 95 % interval (NaN for a single seed)."""
+
+    steps: Float[np.ndarray, " P"]
+    middle: Float[np.ndarray, " P"]
+    low: Float[np.ndarray, " P"]
+    high: Float[np.ndarray, " P"]
+
+
+class Average(NamedTuple):
+    """How seeds become one curve: a caption, and values [S, P] to (middle, low, high)."""
+
+    caption: str
+    of: Callable[[Float[np.ndarray, "S P"]], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _mean(values: Float[np.ndarray, "S P"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n, centre = len(values), np.mean(values, axis=0)
+    if n < 2:
+        return centre, np.full_like(centre, np.nan), np.full_like(centre, np.nan)
+    half = intervals.t_quantile(n) * np.std(values, axis=0, ddof=1) / math.sqrt(n)
+    return centre, centre - half, centre + half
+
+
+MEAN = Average("mean and 95 % interval of {} seeds", _mean)
+INTERQUARTILE_MEAN = Average("{} seeds", intervals.bootstrap)
+
+
+def main(options: PlotOptions) -> None:
+    """Draws the runs into a file."""
+    if not options.folders:
+        raise UserError("plot needs the folder of at least one run")
+    save(draw([read(folder) for folder in options.folders]), options.out)
+    print(options.out)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture in the format that its ending says."""
+    allowed = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in allowed:
+        raise UserError(f"--out {path}: its ending must be one of {', '.join(allowed)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def read(folder: Path, label: str | None = None) -> Run:
+    """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
+    log = logs.read(folder, QUANTITIES)
+    config = log.config
+    return Run(
+        config.env, label or config.algo, config.seed, config.cost_limit, log.steps, log.values
+    )
+
+
+def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
+    """Return above cost, one column per task, one colour per label, seeds averaged."""
+    envs = sorted({run.env for run in runs})
+    shades = colours(run.label for run in runs)
+    figure = Figure(figsize=(1.2 + 4.3 * len(envs), 6.2), layout="constrained")
+    grid = figure.subplots(2, len(envs), sharex="col", squeeze=False)
+    for column, env in zip(grid.T, envs, strict=True):
+        here = [run for run in runs if run.env == env]
+        column[0].set_title(env)
+        column[1].set_xlabel("environment steps")
+        column[1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        for axes, name in zip(column, QUANTITIES, strict=True):
+            for label, shade in shades.items():
+                group = [run for run in here if run.label == label]
+                if group:
+                    _draw_group(
+                        axes, combine(group, name, average), _caption(group, average), shade
+                    )
+            tidy(axes)
+        for limit in sorted({run.cost_limit for run in here}):
+            column[1].axhline(limit, color="black", linestyle="--", linewidth=1)
+            column[1].annotate(
+                f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
+                xytext=(-2, 3), textcoords="offset points", ha="right", fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+            )  # fmt: skip
+        for axes in column:
+            _frame(axes)
+        column[1].set_ylim(bottom=0)
+        _draw_legend(column)
+    for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
+        axes.set_ylabel(label)
+    return figure
+
+
+def colours(labels: Iterable[str]) -> dict[str, str]:
+    """A colour for each label, in the order of the alphabet."""
+    return {label: f"C{i % 10}" for i, label in enumerate(sorted(set(labels)))}
+
+
+def tidy(axes: Axes) -> None:
+    """A faint grid and no more of a frame than is needed."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def combine(runs: Sequence[Run], name: str, average: Average = MEAN) -> Curve:
+    """The curve of a group of seeds, over the steps that all of them have seen."""
+    first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
+    steps = np.linspace(first, max(first, last), POINTS)
+    values = [np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs]
+    return Curve(steps, *average.of(np.array(values)))
+
+
+def _caption(group: Sequence[Run], average: Average) -> str:
+    n = len(group)
+    seeds = "1 seed" if n == 1 else average.caption.format(n)
+    return f"{group[0].label} ({seeds})"
+
+
+def _draw_group(axes: Axes, curve: Curve, caption: str, colour: str) -> None:
+    axes.plot(curve.steps, curve.middle, color=colour, label=caption)
+    if not np.all(np.isnan(curve.low)):
+        axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _draw_legend(column: Sequence[Axes]) -> None:
+    """Within the uppermost axes, or below the lowest where it would hide too much."""
+    handles, labels = column[0].get_legend_handles_labels()
+    if len(labels) <= MOST_WITHIN:
+        column[0].legend(frameon=False, fontsize="small")
+        return
+    column[-1].legend(
+        handles, labels, frameon=False, fontsize="small", loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+    )  # fmt: skip
+
+
+def _frame(axes: Axes) -> None:
+    """Scales to the lines: the interval of two or three seeds can be many times as wide."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    margin = 0.2 * (np.max(values) - np.min(values)) or 1.0
+    axes.set_ylim(np.min(values) - margin, np.max(values) + margin)
+
+
+def _smooth(values: Float[np.ndarray, " I"]) -> Float[np.ndarray, " I"]:
+    """Centred moving average, over fewer values towards the ends."""
+    half = int(SMOOTHING * len(values) / 2)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)

@@ -1,0 +1,1 @@
+"""A training run under way: compiled programs, and the host loop that reports and saves."""

@@ -1,0 +1,290 @@
+"""Checkpoints of the whole training state, so that a run can be killed at any moment.
+
+A checkpoint is an orbax folder named by its iteration: the leaves of the `TrainState` under their
+paths, and a JSON record with the config, the shape of every leaf and a digest of all of them.
+Orbax writes into a temporary folder and renames it, so a checkpoint is there as a whole or not at
+all; the digest catches files that were damaged afterwards, which orbax itself does not always
+notice. Only arrays and JSON are stored: loading runs no code.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import Config
+
+FORMAT = 1
+FOLDER = "checkpoints"
+SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, generously
+
+Leaves = dict[str, np.ndarray]
+
+
+class Restored(NamedTuple):
+    """What a checkpoint gave back.
+
+    Attributes:
+        state: the state, in the structure of the template.
+        iteration: updates made when it was saved.
+        damaged: what is wrong with newer checkpoints that had to be passed over, iteration -> why.
+        made_with: jax version and device it was saved under.
+    """
+
+    state: Any
+    iteration: int
+    damaged: dict[int, str]
+    made_with: str
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, config: Config, *, write: bool) -> None:
+        """Opens the checkpoints of the run in `folder`.
+
+        Args:
+            folder: the run's folder.
+            config: what the checkpoints must have been made with.
+            write: False opens them for reading only, and changes nothing on disk.
+        """
+        self._folder = folder / FOLDER
+        self._config = config_file.as_plain(config)
+        if write:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self._manager = ocp.CheckpointManager(
+                self._folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=config.keep_checkpoints if write else None,
+                    read_only=not write,
+                    create=False,
+                    enable_async_checkpointing=False,
+                ),
+            )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _quiet():
+            self._manager.close()
+
+    def iterations(self) -> list[int]:
+        """The iterations that have a checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: Any, iteration: int) -> None:
+        """Writes a checkpoint, then deletes the oldest ones beyond `keep_checkpoints`.
+
+        Raises:
+            OSError: it could not be written; those that were there are as they were.
+        """
+        if iteration in self.iterations():
+            return
+        leaves = to_leaves(state)
+        record = {
+            "format": FORMAT,
+            "iteration": iteration,
+            "made_with": made_with(),
+            "config": self._config,
+            "leaves": _signature(leaves),
+            "digest": _digest(leaves),
+        }
+        # orbax refuses arrays without elements (the vases of a task that has none); their shape
+        # in the record is all there is to know of them.
+        stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
+        try:
+            _reserve(self._folder, sum(leaf.nbytes for leaf in stored.values()) + SLACK)
+            with _quiet():
+                self._manager.save(
+                    iteration,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record)
+                    ),
+                )
+        except Exception as error:  # orbax reports a full disk as a ValueError, among others
+            raise OSError(
+                f"cannot write a checkpoint to {self._folder}: {_short(error)}"
+            ) from error
+
+    def restore(self, template: Any, part: str = "") -> Restored:
+        """The newest checkpoint that is whole, checked against the template and the config.
+
+        Args:
+            template: a state, or its `jax.eval_shape`.
+            part: restore only the leaves below this path, of which `template` is the structure.
+
+        Raises:
+            UserError: there is none, or it belongs to another run.
+        """
+        damaged: dict[int, str] = {}
+        for iteration in reversed(self.iterations()):
+            try:
+                leaves, record = self._read(iteration)
+            except _DamagedError as error:
+                damaged[iteration] = str(error)
+                continue
+            where = f"checkpoint {iteration} in {self._folder}"
+            self._check_owner(record["config"], where)
+            state = from_leaves(leaves, template, part, where)
+            return Restored(state, iteration, damaged, record["made_with"])
+        if damaged:
+            worst = "; ".join(f"{iteration}: {why}" for iteration, why in damaged.items())
+            raise UserError(f"no checkpoint in {self._folder} is whole ({worst})")
+        raise UserError(f"there is no checkpoint in {self._folder}")
+
+    def discard_after(self, iteration: int) -> None:
+        """Deletes the checkpoints newer than this one."""
+        for newer in self.iterations():
+            if newer > iteration:
+                shutil.rmtree(self._folder / str(newer))
+        self._manager.reload()
+
+    def _read(self, iteration: int) -> tuple[Leaves, Mapping[str, Any]]:
+        try:
+            with _quiet():
+                found = self._manager.restore(
+                    iteration,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
+                    ),
+                )
+            return _verified(found["state"], found["record"])
+        except Exception as error:  # whatever orbax and tensorstore make of a broken file
+            raise _DamagedError(_short(error)) from error
+
+    def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
+        difference = config_file.difference(theirs, self._config)
+        if difference:
+            raise UserError(f"{where} belongs to another run: {difference}")
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be used, and why."""
+
+
+def newest(folder: Path) -> int | None:
+    """The iteration of the newest checkpoint of the run in a folder, without opening it."""
+    names = (path.name for path in (folder / FOLDER).glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def made_with() -> str:
+    """What bit-for-bit continuation depends on besides the config."""
+    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
+
+
+def to_leaves(state: Any) -> Leaves:
+    """The arrays of a state under their paths; PRNG keys as their integers."""
+    return {
+        path: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for path, leaf in _with_paths(state)
+    }
+
+
+def from_leaves(leaves: Leaves, template: Any, part: str, where: str) -> Any:
+    """The state that `to_leaves` took apart, in the structure of the template.
+
+    Raises:
+        UserError: a leaf is missing, left over, or of another shape or type.
+    """
+    wanted = {f"{part}/{path}" if part else path: leaf for path, leaf in _with_paths(template)}
+    below = {path for path in leaves if not part or path.startswith(f"{part}/")}
+    for path in sorted(wanted.keys() ^ below):
+        raise UserError(
+            f"{where} does not fit: {path} is only in the "
+            f"{'run' if path in wanted else 'checkpoint'}"
+        )
+    restored = []
+    for path, like in wanted.items():
+        data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+        leaf = leaves[path]
+        if (leaf.shape, leaf.dtype) != (data.shape, data.dtype):
+            raise UserError(
+                f"{where} does not fit: {path} is {leaf.dtype}{list(leaf.shape)} there "
+                f"and {data.dtype}{list(data.shape)} here"
+            )
+        array = jax.numpy.array(leaf)
+        restored.append(jax.random.wrap_key_data(array) if _is_key(like) else array)
+    return jax.tree.unflatten(jax.tree.structure(template), restored)
+
+
+def _with_paths(tree: Any) -> list[tuple[str, Any]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _signature(leaves: Leaves) -> dict[str, list[Any]]:
+    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in sorted(leaves.items())}
+
+
+def _verified(
+    state: Mapping[str, Any], record: Mapping[str, Any]
+) -> tuple[Leaves, Mapping[str, Any]]:
+    """The leaves, those without elements included, if they are what the record says."""
+    if record["format"] != FORMAT:
+        raise ValueError(f"its format is {record['format']}, not {FORMAT}")
+    empty = {
+        path: np.zeros(shape, dtype)
+        for path, (shape, dtype) in record["leaves"].items()
+        if 0 in shape
+    }
+    leaves = {path: np.asarray(leaf) for path, leaf in state.items()} | empty
+    if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
+        raise ValueError("its arrays are not those that were saved")
+    return leaves, record
+
+
+def _digest(leaves: Leaves) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in sorted(leaves.items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _reserve(folder: Path, size: int) -> None:
+    """Raises an OSError unless there is room for this many bytes.
+
+    Orbax finds out too, but from threads that then fill the screen with their tracebacks.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".room") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.write(bytes(size))
+
+
+def _short(error: Exception) -> str:
+    """The message in one line; of a long one the two ends, where libraries say what and why."""
+    named = isinstance(error, OSError) and error.strerror
+    message = one_line(named or error) or type(error).__name__
+    return message if len(message) < 300 else f"{message[:100]} ... {message[-180:]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax's log, tracebacks of failed saves included, off the screen."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,118 @@
+"""What a run under way keeps on disk, and how far it is."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smpo_jax.experiment.errors import DivergenceError
+from smpo_jax.experiment.run import writers
+from smpo_jax.experiment.run.checkpoint import Checkpoints
+from smpo_jax.experiment.run.chunk import Report, may_be_nan
+from smpo_jax.experiment.run.writers import Row
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.types import TrainState
+
+
+class Recorder:
+    """One run's checkpoints and metrics, continued after an iteration.
+
+    Attributes:
+        config: the run.
+        iteration: updates made.
+        failure: why the run cannot go on; None while it can.
+    """
+
+    def __init__(self, config: Config, folder: Path, iteration: int) -> None:
+        self.config = config
+        self.iteration = iteration
+        self.failure: DivergenceError | None = None
+        self._folder = folder
+        with contextlib.ExitStack() as stack:
+            self._checkpoints = stack.enter_context(Checkpoints(folder, config, write=True))
+            self._outputs = [
+                stack.enter_context(contextlib.closing(output))
+                for output in _open_writers(config, folder, iteration)
+            ]
+            self._before = writers.seconds_so_far(folder)
+            self._zero = time.monotonic() - self._before
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def remaining(self) -> int:
+        """Iterations to go; 0 for a run that has failed."""
+        return 0 if self.failure else max(0, self.config.total_iterations - self.iteration)
+
+    def seconds(self) -> float:
+        """How long the run has taken so far, what came before a resume included."""
+        return time.monotonic() - self._zero
+
+    def start_clock(self) -> None:
+        """Counts seconds from now on: what came before was compilation."""
+        self._zero = time.monotonic() - self._before
+
+    def take(self, report: Report, steps_per_second: float) -> Row:
+        """Writes what a chunk computed; the row of its last iteration."""
+        rows = _rows(report, self.iteration, self.config)
+        self.iteration += int(report.done)
+        timing: Row = {
+            "iteration": self.iteration,
+            "steps": rows[-1]["steps"],
+            "seconds": round(self.seconds(), 3),
+            "steps_per_second": round(steps_per_second, 1),
+        }
+        for output in self._outputs:
+            output.write(rows, timing)
+        if not report.finite:
+            self.failure = self._divergence(rows[-1])
+        return rows[-1]
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint, unless the run has failed or there is one of this iteration."""
+        if not self.failure:
+            self._checkpoints.save(state, self.iteration)
+
+    def _divergence(self, row: Row) -> DivergenceError:
+        name = next(
+            key for key, value in row.items() if not (may_be_nan(key) or np.isfinite(value))
+        )
+        return DivergenceError(
+            f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
+            f"checkpoint is that of iteration {self._checkpoints.iterations()[-1]} in "
+            f"{self._folder}"
+        )
+
+
+def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:
+    yield writers.Files(folder, after=iteration)
+    if config.tensorboard:
+        yield writers.TensorBoard(folder, after_steps=iteration * config.steps_per_iteration)
+    if config.wandb:
+        yield writers.Wandb(folder, config_file.as_plain(config))
+
+
+def _rows(report: Report, before: int, config: Config) -> list[Row]:
+    """One row per iteration; floats as short as their type allows."""
+    return [
+        {
+            "iteration": before + i + 1,
+            "steps": (before + i + 1) * config.steps_per_iteration,
+            **{name: _plain(values[i]) for name, values in report.metrics.items()},
+        }
+        for i in range(int(report.done))
+    ]
+
+
+def _plain(value: Any) -> int | float:
+    # By way of text, float32 0.1 is written 0.1 and not 0.10000000149011612.
+    return float(str(value)) if np.issubdtype(value.dtype, np.floating) else int(value)

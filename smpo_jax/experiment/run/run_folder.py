@@ -1,0 +1,53 @@
+"""The folder of a run: whether it is free, what is in it, and who may write to it."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.run import checkpoint, writers
+from smpo_jax.experiment.settings.config import CONFIG_FILE
+
+
+def has_metrics(folder: Path) -> bool:
+    """Whether any iteration of the run has been written down."""
+    path = folder / writers.METRICS_JSONL
+    return path.is_file() and path.stat().st_size > 0
+
+
+def check_vacant(folder: Path, *, overwrite: bool) -> None:
+    """Raises a `UserError` unless a new run may be written to the folder."""
+    if not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir()):
+        return
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"{folder} is not empty and not the folder of a run: choose another --out")
+    if not overwrite:
+        raise UserError(
+            f"{folder} holds a run: go on with --resume {folder}, replace it with --overwrite, "
+            "or choose another --out"
+        )
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run has written, and nothing else."""
+    for name in (checkpoint.FOLDER, writers.TENSORBOARD):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (writers.METRICS_CSV, writers.METRICS_JSONL, writers.TIMING_CSV, writers.WANDB_ID):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {folder}") from None
+        yield
+    finally:
+        os.close(descriptor)

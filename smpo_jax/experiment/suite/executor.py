@@ -1,0 +1,151 @@
+"""Works a suite off, batch by batch."""
+
+import contextlib
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
+from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
+from smpo_jax.experiment.run.chunk import Chunk
+from smpo_jax.experiment.run.program import Program, SingleRun, VmappedRuns, compile_single
+from smpo_jax.experiment.run.recorder import Recorder
+from smpo_jax.experiment.run.signals import Stop
+from smpo_jax.experiment.run.starting_point import StartingPoint
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import HOST_FIELDS, Config
+from smpo_jax.experiment.suite import suite_folder
+from smpo_jax.experiment.suite.grid import Cell
+from smpo_jax.experiment.suite.status_table import Display
+from smpo_jax.experiment.suite.suite_folder import DIVERGED, ERROR_FILE
+
+
+class Programs:
+    """Problems and compiled programs of single runs, kept for the next one that needs the same."""
+
+    def __init__(self) -> None:
+        self._problem: tuple[str, Problem] | None = None
+        self._chunk: tuple[str, Chunk] | None = None
+
+    def problem(self, config: Config) -> Problem:
+        """The problem of a run; the seed is no part of it."""
+        key = _without_seed(config)
+        if self._problem is None or self._problem[0] != key:
+            self._problem = (key, build(config))
+        return self._problem[1]
+
+    def single(self, config: Config, start: StartingPoint) -> SingleRun:
+        """The program of a run alone."""
+        key = _without_seed(config)
+        if self._chunk is None or self._chunk[0] != key:
+            self._chunk = (key, compile_single(self.problem(config), start.state))
+        return SingleRun(self._chunk[1], start.state)
+
+
+def _without_seed(config: Config) -> str:
+    plain = config_file.as_plain(config)
+    return json.dumps({k: v for k, v in plain.items() if k not in {"seed", *HOST_FIELDS}})
+
+
+class Place(NamedTuple):
+    """Where the runs of a suite live, and who watches."""
+
+    folder: Path
+    display: Display
+    stop: Stop
+
+
+def train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
+    """Trains a batch of cells to the end, or until a stop is asked for.
+
+    What goes wrong is told to the display and written to the cell's `error.txt`, never raised: one
+    that diverges leaves the others alone, anything else ends the whole batch.
+    """
+    under_way = [cell for cell in cells if suite_folder.is_to_run(place.folder, cell)]
+    for cell in under_way:
+        place.display.started(cell.name)
+    try:
+        for cell in under_way:
+            _prepare(cell, place.folder / cell.name)
+        _train(cells, place, programs)
+    except Exception as error:  # whatever it is, the rest of the suite goes on
+        for cell in under_way:
+            if suite_folder.status(place.folder, cell) not in ("done", "failed"):
+                _fail(cell, place, error)
+
+
+def _train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
+    with contextlib.ExitStack() as stack:
+        starts, recorders = [], {}
+        for lane, cell in enumerate(cells):
+            own = place.folder / cell.name
+            problem = programs.problem(cell.config)
+            is_to_run = suite_folder.is_to_run(place.folder, cell)
+            if is_to_run:
+                stack.enter_context(run_folder.locked(own))
+            # A lane that is done or has diverged only fills its place.
+            start = starting_point.newest(cell.config, problem, own, place.display.say)
+            starts.append(start)
+            if is_to_run:
+                recorders[lane] = stack.enter_context(Recorder(cell.config, own, start.iteration))
+                recorders[lane].save(start.state)
+        program = _program(cells, starts, place, programs)
+
+        def watch(lane: int, row: writers.Row, rate: float) -> None:
+            place.display.update(cells[lane].name, row, rate)
+            failure = recorders[lane].failure
+            if failure:
+                _fail(cells[lane], place, failure)
+
+        host_loop.train(program, recorders, place.stop, watch)
+        for lane, recorder in recorders.items():
+            if not recorder.failure and not recorder.remaining:
+                place.display.finished(cells[lane].name)
+
+
+def _program(
+    cells: Sequence[Cell], starts: Sequence[StartingPoint], place: Place, programs: Programs
+) -> Program:
+    began = time.monotonic()
+    if len(cells) == 1:
+        program: Program = programs.single(cells[0].config, starts[0])
+    else:
+        program = VmappedRuns([cell.config for cell in cells], [start.state for start in starts])
+    seconds = time.monotonic() - began
+    if seconds > 1:
+        place.display.say(
+            f"compiled in {seconds:.1f} s: {cells[0].name}"
+            + (f" and {len(cells) - 1} more" if len(cells) > 1 else "")
+        )
+    return program
+
+
+def _prepare(cell: Cell, own: Path) -> None:
+    own.mkdir(parents=True, exist_ok=True)
+    (own / ERROR_FILE).unlink(missing_ok=True)
+    config_file.save(cell.config, own)
+
+
+def _fail(cell: Cell, place: Place, error: Exception) -> None:
+    if isinstance(error, DivergenceError):
+        text = f"{DIVERGED}{one_line(error)}\n"
+    elif isinstance(error, UserError | OSError):
+        text = f"{one_line(error)}\n"
+    else:
+        text = f"{type(error).__name__}: {one_line(error)}\n\n"
+        text += "".join(traceback.format_exception(error))
+    if "RESOURCE_EXHAUSTED" in text:
+        text = f"out of memory; try fewer runs at once, with --batch. {text}"
+    if isinstance(error, jax.errors.ConcretizationTypeError):
+        text = f"its algorithm does not let values vary in one program; try --batch 1. {text}"
+    with contextlib.suppress(OSError):  # of a full disk it is said on the screen
+        own = place.folder / cell.name
+        own.mkdir(parents=True, exist_ok=True)
+        (own / ERROR_FILE).write_text(text, encoding="utf-8")
+    place.display.failed(cell.name, text.splitlines()[0])

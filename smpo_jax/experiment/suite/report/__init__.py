@@ -1,0 +1,1 @@
+"""A suite's folder as tables and figures."""

@@ -1,0 +1,113 @@
+"""The pictures of a report, one of each kind for every task."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smpo_jax.experiment.results import plots
+from smpo_jax.experiment.results.intervals import Estimate
+from smpo_jax.experiment.suite.report.measures import COMPARED, Comparison
+from smpo_jax.experiment.suite.report.published import Published
+
+MARGIN = 0.08  # of a picture's range, around what has to be in view
+
+
+class Span(NamedTuple):
+    """What has to be in view."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Span":
+        """All that are numbers, and some room."""
+        known = [value for value in values if math.isfinite(value)] or [0.0]
+        room = MARGIN * (max(known) - min(known)) or 1.0
+        return cls(min(known) - room, max(known) + room)
+
+
+def scatter(
+    rows: Sequence[Comparison], published: Sequence[Published], colours: Mapping[str, str]
+) -> Figure:
+    """Return against cost at the end of training, one point per seed, and the limit.
+
+    Published results are grey; those of methods that the suite has trained are named and in view,
+    and so are all of a cost that is.
+    """
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.subplots()
+    algos = {each.outcomes[0].cell.config.algo for each in rows}
+    for row in rows:
+        if row.finished:
+            _draw_point(axes, row, colours[row.variant])
+    for each in published:
+        axes.plot(each.cost, each.return_, "D", color="grey", markersize=4, fillstyle="none")
+        if each.method in algos:
+            axes.annotate(
+                f"{each.method}, published", (each.cost, each.return_), xytext=(4, 4),
+                textcoords="offset points", fontsize="x-small", color="grey", annotation_clip=True,
+            )  # fmt: skip
+    limits = sorted({each.outcomes[0].cell.config.cost_limit for each in rows})
+    for limit in limits:
+        axes.axvline(limit, color="black", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"limit {limit:g}", (limit, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
+            textcoords="offset points", va="top", fontsize="small", rotation=90,
+        )  # fmt: skip
+    ours = [one for row in rows for one in row.finished]
+    beside = [each for each in published if each.method in algos]
+    costs = [one.cost for one in ours] + [each.cost for each in beside] + limits
+    most = Span.of(costs).high
+    returns = [one.return_ for one in ours]
+    returns += [each.return_ for each in published if each.cost < most]
+    axes.set_xlim(min(0.0, *costs), most)
+    axes.set_ylim(*Span.of(returns))
+    axes.set_xlabel("episode cost")
+    axes.set_ylabel("episode return")
+    plots.tidy(axes)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _draw_point(axes: Axes, row: Comparison, colour: str) -> None:
+    costs, returns = ([one[i] for one in row.finished] for i in (1, 0))
+    axes.plot(costs, returns, ".", color=colour, alpha=0.5)
+    cost, return_ = row.estimates["cost"], row.estimates["return_"]
+    axes.errorbar(
+        cost.value, return_.value, xerr=_bars(cost), yerr=_bars(return_),
+        fmt="o", color=colour, capsize=2, label=row.variant,
+    )  # fmt: skip
+
+
+def intervals(rows: Sequence[Comparison], colours: Mapping[str, str]) -> Figure:
+    """Every quantity side by side, one line per variant."""
+    figure = Figure(figsize=(2.0 + 2.6 * len(COMPARED), 1.3 + 0.32 * len(rows)))
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, len(COMPARED), sharey=True, squeeze=False)[0]
+    for axes, (name, title) in zip(panels, COMPARED.items(), strict=True):
+        for y, row in enumerate(rows):
+            if row.estimates:
+                estimate = row.estimates[name]
+                axes.errorbar(
+                    estimate.value, y, xerr=_bars(estimate), fmt="o",
+                    color=colours[row.variant], capsize=2,
+                )  # fmt: skip
+        axes.set_title(title, fontsize="medium")
+        plots.tidy(axes)
+    for limit in {each.outcomes[0].cell.config.cost_limit for each in rows}:
+        panels[1].axvline(limit, color="black", linestyle="--", linewidth=1)
+    panels[0].set_yticks(range(len(rows)), [row.variant for row in rows])
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure
+
+
+def _bars(estimate: Estimate) -> np.ndarray | None:
+    """How far the interval extends to both sides; None where there is none."""
+    if math.isnan(estimate.low):
+        return None
+    value, low, high = estimate
+    return np.maximum([[value - low], [high - value]], 0.0)

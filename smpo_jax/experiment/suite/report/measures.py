@@ -1,0 +1,181 @@
+"""What a cell came to, and what its variant did over all seeds."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.results import intervals, logs
+from smpo_jax.experiment.results.intervals import Estimate
+from smpo_jax.experiment.run import writers
+from smpo_jax.experiment.suite import suite_folder
+from smpo_jax.experiment.suite.grid import Cell
+from smpo_jax.experiment.suite.suite_folder import Status
+
+EPISODES = tuple(f"episode/{x}" for x in ("return", "cost", "over_limit", "length", "count"))
+
+
+class Measures(NamedTuple):
+    """The numbers of a finished cell.
+
+    The first three are means over the episodes that ended in the final window, the last part of
+    training; episodes, and not iterations, weigh the same.
+
+    Attributes:
+        return_: episode return.
+        cost: episode cost.
+        over_limit: share of episodes that cost more than the limit.
+        episodes: how many ended in the window.
+        cost_rate: cost per step over the whole of training.
+        cost_spent: the same times the steps: what training cost in all.
+        seconds: wall time, compilation apart; of a program's cells the time they took together.
+        steps_per_second: of the cell alone.
+    """
+
+    return_: float
+    cost: float
+    over_limit: float
+    episodes: float
+    cost_rate: float
+    cost_spent: float
+    seconds: float
+    steps_per_second: float
+
+
+# Of those, what is compared between variants: field, name for people.
+COMPARED = {
+    "return_": "return",
+    "cost": "cost",
+    "over_limit": "episodes over the limit",
+    "cost_rate": "cost per step of training",
+    "cost_spent": "cost of training",
+}
+
+
+class Outcome(NamedTuple):
+    """A cell with what became of it; `measures` is None unless it is done."""
+
+    cell: Cell
+    status: Status
+    problem: str  # one line; empty if there is none
+    companions: int  # cells in the same program, itself included
+    measures: Measures | None
+
+
+class Comparison(NamedTuple):
+    """A variant on a task: estimates over its finished seeds, by the field of `COMPARED`."""
+
+    task: str
+    variant: str
+    outcomes: list[Outcome]
+    estimates: dict[str, Estimate]  # empty if no cell is done
+
+    @property
+    def finished(self) -> list[Measures]:
+        """Of the cells that are done."""
+        return [each.measures for each in self.outcomes if each.measures]
+
+
+def measure(folder: Path, window: float) -> Measures:
+    """The numbers of the run in a folder.
+
+    Raises:
+        UserError: its files cannot be read, or no episode ended in the window.
+    """
+    log = logs.read(folder, EPISODES)
+    return_, cost, over_limit, length, count = (log.values[name] for name in EPISODES)
+    total = log.config.total_steps
+    final = log.steps > (1 - window) * total
+    if not np.any(final):
+        raise UserError(
+            f"no episode of {folder} ended in the last {window:.0%} of its steps: "
+            "choose a larger --window"
+        )
+    rate = float(np.sum(count * cost) / np.sum(count * length))
+    seconds = writers.seconds_so_far(folder)
+
+    def at_the_end(metric: Float[np.ndarray, " I"]) -> float:
+        return float(np.average(metric[final], weights=count[final]))
+
+    return Measures(
+        return_=at_the_end(return_),
+        cost=at_the_end(cost),
+        over_limit=at_the_end(over_limit),
+        episodes=float(np.sum(count[final])),
+        cost_rate=rate,
+        cost_spent=rate * total,
+        seconds=seconds,
+        steps_per_second=total / seconds if seconds else math.nan,
+    )
+
+
+def outcomes(folder: Path, suite: suite_folder.Suite, window: float) -> list[Outcome]:
+    """What became of every cell of a suite."""
+    companions = {name: len(names) for names in suite.batches for name in names}
+    return [_outcome(folder, cell, companions.get(cell.name, 1), window) for cell in suite.cells]
+
+
+def _outcome(folder: Path, cell: Cell, companions: int, window: float) -> Outcome:
+    status = suite_folder.status(folder, cell)
+    problem, measures = suite_folder.error(folder, cell), None
+    if status == "done":
+        try:
+            measures = measure(folder / cell.name, window)
+        except (UserError, OSError) as error:
+            problem = str(error)
+    elif status != "failed":
+        problem = "not started" if status == "waiting" else "not finished"
+    return Outcome(cell, status, problem, companions, measures)
+
+
+def compare(found: Sequence[Outcome]) -> list[Comparison]:
+    """Cells that differ in nothing but the seed, put together."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for each in found:
+        groups.setdefault((each.cell.config.env, each.cell.variant), []).append(each)
+    return [
+        Comparison(task, variant, group, _estimates([x.measures for x in group if x.measures]))
+        for (task, variant), group in groups.items()
+    ]
+
+
+def _estimates(finished: Sequence[Measures]) -> dict[str, Estimate]:
+    if not finished:
+        return {}
+    records = [each._asdict() for each in finished]
+    return {
+        name: intervals.middle(np.array([record[name] for record in records])) for name in COMPARED
+    }
+
+
+class Aggregate(NamedTuple):
+    """A variant over all tasks."""
+
+    variant: str
+    cost: Estimate  # in multiples of the limit
+    over_limit: Estimate
+
+
+def aggregate(comparisons: Sequence[Comparison]) -> list[Aggregate]:
+    """Variants that have finished cells on every task, each task a stratum.
+
+    Only what has the same scale everywhere: return does not.
+    """
+    tasks = {each.task for each in comparisons}
+    result = []
+    for variant in dict.fromkeys(each.variant for each in comparisons):
+        rows = [each for each in comparisons if each.variant == variant and each.finished]
+        limits = [each.outcomes[0].cell.config.cost_limit for each in rows]
+        if len(rows) < len(tasks) or not all(limits):
+            continue
+        costs = [
+            np.array([one.cost for one in each.finished]) / limit
+            for each, limit in zip(rows, limits, strict=True)
+        ]
+        over = [np.array([one.over_limit for one in each.finished]) for each in rows]
+        result.append(Aggregate(variant, intervals.middle(*costs), intervals.middle(*over)))
+    return result

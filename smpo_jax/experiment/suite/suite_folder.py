@@ -1,0 +1,102 @@
+"""The folder of a suite: which cells it has, how far each is, and which of them share a program."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.run import checkpoint
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import CONFIG_FILE
+from smpo_jax.experiment.suite.grid import Cell
+
+SUITE_FILE = "suite.json"
+ERROR_FILE = "error.txt"
+DIVERGED = "diverged: "  # how the error of a cell begins that would fail again
+
+Status = Literal["waiting", "begun", "done", "failed"]
+
+
+class Suite(NamedTuple):
+    """What `suite.json` holds.
+
+    Attributes:
+        cells: those of the file the suite was last started from.
+        batches: names of cells that are, or were, trained by one program, each in its lane; a
+            cell's last digits depend on how many they are.
+    """
+
+    cells: list[Cell]
+    batches: list[tuple[str, ...]]
+
+
+def save(suite: Suite, folder: Path) -> None:
+    """Writes `suite.json`, whole or not at all."""
+    plain = {
+        "cells": [
+            {"variant": cell.variant, "config": config_file.as_plain(cell.config)}
+            for cell in suite.cells
+        ],
+        "batches": suite.batches,
+    }
+    partial = folder / f".{SUITE_FILE}.partial"
+    partial.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / SUITE_FILE)
+
+
+def load(folder: Path) -> Suite:
+    """The suite in a folder.
+
+    Raises:
+        UserError: there is none, or its file cannot be read.
+    """
+    path = folder / SUITE_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a suite: it has no {SUITE_FILE}")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        cells = [
+            Cell(each["variant"], config_file.from_mapping(each["config"], where=str(path)))
+            for each in plain["cells"]
+        ]
+        return Suite(cells, [tuple(names) for names in plain["batches"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def status(folder: Path, cell: Cell) -> Status:
+    """How far a cell is, from what is on disk."""
+    own = folder / cell.name
+    if (own / ERROR_FILE).is_file():
+        return "failed"
+    if (checkpoint.newest(own) or 0) >= cell.config.total_iterations:
+        return "done"
+    return "begun" if (own / CONFIG_FILE).is_file() else "waiting"
+
+
+def error(folder: Path, cell: Cell) -> str:
+    """The first line of what went wrong in a cell; empty if nothing did."""
+    path = folder / cell.name / ERROR_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return lines[0] if lines else ""
+
+
+def is_to_run(folder: Path, cell: Cell) -> bool:
+    """Whether it is worth (another) try: a cell that diverged would do so again."""
+    state = status(folder, cell)
+    return state != "done" and not error(folder, cell).startswith(DIVERGED)
+
+
+def check_unchanged(folder: Path, cells: Sequence[Cell]) -> None:
+    """Raises a `UserError` that names what differs if a cell was begun with another config."""
+    for cell in cells:
+        own = folder / cell.name
+        if (own / CONFIG_FILE).is_file():
+            theirs: dict[str, Any] = config_file.as_plain(config_file.load(own))
+            difference = config_file.difference(theirs, config_file.as_plain(cell.config))
+            if difference:
+                raise UserError(
+                    f"{own} was begun with another config: {difference}. Give the changed variant "
+                    "another name, remove that folder, or choose another --out"
+                )

@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smpo_jax.experiment.results import intervals
+from smpo_jax.experiment.results.policy import load_policy
+
+TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --step 0"
+
+
+@pytest.fixture
+def tradeoff(command):
+    """A policy whose weights stay at 0.5; the observation is 1, so its mean action is 0.5."""
+    assert command(f"{TRAIN} --env ProbeTradeoff --start 0.5 --cost-limit 3 --out run").status == 0
+    return Path("run")
+
+
+def test_deterministic_policy_has_the_return_and_cost_of_its_mean(command, tradeoff):
+    result = json.loads(command("evaluate run --episodes 7 --deterministic --json").out)
+    # 10 steps that each earn 0.5 and cost 0.5
+    assert result["return"] == {"value": 5.0, "interval": [5.0, 5.0], "std": 0.0}
+    assert result["cost"] == {"value": 5.0, "interval": [5.0, 5.0], "std": 0.0}
+    assert result["over_limit"]["value"] == 1.0  # 5 > 3
+    assert result["episodes"] == 7 and result["on"] == "native" and result["steps"] == 20
+
+
+def test_sampled_policy_scatters_around_it(command, tradeoff):
+    result = json.loads(command("evaluate run --episodes 400 --json").out)
+    # the noise has standard deviation 0.1 a step, that of 10 steps 0.316
+    assert abs(result["return"]["std"] - 0.316) < 0.05
+    low, high = result["return"]["interval"]
+    assert low < 5.0 < high
+    assert np.isclose(high - low, 2 * 1.966 * result["return"]["std"] / 20, rtol=1e-3)
+
+
+def test_seed_decides_the_episodes(command, tradeoff):
+    def value(seed):
+        return json.loads(command(f"evaluate run --episodes 3 --seed {seed} --json").out)["return"]
+
+    assert value(1) == value(1) != value(2)
+
+
+def test_table_names_what_it_shows(command, tradeoff):
+    out = command("evaluate run --episodes 3 --deterministic").out
+    for expected in ("toy on ProbeTradeoff (native) after 20 steps", "5.00", "100.00 %", "Wilson"):
+        assert expected in out
+
+
+def test_one_episode_has_no_interval(command, tradeoff):
+    result = json.loads(command("evaluate run --episodes 1 --deterministic --json").out)
+    assert result["return"] == {"value": 5.0, "interval": [None, None]}
+
+
+@pytest.mark.parametrize("episodes", [0, -3])
+def test_number_of_episodes_must_be_positive(command, tradeoff, episodes):
+    result = command(f"evaluate run --episodes {episodes}")
+    assert result.status == 2 and "episodes: must be at least 1" in result.error
+
+
+def test_load_policy_needs_only_the_folder(tradeoff):
+    moved = tradeoff.rename("elsewhere")
+    policy = load_policy(moved)
+    act = policy.act(deterministic=True)
+    action = act(jnp.ones((2, 1)), jax.random.key(0))
+    np.testing.assert_array_equal(action, [[0.5], [0.5]])
+
+
+def test_policy_trained_on_several_devices_acts_on_one(command, monkeypatch):
+    train = f"{TRAIN} --env ProbeTradeoff --start 0.5 --devices 2 --out shared"
+    assert command(train).status == 0
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    result = json.loads(command("evaluate shared --episodes 2 --deterministic --json").out)
+    assert result["return"]["value"] == 5.0
+
+
+def test_evaluation_changes_nothing_in_the_folder(command, tradeoff):
+    before = {path: path.stat().st_mtime_ns for path in tradeoff.rglob("*")}
+    command("evaluate run --episodes 2")
+    assert {path: path.stat().st_mtime_ns for path in tradeoff.rglob("*")} == before
+
+
+def test_task_without_a_real_counterpart_is_refused(command, tradeoff):
+    result = command("evaluate run --on safety-gymnasium")
+    assert result.status == 2 and "no task 'ProbeTradeoff'" in result.error
+
+
+def test_missing_real_package_is_told_with_the_command_that_installs_it(command, monkeypatch):
+    command(f"{TRAIN} --env PointGoal0 --out run")
+    monkeypatch.setattr("importlib.metadata.version", _not_installed)
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    result = command("evaluate run --on safety-gymnasium")
+    assert result.status == 2 and "pip install" in result.error
+
+
+def _not_installed(name):
+    from importlib.metadata import PackageNotFoundError
+
+    raise PackageNotFoundError(name)
+
+
+@pytest.mark.host
+def test_policy_runs_in_the_real_environment(command):
+    pytest.importorskip("mujoco")
+    command(f"{TRAIN} --env PointGoal0 --out run")
+    result = command("evaluate run --on safety-gymnasium --episodes 2 --json")
+    assert result.status == 0, result.err
+    seen = json.loads(result.out)
+    assert seen["env"] == "SafetyPointGoal0-v0" and seen["on"] == "safety-gymnasium"
+    # without hazards nothing costs, and a policy that stays where it is earns about nothing
+    assert seen["cost"]["value"] == 0.0 and abs(seen["return"]["value"]) < 5
+
+
+def test_mean_has_students_interval():
+    # mean 2, standard deviation 1, standard error 1/sqrt(3), t quantile of 2 degrees 4.3027
+    value, low, high = intervals.mean(np.array([1.0, 2.0, 3.0]))
+    assert value == 2.0
+    np.testing.assert_allclose([low, high], [2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], rtol=1e-4)
+
+
+def test_share_has_wilsons_interval():
+    # none of ten: [0, z^2 / (n + z^2)] with z = 1.96
+    value, low, high = intervals.share(0, 10)
+    assert value == 0.0 and abs(low) < 1e-12
+    np.testing.assert_allclose(high, 1.959964**2 / (10 + 1.959964**2), rtol=1e-6)
+    mirrored = intervals.share(10, 10)
+    np.testing.assert_allclose([mirrored.low, mirrored.high], [1 - high, 1], rtol=1e-12)

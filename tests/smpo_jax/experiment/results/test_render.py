@@ -1,0 +1,166 @@
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Circle, Polygon
+from PIL import Image
+
+import smpo_envs
+from smpo_envs.drawing import ROBOT, Drawing, Look
+from smpo_jax.experiment.results import render
+from smpo_jax.experiment.results.episodes import Recording, record
+from smpo_jax.experiment.results.policy import load_policy
+
+TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --out run"
+
+
+def recording(steps=4, length=None):
+    """A robot that goes right by 0.1 a step, earns 1 and pays 1 at every second step."""
+    looks = {"hazards": Look("disc", 0.2, "cost"), "goal": Look("square", 0.3, "target")}
+    drawing = Drawing(
+        looks, poses=dict, sensors=0, lidars=("goal",), step_seconds=0.02, half_width=1.0
+    )
+    t = np.arange(steps + 1.0)
+    still = np.zeros((1, steps + 1, 1, 3))
+    robot = still.copy()
+    robot[0, :, 0, 0] = 0.1 * t
+    goal = still.copy()
+    goal[0, steps // 2 :, 0, 1] = 0.5  # it is met, and moves
+    return Recording(
+        drawing=drawing,
+        poses={ROBOT: robot, "hazards": still, "goal": goal},
+        lidars=np.full((1, steps + 1, 1, 16), 0.5),
+        return_=t[None],
+        cost=np.floor(t / 2)[None],
+        length=np.array([steps if length is None else length]),
+    )
+
+
+def test_paths_are_red_exactly_where_they_cost():
+    (axes,) = render.draw_paths(recording(), title="x", cost_limit=1.0).axes
+    (path,) = (c for c in axes.collections if isinstance(c, LineCollection))
+    assert [len(s) for s in path.get_segments()] == [2] * 4
+    # The cost rises with the second and the fourth step.
+    red, blue = to_rgba(render.COST_COLOUR), to_rgba(render.PATH_COLOUR)
+    np.testing.assert_allclose(np.asarray(path.get_colors()), [blue, red, blue, red])
+    assert axes.get_title() == "return 4.0   cost 2"
+    assert axes.title.get_color() == render.COST_COLOUR  # 2 > 1
+
+
+def test_paths_show_every_goal_and_other_things_once():
+    (axes,) = render.draw_paths(recording(), title="x", cost_limit=9.0).axes
+    goals = [patch for patch in axes.patches if isinstance(patch, Polygon)]
+    middles = sorted(np.mean(patch.get_xy()[:4], axis=0)[1] for patch in goals)
+    np.testing.assert_allclose(middles, [0.0, 0.5], atol=1e-12)
+    assert sum(isinstance(patch, Circle) for patch in axes.patches) == 1
+    assert axes.title.get_color() == "black"
+
+
+def test_a_film_has_every_nth_step_and_ends_with_the_episode():
+    frames = list(render.film(recording(steps=8, length=6), title="x", cost_limit=1.0, every=2))
+    assert len(frames) == 4  # 0, 2, 4, 6
+    assert {frame.shape for frame in frames} == {(480, 720, 3)}
+    assert all(np.any(a != b) for a, b in zip(frames[1:], frames, strict=False))
+
+
+def test_the_scene_shows_where_things_are():
+    figure_of = render.Figure()
+    scene = render.Scene(figure_of.add_subplot(), recording(), 0)
+    scene.show(4)
+    np.testing.assert_allclose(scene.body.center, [0.4, 0.0])
+    np.testing.assert_allclose(np.mean(scene.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)
+    (goal,) = scene.patches["goal"]
+    assert isinstance(goal, Polygon)
+    np.testing.assert_allclose(np.mean(goal.get_xy()[:4], axis=0), [0.0, 0.5], atol=1e-12)
+    # A ray of half its length for each of the 16 sectors.
+    rays = scene.rays.get_segments()
+    lengths = [np.linalg.norm(ray[1] - ray[0]) for ray in rays]
+    np.testing.assert_allclose(lengths, [0.5 * render.RAY_LENGTH] * 16)
+
+
+DRAWN = [name for name, task in smpo_envs.TASKS.items() if task.task_id]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_task_of_the_original_can_be_drawn(name):
+    env = smpo_envs.make(name)
+    assert isinstance(env, smpo_envs.Environment)
+    drawing = env.drawing
+    assert drawing is not None
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    poses = jax.eval_shape(drawing.poses, state.pipeline_state)
+    assert set(poses) == {ROBOT, *drawing.looks}
+    assert all(places.shape[1:] == (3,) for places in poses.values())
+    assert set(drawing.lidars) <= set(drawing.looks)
+    assert env.observation_size == drawing.sensors + 16 * len(drawing.lidars)
+
+
+def test_a_recording_is_what_happens(command):
+    assert command(f"{TRAIN} --env PointCircle1").status == 0
+    seen = record(load_policy(Path("run")), jax.random.key(1), 3, deterministic=True)
+    assert np.all(seen.length == 500)
+    robot = seen.poses[ROBOT][:, :, 0]
+    assert robot.shape == (3, 501, 3) and seen.lidars.shape == (3, 501, 1, 16)
+    # It starts in the square, at no cost; then it is charged for each step beyond the strip.
+    assert np.all(np.abs(robot[:, 0, :2]) <= 0.8) and not np.any(seen.cost[:, 0])
+    beyond = np.abs(robot[:, 1:, 0]) > 1.125
+    np.testing.assert_array_equal(np.diff(seen.cost, axis=1), beyond)
+    # The nearest lidar reading is that of the middle, 6 m being out of reach.
+    distance = np.linalg.norm(robot[:, :, :2], axis=-1)
+    np.testing.assert_allclose(seen.lidars.max((2, 3)), 1 - distance / 6, atol=1e-5)
+
+
+def test_an_episode_that_ends_early_is_recorded_to_its_end(command):
+    """The augmented environment: its episodes end once they have cost more than the limit."""
+    sizes = "--num-envs 4 --rollout-length 8 --steps 32 --minibatches 2 --hidden 8"
+    task = "--env PointCircle1 --algo ppo_early_terminated --cost-limit 0"
+    assert command(f"train {task} {sizes} --out run").status == 0
+    seen = record(load_policy(Path("run")), jax.random.key(0), 16)
+    for cost, length in zip(seen.cost, seen.length, strict=True):
+        assert np.all(cost[:length] == 0)
+        assert length == 500 or cost[length] == 1
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4", "png"])
+def test_files_of_every_kind(command, ending):
+    assert command(f"{TRAIN} --env PointRun0").status == 0
+    result = command(f"render run --episodes 2 --speed 50 --out deep/er/x.{ending}")
+    assert result.status == 0 and result.out == f"deep/er/x.{ending}\n"
+    path = Path(result.out.strip())
+    if ending == "gif":
+        with Image.open(path) as film:
+            # 500 steps, every hundredth, and the start, twice.
+            assert getattr(film, "n_frames", 0) == 12
+    elif ending == "mp4":
+        assert b"ftyp" in path.read_bytes()[:16]
+    else:
+        with Image.open(path) as picture:
+            assert picture.size[0] > picture.size[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("render run --out x.webm", "--out x.webm: its ending must be one of .mp4, .gif, .png"),
+        ("render run --episodes 0", "episodes: must be at least 1, got 0"),
+        ("render run --speed 0", "speed: must be positive, got 0.0"),
+        ("render run", "env: ProbeFollow cannot be drawn"),
+        ("render missing", "missing is not the folder of a run"),
+    ],
+)
+def test_mistakes(command, arguments, expected):
+    assert command(f"{TRAIN} --env ProbeFollow").status == 0
+    result = command(arguments)
+    assert result.status == 2 and expected in result.error
+
+
+def test_mp4_without_its_extra_says_what_to_install(command, monkeypatch):
+    assert command(f"{TRAIN} --env PointRun0").status == 0
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    result = command("render run --episodes 1 --speed 50 --out x.mp4")
+    assert result.status == 2 and "pip install imageio-ffmpeg" in result.error
+    assert not Path("x.mp4").exists()

@@ -1,0 +1,119 @@
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smpo_jax.core.calibration import Calibration
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.results import robustness, tables
+from smpo_jax.experiment.results.policy import TrainedPolicy
+from smpo_jax.experiment.results.robustness import Curve, Member, Place, Point
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.suite import policies
+
+OWN = {"hazards": 8, "size": 0.2, "extent": 1.5}
+UNUSED: Any = None
+MEMBERS = [
+    Member("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, 1))
+    for seed in (0, 1)
+]
+
+
+def points():
+    places = [Place("", OWN), *(Place("size", {**OWN, "size": size}) for size in (0.2, 0.3))]
+    return [
+        Point(member, place, np.array([1.0, 3.0]), np.array([20.0, 100 * place.point["size"] + 5]))
+        for member in MEMBERS
+        for place in places
+    ]
+
+
+def curves():
+    bins = jnp.arange(10.0)
+    return [
+        Curve(member, place, Calibration(bins, 2 * bins, jnp.full(10, 5.0)))
+        for member in MEMBERS
+        for place in (Place("", OWN), Place("size", {**OWN, "size": 0.3}))
+    ]
+
+
+def xy(line):
+    return np.asarray(line.get_xydata(), float)
+
+
+def test_places_are_the_task_and_one_change_at_a_time():
+    found = robustness.places_of("PointGoal1", {"hazards": [12.0], "size": [0.1, 0.3]})
+    assert [place.axis for place in found] == ["", "hazards", "size", "size"]
+    assert found[0].point == OWN
+    assert found[3].point == {**OWN, "size": 0.3}
+
+
+def test_figure_has_cost_with_the_limit_and_the_calibration():
+    figure = robustness.draw(points(), curves())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mine"]
+    return_, cost, calibration = figure.axes
+    np.testing.assert_allclose(xy(return_.lines[0]), [[0.2, 2], [0.3, 2]])
+    np.testing.assert_allclose(xy(cost.lines[0]), [[0.2, 22.5], [0.3, 27.5]])
+    assert xy(cost.lines[1])[0, 1] == 30.0
+    own, shifted, diagonal = calibration.lines
+    assert own.get_linestyle() == ":" and shifted.get_linestyle() == "-"
+    np.testing.assert_allclose(xy(shifted)[:, 1], 2 * np.arange(10))
+    np.testing.assert_allclose(xy(diagonal), [[0, 0], [9, 9]])
+
+
+def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
+    path = tmp_path / "points.csv"
+    tables.write(path, map(robustness._point_row, points()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(rows) == 6
+    assert rows[2]["size"] == "0.3" and rows[2]["varied"] == "size"
+    # costs of 20 and 35 against a limit of 30
+    assert float(rows[2]["cost"]) == 27.5 and float(rows[2]["over_limit"]) == 0.5
+    assert len(list(robustness._curve_rows(curves()[0]))) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("robustness nowhere", "nowhere is not the folder of a run"),
+        ("robustness . --episodes 0", "episodes: must be at least 1"),
+        ("robustness . --hazard-shift size=0.2@0,0.3@5", "expected a number, got '0.2@0'"),
+        ("evaluate . --hazard-shift sizes=0.2", "there is no 'sizes'"),
+    ],
+)
+def test_mistakes_are_one_line(command, words, error):
+    result = command(words)
+    assert result.status == 2 and error in result.error
+
+
+def test_suite_without_a_finished_cell_is_refused():
+    Path("suite.json").write_text('{"cells": [], "batches": []}')
+    with pytest.raises(UserError, match="no cell of"):
+        policies.find(Path("."), None)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_run_with_a_schedule_is_trained_and_played_under_shift(command):
+    train = "train --algo ppo_lag --num-envs 4 --rollout-length 20 --steps 160 --hidden 8 --out run"
+    assert command(f"{train} --hazard-shift hazards=4@0,8@160 size=0.25").status == 0
+
+    played = command("evaluate run --episodes 2 --json --hazard-shift hazards=4,8")
+    assert [each["shift"] for each in json.loads(played.out)] == [{"hazards": 4}, {"hazards": 8}]
+
+    result = command("robustness run --episodes 2 --hazard-shift size=0.2,5 --out shift.png")
+    assert result.status == 0, result.err
+    own, same, huge = csv.DictReader(Path("shift.csv").read_text().splitlines())
+    assert (own["varied"], same["varied"], huge["varied"]) == ("", "size", "size")
+    assert own["cost"] == same["cost"] and own["trained_on"] == "hazards=4@0,8@160 size=0.25"
+    # Discs of 5 m cover all that the robot can reach: every step costs.
+    assert float(huge["cost"]) == 1000.0 and float(huge["over_limit"]) == 1.0
+    bins = list(csv.DictReader(Path("shift-calibration.csv").read_text().splitlines()))
+    assert len(bins) == 2 * 10
+    # A cost of 1 at every step, discounted at 0.99 and cut off where 1 % of it is left at most.
+    for each in bins[10:]:
+        assert 99.0 < float(each["realised"]) <= 100.0
+    assert Path("shift.png").stat().st_size > 0

@@ -1,0 +1,369 @@
+"""Runs in this process, with an algorithm and a task that cost nothing."""
+
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import smpo_jax as sx
+from smpo_jax.algorithms.registry import ALGORITHMS, Entry
+from smpo_jax.experiment import cli
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.run import run_folder, train
+from smpo_jax.experiment.run.checkpoint import Checkpoints
+from smpo_jax.experiment.run.chunk import make_chunk
+from smpo_jax.experiment.run.progress import Plain
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.training import loop
+
+TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
+
+# 12 iterations of 4 x 5 steps
+BASE = "train --algo toy --env ProbeFollow --num-envs 4 --rollout-length 5 --steps 240"
+EVERY = " --report-every 0 --checkpoint-every 0"
+METRICS = ("metrics.csv", "metrics.jsonl")
+
+
+def metrics(folder):
+    return {name: (Path(folder) / name).read_bytes() for name in METRICS}
+
+
+def checkpoints(folder):
+    return sorted(int(path.name) for path in (Path(folder) / "checkpoints").iterdir())
+
+
+def arrays(folder):
+    """The leaves of the newest checkpoint."""
+    with Checkpoints(Path(folder), config_file.load(Path(folder)), write=False) as opened:
+        return opened._read(max(checkpoints(folder)))[0]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ALGORITHMS, "toy", TOY)
+        assert cli.main([*BASE.split(), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def whole(whole_run):
+    """A run that nothing interrupted, in the folder `whole`."""
+    shutil.copytree(whole_run, "whole")
+    return Path("whole")
+
+
+def interrupt_at(monkeypatch, iteration, action):
+    """Calls `action` in the middle of the host loop, once."""
+    update = Plain.update
+
+    def patched(self, row, rate):
+        update(self, row, rate)
+        if row["iteration"] == iteration:
+            monkeypatch.setattr(Plain, "update", update)
+            action()
+
+    monkeypatch.setattr(Plain, "update", patched)
+
+
+def assert_same_run(a, b):
+    assert metrics(a) == metrics(b)
+    left, right = arrays(a), arrays(b)
+    assert left.keys() == right.keys()
+    for path, leaf in left.items():
+        np.testing.assert_array_equal(leaf, right[path], err_msg=path)
+
+
+def test_run_folder_has_config_metrics_and_checkpoints(whole):
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoints", "config.json", "metrics.csv", "metrics.jsonl", "timing.csv",
+    ]  # fmt: skip
+    lines = (whole / "metrics.csv").read_text().splitlines()
+    assert lines[0].startswith("iteration,steps,episode/cost,")
+    assert len(lines) == 1 + 12 and lines[-1].startswith("12,240,")
+    assert max(checkpoints(whole)) == 12
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(command, whole):
+    command(f"{BASE} --out again")
+    assert_same_run("again", whole)
+    command(f"{BASE} --out other --seed 1")
+    assert metrics("other") != metrics(whole)
+
+
+def test_numbers_do_not_depend_on_how_the_run_is_cut_into_chunks(command, whole):
+    command(f"{BASE} --out single{EVERY}")
+    assert len((Path("single") / "timing.csv").read_text().splitlines()) == 1 + 12
+    assert len((whole / "timing.csv").read_text().splitlines()) < 1 + 12
+    assert_same_run("single", whole)
+
+
+def test_keeps_the_last_checkpoints_that_were_asked_for(command):
+    command(f"{BASE} --out kept --keep-checkpoints 4{EVERY}")
+    assert checkpoints("kept") == [9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signal_saves_and_exits_and_resume_ends_with_the_same_bytes(
+    command, whole, monkeypatch, name, status
+):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    interrupt_at(monkeypatch, 5, lambda: os.kill(os.getpid(), number))
+    result = command(f"{BASE} --out cut{EVERY}")
+    assert result.status == status
+    assert "stopped at iteration 5 of 12" in result.out
+    assert "smpo-jax train --resume cut" in result.out
+    assert checkpoints("cut")[-1] == 5
+    assert signal.getsignal(number) == before
+    assert command("train --resume cut").status == 0
+    assert_same_run("cut", whole)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the program catches it."""
+
+
+@pytest.mark.parametrize("saved_every", [0, 1000])
+def test_run_that_died_between_checkpoints_resumes_to_the_same_bytes(
+    command, whole, monkeypatch, saved_every
+):
+    def die():
+        raise Killed
+
+    interrupt_at(monkeypatch, 7, die)
+    with pytest.raises(Killed):
+        command(f"{BASE} --out dead --report-every 0 --checkpoint-every {saved_every}")
+    with open("dead/metrics.jsonl", "a") as file:
+        file.write('{"iteration": 8, "st')  # a line that was being written
+    assert len(Path("dead/metrics.csv").read_text().splitlines()) == 1 + 7
+    assert checkpoints("dead")[-1] == (6 if saved_every == 0 else 0)
+    assert command("train --resume dead").status == 0
+    assert_same_run("dead", whole)
+
+
+def test_run_that_died_before_its_first_checkpoint_is_started_again(command, whole):
+    shutil.copytree(whole, "early")
+    shutil.rmtree("early/checkpoints")
+    for name in (*METRICS, "timing.csv"):
+        Path("early", name).unlink()
+    result = command("train --resume early")
+    assert result.status == 0 and "starting it again" in result.out
+    assert_same_run("early", whole)
+
+
+def test_resume_passes_over_a_damaged_checkpoint_and_says_so(command, whole):
+    command(f"{BASE} --out hurt{EVERY}")
+    shutil.rmtree("hurt/checkpoints/12/state")
+    shutil.rmtree("hurt/checkpoints/11/record")
+    result = command("train --resume hurt")
+    assert result.status == 0
+    assert "checkpoint 12 is damaged" in result.out and "using 10 instead" in result.out
+    assert_same_run("hurt", whole)
+
+
+def test_resume_of_a_complete_run_says_so_and_changes_nothing(command, whole):
+    before = metrics(whole)
+    result = command("train --resume whole")
+    assert result.status == 0 and "complete" in result.out
+    assert metrics(whole) == before
+
+
+def test_resume_without_checkpoints_is_refused_and_loses_nothing(command, whole):
+    shutil.rmtree(whole / "checkpoints")
+    before = metrics(whole)
+    result = command("train --resume whole")
+    assert result.status == 2 and "there is no checkpoint in whole/checkpoints" in result.error
+    assert metrics(whole) == before
+
+
+def test_resume_with_the_checkpoints_of_another_run_is_refused(command, whole):
+    command(f"{BASE} --out other --seed 1")
+    shutil.rmtree(whole / "checkpoints")
+    shutil.copytree("other/checkpoints", whole / "checkpoints")
+    before = metrics(whole)
+    result = command("train --resume whole")
+    assert result.status == 2
+    assert "belongs to another run: seed is 1 there and 0 here" in result.error
+    assert metrics(whole) == before
+
+
+def test_resume_of_a_folder_that_is_no_run_is_refused(command):
+    Path("empty").mkdir()
+    for folder in ("empty", "missing"):
+        result = command(f"train --resume {folder}")
+        assert result.status == 2
+        assert result.error == f"{folder} is not the folder of a run: it has no config.json"
+
+
+def test_resume_with_a_damaged_config_is_refused(command, whole):
+    (whole / "config.json").write_text('{"env": ')
+    result = command("train --resume whole")
+    assert result.status == 2 and "cannot read whole/config.json" in result.error
+
+
+def test_nan_stops_the_run_and_names_iteration_and_metric(command):
+    result = command(f"{BASE} --out nan --diverge-at 8 --checkpoint-every 1000")
+    assert result.status == 1
+    assert result.error == (
+        "iteration 8: toy/loss is nan; stopped. The last good checkpoint is that of "
+        "iteration 0 in nan"
+    )
+    lines = Path("nan/metrics.csv").read_text().splitlines()
+    assert lines[-1].startswith("8,160,") and "nan" in lines[-1]
+    assert checkpoints("nan") == [0]
+
+
+def test_nan_keeps_the_last_good_checkpoint(command):
+    result = command(f"{BASE} --out nan --diverge-at 8{EVERY}")
+    assert result.status == 1 and "that of iteration 7" in result.error
+    assert checkpoints("nan")[-1] == 7
+
+
+def test_parameters_that_overflow_stop_the_run(command):
+    result = command(f"{BASE} --out huge --step 1e38")
+    assert result.status == 1
+    assert "is inf; stopped" in result.error or "is nan; stopped" in result.error
+
+
+def test_nan_of_a_metric_that_has_no_episode_to_tell_of_does_not_stop_the_run(command):
+    # 4 environments, staggered over 10 steps, and rollouts of one step: mostly no episode ends
+    result = command(
+        "train --algo toy --env ProbeFollow --num-envs 2 --rollout-length 1 --steps 24 --out few"
+    )
+    assert result.status == 0
+    assert "nan" in Path("few/metrics.csv").read_text()
+
+
+def test_run_is_not_overwritten_unless_asked_to(command, whole):
+    before = metrics(whole)
+    result = command(f"{BASE} --out whole --seed 1")
+    assert result.status == 2
+    assert "--resume whole" in result.error and "--overwrite" in result.error
+    assert metrics(whole) == before
+    assert command(f"{BASE} --out whole --seed 1 --overwrite").status == 0
+    assert metrics(whole) != before
+
+
+def test_folder_with_other_things_in_it_is_never_overwritten(command):
+    Path("home").mkdir()
+    Path("home/thesis.tex").write_text("years of work")
+    for extra in ("", " --overwrite"):
+        result = command(f"{BASE} --out home{extra}")
+        assert result.status == 2 and "not the folder of a run" in result.error
+    assert [path.name for path in Path("home").iterdir()] == ["thesis.tex"]
+
+
+def test_overwrite_leaves_files_that_no_run_wrote(command, whole):
+    (whole / "notes.txt").write_text("mine")
+    command(f"{BASE} --out whole --overwrite")
+    assert (whole / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--repeats 7", "--num-envs 0", "--env Nowhere", "--wandb", "--step -1"],
+)
+def test_mistake_leaves_no_folder_behind(command, words, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = command(f"{BASE} --out new {words}")
+    assert result.status == 2 and result.error
+    assert not Path("new").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_line(command):
+    Path("file").write_text("")
+    result = command(f"{BASE} --out file/run")
+    assert result.status == 2 and "Not a directory" in result.error
+    result = command(f"{BASE} --out file")
+    assert result.status == 2 and "file" in result.error
+
+
+def test_full_disk_is_one_line_and_the_run_can_go_on_later(command, whole, monkeypatch):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    interrupt_at(monkeypatch, 4, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard)))
+    try:
+        result = command(f"{BASE} --out full --report-every 0 --checkpoint-every 1")
+        result = command("train --resume full") if result.status == 0 else result
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.status == 2 and "File too large" in result.error
+    assert command("train --resume full").status == 0
+    assert_same_run("full", whole)
+
+
+FIELDS = {"algo": "toy", "env": "ProbeFollow", "num_envs": 4, "rollout_length": 5, "steps": 2.4e2}
+
+
+def test_run_from_python_is_the_run_of_the_command_line(whole):
+    folder = sx.run(**FIELDS, out="mine")
+    assert folder == Path("mine")
+    assert_same_run(folder, whole)
+    policy = sx.load_policy("mine")
+    assert policy.iteration == 12
+    assert policy.act(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
+
+
+def test_run_from_python_refuses_what_the_command_line_refuses(whole):
+    with pytest.raises(UserError, match=r"run: .*num_env.*num_envs"):
+        sx.run(num_env=3)
+    with pytest.raises(UserError, match="holds a run"):
+        sx.run(**FIELDS, out="whole")
+    assert sx.run(**FIELDS, out="whole", overwrite=True) == whole
+
+
+def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch):
+    interrupt_at(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        sx.run(**FIELDS, out="stopped", report_every=0)
+    assert 0 < sx.load_policy("stopped").iteration < 12
+    assert train.resume(Path("stopped")) == 0
+    assert_same_run("stopped", whole)
+
+
+def test_two_processes_cannot_train_in_one_folder(command, whole):
+    with run_folder.locked(whole):
+        result = command(f"{BASE} --out whole --overwrite")
+    assert result.status == 2 and "another process is training in whole" in result.error
+    assert command(f"{BASE} --out whole --overwrite").status == 0
+
+
+def test_chunk_equals_iterations_one_by_one():
+    config = Config(algo="toy", env="ProbeFollow", num_envs=4, rollout_length=5)
+    problem = build(config)
+    one = jax.jit(loop.iteration(problem.algorithm, problem.env, problem.spec))
+    state = loop.init(problem.algorithm, problem.env, jax.random.key(0))
+    _, report = jax.jit(make_chunk(one, 8))(state, jnp.int32(5))
+    losses = []
+    for _ in range(5):
+        state, row = one(state)
+        losses.append(float(row["toy/loss"]))
+    assert int(report.done) == 5 and bool(report.finite)
+    np.testing.assert_allclose(report.metrics["toy/loss"][:5], losses, rtol=1e-6)
+
+
+def test_chunk_compiles_once_for_all_counts():
+    config = Config(algo="toy", env="ProbeFollow", num_envs=4, rollout_length=5)
+    problem = build(config)
+    traces = []
+
+    def iteration(state):
+        traces.append(1)
+        return loop.iteration(problem.algorithm, problem.env, problem.spec)(state)
+
+    chunk = jax.jit(make_chunk(iteration, 8))
+    state = loop.init(problem.algorithm, problem.env, jax.random.key(0))
+    chunk(state, jnp.int32(1))
+    once = len(traces)
+    for count in (2, 8):
+        assert int(chunk(state, jnp.int32(count))[1].done) == count
+    assert len(traces) == once

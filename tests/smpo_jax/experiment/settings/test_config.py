@@ -1,0 +1,184 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings.config import Config, coerce, load_yaml
+from smpo_jax.experiment.settings.options import parse_train
+
+ROOT = Path(__file__).parents[4]
+
+
+def write(text, name="run.yaml"):
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def words(line):
+    return line.split()
+
+
+def error_of(text):
+    with pytest.raises(UserError) as caught:
+        load_yaml(write(text))
+    return str(caught.value)
+
+
+def test_hyperparameters_come_from_defaults_then_preset_then_file_then_command_line():
+    path = write("algo: toy\nhyperparameters: {step: 0.3, start: 2}\n")
+    config = parse_train(["--config", str(path), "--start", "5"]).config
+    own = config.hyperparameters
+    # form: nobody set it; repeats: the preset (default 1); step: the file; start: all but the line
+    assert (own["form"], own["repeats"], own["step"], own["start"]) == ("plain", 2, 0.3, 5.0)
+
+
+def test_run_fields_come_from_defaults_then_file_then_command_line():
+    path = write("algo: toy\nenv: ProbeFollow\nseed: 3\ncost_limit: 7\n")
+    config = parse_train(["--config", str(path), "--seed", "4"]).config
+    assert (config.env, config.seed, config.cost_limit) == ("ProbeFollow", 4, 7.0)
+    assert config.num_envs == Config.num_envs
+
+
+def test_command_line_can_replace_the_algorithm_of_the_file():
+    path = write("algo: ppo\nenv: ProbeFollow\n")
+    assert parse_train(["--config", str(path), "--algo", "toy"]).config.algo == "toy"
+
+
+def test_train_without_any_argument_is_smpo_on_pointgoal1():
+    config = parse_train([]).config
+    assert (config.env, config.algo, config.steps) == ("PointGoal1", "smpo", 10_000_000)
+    assert config.folder == Path("runs/PointGoal1-smpo-seed0")
+
+
+@pytest.mark.parametrize("text", ["1e7", "10_000_000", "10000000", "1.0E7"])
+def test_steps_are_an_integer_however_they_are_written(text):
+    config = parse_train(["--algo", "toy", "--steps", text]).config
+    assert config.steps == 10_000_000 and type(config.steps) is int
+    assert load_yaml(write(f"algo: toy\nsteps: {text}\n")).steps == 10_000_000
+
+
+def test_steps_are_rounded_up_to_whole_iterations():
+    # 10 * 100 steps an iteration; 2 500 steps need 3 of them
+    assert Config(algo="toy", num_envs=10, rollout_length=100, steps=2500).total_iterations == 3
+
+
+def test_safety_gymnasium_id_names_the_native_task():
+    assert Config(env="SafetyPointGoal1-v0", algo="toy").env == "PointGoal1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("algo: toy\nsede: 3", "run.yaml: unknown key 'sede'; did you mean seed?"),
+        (
+            "algo: toy\nhyperparameters: {stpe: 3}",
+            "run.yaml: toy has no hyperparameter 'stpe'; did you mean step?",
+        ),
+        ("algo: toy\nstep: 3", "run.yaml: step belongs under `hyperparameters:`"),
+        ("algo: toy\nseed: 1.5", "run.yaml: seed: expected an integer, got 1.5"),
+        ("algo: toy\nseed: true", "run.yaml: seed: expected an integer, got True"),
+        ("algo: toy\ncost_limit: low", "run.yaml: cost_limit: expected a number, got 'low'"),
+        ("algo: toy\ncost_limit: .nan", "run.yaml: cost_limit: expected a number, got nan"),
+        ("algo: toy\nwandb: 1", "run.yaml: wandb: expected true or false, got 1"),
+        ("algo: toy\ncost_limit: -1", "run.yaml: cost_limit: must not be negative, got -1.0"),
+        ("algo: toy\nnum_envs: 0", "run.yaml: num_envs: must be at least 1, got 0"),
+        (
+            "algo: toy\nhyperparameters: {sizes: 3}",
+            "run.yaml: sizes: expected a list, each an integer, got 3",
+        ),
+        (
+            "algo: toy\nhyperparameters: {form: fnacy}",
+            "run.yaml: form: expected one of plain, fancy, got 'fnacy'",
+        ),
+        ("algo: toy\nhyperparameters: {step: -1}", "run.yaml: step=-1.0 must be 0 or more"),
+        ("algo: toy\nhyperparameters: 3", "run.yaml: hyperparameters: expected a mapping, got 3"),
+        ("- algo", "run.yaml: expected `field: value` lines, found list"),
+        ("algo: topy", "algo: there is no algorithm 'topy'; did you mean toy?"),
+    ],
+)
+def test_mistake_in_file_is_named(text, expected):
+    assert error_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("algo: toy\nseed: 1\nseed: 2", "the key 'seed' is given twice"),
+        ("algo: [", "not valid YAML"),
+        ("algo: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("algo: toy\nenv: PointGoal7", "did you mean 'PointGoal"),
+    ],
+)
+def test_mistake_in_file_is_one_line_that_says(text, expected):
+    message = error_of(text)
+    assert expected in message and "\n" not in message
+
+
+def test_unreadable_file_is_named():
+    for path in (Path("missing.yaml"), Path()):
+        with pytest.raises(UserError, match="cannot read config"):
+            load_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("3e-4", float, 3e-4),  # YAML reads this as text
+        (3, float, 3.0),
+        ("1e3", int, 1000),
+        ([64, "2e1"], tuple[int, ...], (64, 20)),
+        ([1, 2.5], tuple[int, float], (1, 2.5)),
+        (None, float | None, None),
+        ("2", float | None, 2.0),
+    ],
+)
+def test_coerce_accepts_what_yaml_makes_of_good_values(value, kind, expected):
+    result = coerce(value, kind)
+    assert result == expected and type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("3", bool), ([1], tuple[int, float]), ("inf", int), (None, float), (3, str)],
+)
+def test_coerce_refuses(value, kind):
+    with pytest.raises(ValueError, match="expected"):
+        coerce(value, kind)
+
+
+def test_saved_config_loads_as_it_was(tmp_path):
+    config = parse_train(words("--algo toy --sizes 4 5 6 --scale 2 --no-shift --seed 9")).config
+    config_file.save(config, tmp_path)
+    loaded = config_file.load(tmp_path)
+    assert config_file.as_plain(loaded) == config_file.as_plain(config)
+    assert loaded.hyperparameters["sizes"] == (4, 5, 6)
+    assert loaded.folder == tmp_path
+
+
+def test_saved_config_is_a_valid_config_file(tmp_path):
+    config = parse_train(words("--algo toy --step 1e-5")).config
+    config_file.save(config, tmp_path)
+    again = parse_train(["--config", str(tmp_path / "config.json")]).config
+    assert again == config  # `out` too: the folder of a run is not part of it
+
+
+def test_saved_config_holds_every_field(tmp_path):
+    config_file.save(Config(algo="toy"), tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["env"] == "PointGoal1" and saved["steps"] == 10_000_000 and "out" not in saved
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(ROOT.glob("configs/**/*.yaml")) - set(ROOT.glob("configs/suites/*"))),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_every_config_in_the_repository_loads_and_builds(path):
+    config = load_yaml(path)
+    problem = build(config)
+    assert problem.spec.total_iterations == config.total_iterations
+    assert (config.env, config.algo) == (path.parent.name, path.stem)

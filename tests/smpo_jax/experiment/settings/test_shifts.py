@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.settings import config, shifts
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.suite import grid
+
+SUITE = Path(__file__).parents[4] / "configs" / "suites" / "robustness.yaml"
+
+
+def test_constant_and_schedule_are_read_and_interpolated():
+    found = shifts.schedule(["hazards=8@0,16@2e6", "size=0.3"])
+    assert found == {"hazards": ((0.0, 8.0), (2e6, 16.0)), "size": ((0.0, 0.3),)}
+    assert shifts.at(found, 5e5) == {"hazards": 10.0, "size": 0.3}
+    assert shifts.at(found, 9e9) == {"hazards": 16.0, "size": 0.3}
+
+
+def test_grid_is_every_combination():
+    found = shifts.grid(["hazards=4,8", "size=0.2,0.3"])
+    assert [tuple(point.values()) for point in found] == [(4, 0.2), (4, 0.3), (8, 0.2), (8, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hazard=8", "there is no 'hazard' (did you mean"),
+        ("hazards", "expected NAME=VALUE, got 'hazards'"),
+        ("hazards=many", "expected a number, got 'many'"),
+        ("size=nan", "expected a number, got 'nan'"),
+        ("size=0.2,0.3", "a schedule needs a step with every value"),
+        ("size=0.2@0,0.3", "a schedule needs a step with every value"),
+        ("size=0.2@5,0.3@5", "steps must be 0 or more and increase"),
+    ],
+)
+def test_what_is_no_shift_is_one_error_that_names_it(text, words):
+    with pytest.raises(UserError) as caught:
+        Config(hazard_shift=(text,))
+    assert words.split(" (")[0] in str(caught.value) and "hazard_shift" in str(caught.value)
+
+
+def test_task_without_hazards_is_refused_with_those_that_have_some():
+    with pytest.raises(UserError, match=r"PointCircle1 has no hazards.*PointGoal1"):
+        Config(env="PointCircle1", hazard_shift=("size=0.3",))
+
+
+def test_shift_that_has_no_layout_is_refused_before_anything_runs():
+    with pytest.raises(UserError, match="hazards=60 do not fit"):
+        build(Config(hazard_shift=("hazards=8@0,60@1e6",)))
+
+
+def test_config_saved_before_there_were_shifts_is_the_same_run():
+    ours = config.as_plain(config.from_mapping({}, where="test"))
+    theirs = {name: value for name, value in ours.items() if name != "hazard_shift"}
+    assert config.difference(theirs, ours) is None
+    other = config.from_mapping({"hazard_shift": ["size=0.3"]}, where="test")
+    assert "hazard_shift" in str(config.difference(ours, config.as_plain(other)))
+
+
+def test_suite_has_each_method_with_and_without_a_schedule():
+    cells = grid.load(SUITE)
+    assert len(cells) == 6 * 3
+    assert sum(bool(cell.config.hazard_shift) for cell in cells) == 9
+    assert {cell.config.total_steps for cell in cells} <= {2_016_000}
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_schedule_takes_effect_at_resets_by_the_steps_of_all_environments():
+    # 4 environments: 100 steps are 25 of each; the first of the staggered ones resets after 250.
+    run = Config(algo="ppo", num_envs=4, rollout_length=20, hazard_shift=("size=0.2@0,0.3@1000",))
+    env = build(run).env
+    state = jax.jit(env.reset)(jax.random.key(0))
+    radii = state.env.pipeline_state.arena.radii["hazards"]
+    np.testing.assert_allclose(radii, 0.2)
+    at_rest = jnp.zeros((4, 2))
+    step = jax.jit(lambda s: jax.lax.fori_loop(0, 250, lambda _, s: env.step(s, at_rest)[0], s))
+    state = step(state)
+    np.testing.assert_array_equal(state.course, 250)
+    radii = state.env.pipeline_state.arena.radii["hazards"]
+    np.testing.assert_allclose(radii, [0.2, 0.2, 0.2, 0.3], rtol=1e-6)
