@@ -78,7 +78,7 @@ def _fail(message: object, *, status: int) -> int:
 
 def _train(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.settings.options import parse_train
+    from smpo_jax.experiment.settings.command_line import parse_train
 
     options = parse_train(arguments)
     from smpo_jax.experiment.run import train
@@ -90,7 +90,8 @@ def _train(arguments: list[str]) -> int:
 
 def _suite(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.settings.options import SuiteOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import SuiteOptions
 
     options = parse(SuiteOptions, arguments, command="suite")
     from smpo_jax.experiment.suite import main
@@ -99,7 +100,8 @@ def _suite(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from smpo_jax.experiment.settings.options import ReportOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import ReportOptions
 
     options = parse(ReportOptions, arguments, command="report")
     from smpo_jax.experiment.suite.report import report
@@ -110,7 +112,8 @@ def _report(arguments: list[str]) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.settings.options import EvaluateOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import EvaluateOptions
 
     options = parse(EvaluateOptions, arguments, command="evaluate")
     from smpo_jax.experiment.results import evaluate
@@ -121,7 +124,8 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _robustness(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.settings.options import RobustnessOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import RobustnessOptions
 
     options = parse(RobustnessOptions, arguments, command="robustness")
     from smpo_jax.experiment.results import robustness
@@ -132,7 +136,8 @@ def _robustness(arguments: list[str]) -> int:
 
 
 def _plot(arguments: list[str]) -> int:
-    from smpo_jax.experiment.settings.options import PlotOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import PlotOptions
 
     options = parse(PlotOptions, arguments, command="plot")
     from smpo_jax.experiment.results import plots
@@ -143,7 +148,8 @@ def _plot(arguments: list[str]) -> int:
 
 def _render(arguments: list[str]) -> int:
     _use_compilation_cache()
-    from smpo_jax.experiment.settings.options import RenderOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import RenderOptions
 
     options = parse(RenderOptions, arguments, command="render")
     from smpo_jax.experiment.results import render
@@ -154,7 +160,8 @@ def _render(arguments: list[str]) -> int:
 
 def _list(arguments: list[str]) -> int:
     if arguments:
-        from smpo_jax.experiment.settings.options import ListOptions, parse
+        from smpo_jax.experiment.settings.command_line import parse
+        from smpo_jax.experiment.settings.options import ListOptions
 
         parse(ListOptions, arguments, command="list")
     from smpo_envs.registry import TASKS
@@ -173,7 +180,8 @@ def _list(arguments: list[str]) -> int:
 
 def _bench(arguments: list[str]) -> int:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is one of the measurements
-    from smpo_jax.experiment.settings.options import BenchOptions, parse
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import BenchOptions
 
     options = parse(BenchOptions, arguments, command="bench")
     from smpo_jax.experiment import bench

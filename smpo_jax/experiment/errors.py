@@ -12,3 +12,9 @@ class DivergenceError(Exception):
 def one_line(message: object) -> str:
     """The message without line breaks or runs of blanks."""
     return " ".join(str(message).split())
+
+
+def reason(error: Exception) -> str:
+    """Why it failed, in one line; of what the system reports, without the path."""
+    named = isinstance(error, OSError) and error.strerror
+    return one_line(named or error)

@@ -1,6 +1,7 @@
 """From a config to the things that run: environment, specification and algorithm."""
 
 import contextlib
+import dataclasses
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,6 @@ from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.settings import shifts
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
@@ -51,7 +51,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
         raise UserError(one_line(error)) from error
     try:
-        limit, own = _settings(config, traced)
+        limit, hyperparameters = _settings(config, traced)
         env = vector_env(config, traced)
         spec = make_spec(
             env,
@@ -59,7 +59,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
             total_iterations=config.total_iterations,
             cost_limit=limit,
         )
-        algorithm = registry.make(config.algo, spec, **own)
+        algorithm = registry.make(config.algo, spec, **vars(hyperparameters))
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm)
@@ -77,20 +77,20 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
 
     Environments take on the values of the step in which they begin an episode.
     """
-    schedule = shifts.schedule(config.hazard_shift)
-    if all(len(points) == 1 for points in schedule.values()):
+    schedule = config.hazard_shift
+    if schedule.is_constant:
         return smpo_envs.VectorEnv(
             single_env(config, traced), config.num_envs, devices=config.devices
         )
-    reached = [shifts.at(schedule, step) for points in schedule.values() for step, _ in points]
+    reached = [schedule.at(step) for step in schedule.steps]
     tasks = family(config, reached, traced)
 
     def reset(key: Key, taken: Int[Array, ""]) -> smpo_envs.State:
         steps = jnp.asarray(taken, jnp.result_type(float)) * config.num_envs
-        return tasks(scheduled(schedule, steps)).reset(key)
+        return tasks(scheduled(schedule.points, steps)).reset(key)
 
     course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
-    last = tasks(smpo_envs.Shift(**shifts.at(schedule, config.total_steps)))
+    last = tasks(smpo_envs.Shift(**schedule.at(config.total_steps)))
     return smpo_envs.VectorEnv(last, config.num_envs, course=course, devices=config.devices)
 
 
@@ -117,7 +117,7 @@ def family(
 
 def task(config: Config) -> smpo_envs.SafeEnv:
     """The task as it is when the run's training ends."""
-    at_the_end = shifts.at(shifts.schedule(config.hazard_shift), config.total_steps)
+    at_the_end = config.hazard_shift.at(config.total_steps)
     options = {"shift": smpo_envs.Shift(**at_the_end)} if at_the_end else {}
     return smpo_envs.make(config.env, **options)
 
@@ -129,14 +129,15 @@ def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Single
 
 def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:
     """What the algorithm adds to an environment, whichever it is."""
-    limit, own = _settings(config, traced)
-    return registry.augmentation(config.algo, limit, **own)
+    limit, hyperparameters = _settings(config, traced)
+    return registry.augmentation(config.algo, limit, **vars(hyperparameters))
 
 
-def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, dict[str, Any]]:
-    """The cost limit and the hyperparameters."""
+def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, Any]:
+    """The cost limit and the algorithm's record."""
     own = {name: value for name, value in traced.items() if name != "cost_limit"}
-    return traced.get("cost_limit", config.cost_limit), {**config.hyperparameters, **own}
+    limit = traced.get("cost_limit", config.cost_limit)
+    return limit, dataclasses.replace(config.hyperparameters, **own)
 
 
 def machine() -> dict[str, Any]:

@@ -17,9 +17,8 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import augmentation, family, single_env
 from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
-from smpo_jax.experiment.settings import config as config_file
 from smpo_jax.experiment.settings import shifts
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import Config, check_has_hazards
 from smpo_jax.experiment.settings.options import EvaluateOptions
 from smpo_jax.training.evaluation import Episodes, evaluate, make_act, make_evaluator
 from smpo_jax.training.host import augment_host, evaluate_host
@@ -35,10 +34,9 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    points = shifts.grid(options.hazard_shift) if options.hazard_shift else []
     policy = load_policy(options.folder)
-    if points:
-        _evaluate_shifted(policy, options, points)
+    if options.hazard_shift:
+        _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
     play = _play_native if options.on == "native" else _play_real
     result = _summary(policy, options, play(policy, options))
@@ -104,7 +102,7 @@ def shifted_tasks(
     Raises:
         UserError: the task has no hazards, or a point has no layout.
     """
-    config_file.check_shift(config.env, points[0])
+    check_has_hazards(config.env)
     try:
         return family(config, points)
     except ValueError as error:

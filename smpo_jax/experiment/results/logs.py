@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run.writers import METRICS_CSV
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
 

@@ -8,7 +8,7 @@ import jax
 
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.run.checkpoint import Checkpoints
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.evaluation import Act, make_act
 from smpo_jax.types import Algorithm, LearnerState

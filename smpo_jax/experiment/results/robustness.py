@@ -22,8 +22,7 @@ from smpo_jax.experiment.results.evaluate import (
     vector_at,
 )
 from smpo_jax.experiment.results.policy import TrainedPolicy
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings import shifts
+from smpo_jax.experiment.settings.config import check_has_hazards
 from smpo_jax.experiment.settings.options import RobustnessOptions
 from smpo_jax.training.calibration import calibrate
 from smpo_jax.types import Key, LearnerState
@@ -87,7 +86,7 @@ def main(options: RobustnessOptions, find: Find) -> None:
     """
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    axes = shifts.axes(options.hazard_shift)
+    axes = options.hazard_shift.values
     if not axes:
         raise UserError("hazard_shift: robustness needs something that varies, as in size=0.2,0.3")
     members = find(options.folder, options.task)
@@ -115,7 +114,7 @@ def places_of(task: str, axes: Mapping[str, Sequence[float]]) -> list[Place]:
     Raises:
         UserError: the task has no hazards.
     """
-    config_file.check_shift(task, axes)
+    check_has_hazards(task)
     env = smpo_envs.make(task, shift=smpo_envs.Shift())
     assert isinstance(env, smpo_envs.Environment) and env.shift is not None
     own = {
@@ -258,7 +257,7 @@ def _identity(member: Member, place: Place) -> dict[str, Any]:
         "variant": member.variant,
         "algo": config.algo,
         "seed": config.seed,
-        "trained_on": " ".join(config.hazard_shift),
+        "trained_on": str(config.hazard_shift),
         "varied": place.axis,
         **place.point,
     }

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
 FORMAT = 1
@@ -60,7 +60,7 @@ class Checkpoints:
             write: False opens them for reading only, and changes nothing on disk.
         """
         self._folder = folder / FOLDER
-        self._config = config_file.as_plain(config)
+        self._config = config
         if write:
             self._folder.mkdir(parents=True, exist_ok=True)
         with _quiet():
@@ -98,7 +98,7 @@ class Checkpoints:
             "format": FORMAT,
             "iteration": iteration,
             "made_with": made_with(),
-            "config": self._config,
+            "config": config_file.as_mapping(self._config),
             "leaves": _signature(leaves),
             "digest": _digest(leaves),
         }
@@ -166,7 +166,8 @@ class Checkpoints:
             raise _DamagedError(_short(error)) from error
 
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
-        difference = config_file.difference(theirs, self._config)
+        owner = config_file.from_mapping(theirs, where=where)
+        difference = config_file.difference(owner, self._config)
         if difference:
             raise UserError(f"{where} belongs to another run: {difference}")
 

@@ -95,7 +95,7 @@ def compile_single(problem: Problem, state: TrainState) -> Chunk:
 
 def varying(configs: Sequence[Config]) -> Mapping[str, jax.Array]:
     """The cost limits and float hyperparameters in which runs differ, one value for each run."""
-    settings = [{**each.hyperparameters, "cost_limit": each.cost_limit} for each in configs]
+    settings = [{**vars(each.hyperparameters), "cost_limit": each.cost_limit} for each in configs]
     return {
         name: jnp.asarray([each[name] for each in settings], jnp.result_type(float))
         for name in settings[0]

@@ -13,7 +13,7 @@ from smpo_jax.experiment.run import writers
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import Report, may_be_nan
 from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.types import TrainState
 
@@ -98,7 +98,7 @@ def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writ
     if config.tensorboard:
         yield writers.TensorBoard(folder, after_steps=iteration * config.steps_per_iteration)
     if config.wandb:
-        yield writers.Wandb(folder, config_file.as_plain(config))
+        yield writers.Wandb(folder, config_file.as_mapping(config))
 
 
 def _rows(report: Report, before: int, config: Config) -> list[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run import checkpoint, writers
-from smpo_jax.experiment.settings.config import CONFIG_FILE
+from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 
 
 def has_metrics(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from smpo_jax.experiment.run.progress import Progress, make_progress
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.signals import StopRequest
 from smpo_jax.experiment.run.starting_point import StartingPoint
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.types import TrainState
 

@@ -1,21 +1,15 @@
-"""What each command accepts, parsed by tyro, with every mistake told in one line."""
+"""What each command accepts; the command line is read into these records."""
 
-import contextlib
 import dataclasses
-import io
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal
 
 import tyro
 
-from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import Config, integer
-from smpo_jax.names import suggest
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
-T = TypeVar("T")
+ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +49,7 @@ class EvaluateOptions:
     deterministic: bool = False
     seed: int = 0
     json: bool = False
-    hazard_shift: tuple[str, ...] = ()
+    hazard_shift: Sweep = NO_SWEEP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +70,7 @@ class RobustnessOptions:
     folder: tyro.conf.Positional[Path]
     out: Path = Path("robustness.png")
     task: str | None = None
-    hazard_shift: tuple[str, ...] = (
-        "hazards=4,8,12,16",
-        "size=0.1,0.2,0.3,0.4",
-        "extent=1.5,1.2,0.9",
-    )
+    hazard_shift: Sweep = ROBUSTNESS_SWEEP
     episodes: int = 100
     deterministic: bool = False
     seed: int = 0
@@ -189,139 +179,3 @@ class BenchOptions:
     seeds: int = 1
     repeats: int = 5
     json: bool = False
-
-
-class TrainRequest(NamedTuple):
-    """What `train` was asked to do."""
-
-    config: Config
-    resume: Path | None
-    overwrite: bool
-
-
-def parse_train(arguments: Sequence[str]) -> TrainRequest:
-    """The run that the command line, the YAML file it names and the defaults describe.
-
-    The algorithm decides which hyperparameters there are, and the file may name the algorithm, so
-    the arguments are read twice: first for these two, then for everything.
-    """
-    first, others = _first_pass(arguments)
-    if first.options.resume is not None and not _asks_for_help(arguments):
-        if others or first.options.config or first.options.overwrite:
-            raise UserError(
-                "--resume goes on with the run as it is saved and takes no other option"
-            )
-        return TrainRequest(config_file.Config(), first.options.resume, overwrite=False)
-    overrides = {"algo": first.algo} if first.algo else {}
-    if first.options.config is None:
-        base = config_file.from_mapping({}, where="defaults", **overrides)
-    else:
-        base = config_file.load_yaml(first.options.config, **overrides)
-    own = config_file.hyperparameters(base.algo, base.hyperparameters, where="config")
-    shape = dataclasses.make_dataclass(
-        "Train",
-        [("source", TrainOptions), ("run", Config), (base.algo.replace("-", "_"), type(own))],
-        frozen=True,
-    )
-    shape.__doc__ = f"Train a policy. The last group are the hyperparameters of {base.algo}."
-    chosen = parse(shape, arguments, command="train", default=shape(first.options, base, own))
-    source, run, own = (getattr(chosen, field.name) for field in dataclasses.fields(chosen))
-    config = dataclasses.replace(run, hyperparameters=dataclasses.asdict(own))
-    return TrainRequest(config, None, source.overwrite)
-
-
-def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
-    """The options of a command.
-
-    Raises:
-        UserError: an unknown option, with the nearest one that exists, or a bad value.
-        SystemExit: 0, after printing the help that was asked for.
-    """
-    given = {} if default is None else {"default": default}
-    parsed, unknown = _run_tyro(kind, arguments, prog=f"smpo-jax {command}", **given)
-    _refuse(unknown, _option_names(kind))
-    return parsed
-
-
-@dataclasses.dataclass(frozen=True)
-class _FirstPass:
-    options: TrainOptions
-    algo: str | None = None
-
-
-def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
-    plain = [each for each in arguments if each not in ("-h", "--help")]
-    return _run_tyro(_FirstPass, plain, prog="smpo-jax train")
-
-
-def _asks_for_help(arguments: Sequence[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
-
-
-def _run_tyro(kind: Any, arguments: Sequence[str], **options: Any) -> tuple[Any, list[str]]:
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors), _integers:
-            return tyro.cli(
-                kind,
-                args=list(arguments),
-                config=(tyro.conf.OmitArgPrefixes,),
-                return_unknown_args=True,
-                **options,
-            )
-    except SystemExit as exit_:
-        if exit_.code:
-            raise UserError(_first_message(errors.getvalue())) from None
-        raise
-
-
-def _first_message(text: str) -> str:
-    """What tyro says below the title of its box, up to the first rule, in one line."""
-    blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
-        words = line.strip("│| ")
-        if words.startswith("╭") or not words.strip("─-╰╯ "):
-            blocks.append([])
-        else:
-            blocks[-1].append(words)
-    message = one_line(" ".join(blocks[1]) if len(blocks) > 1 else text)
-    # Of a hyperparameter record that refuses its values tyro names the group, which says nothing.
-    return re.sub(r"^Error parsing (?!-)\S+: ", "", message)
-
-
-def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:
-    for argument in unknown:
-        if argument.startswith("-"):
-            name = argument.split("=", 1)[0].replace("_", "-")
-            raise UserError(f"unknown option {name}{suggest(name, known)}")
-    if unknown:
-        raise UserError(f"unexpected argument {unknown[0]!r}")
-
-
-def _option_names(kind: Any) -> list[str]:
-    names = []
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            names += _option_names(field.type)
-        elif field.name != "hyperparameters":
-            names.append("--" + field.name.replace("_", "-"))
-    return names
-
-
-# Whole numbers may be written 1e7.
-_integers = tyro.constructors.ConstructorRegistry()
-
-
-@_integers.primitive_rule
-def _integer_rule(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    if info.type is not int:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: integer(words[0]),
-        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )

@@ -2,12 +2,13 @@
 
 Reading it imports no jax. `NAME=VALUE` holds throughout; `NAME=VALUE@STEP,VALUE@STEP` is linear in
 the environment step between the points given and constant beyond them; `NAME=VALUE,VALUE`, where
-several are evaluated, is one after another.
+several are evaluated, is one after another. Texts are read once, into a `Schedule` or a `Sweep`.
 """
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,41 +17,84 @@ from smpo_jax.names import suggest
 
 NAMES = ("hazards", "size", "extent")  # the fields of `smpo_envs.Shift`
 Points = tuple[tuple[float, float], ...]  # (environment step, value)
-Schedule = dict[str, Points]
 
 
-def schedule(texts: Sequence[str]) -> Schedule:
-    """What a run is trained under.
+@dataclass(frozen=True)
+class Schedule:
+    """What a run is trained under; false if that is the task as it is.
+
+    Attributes:
+        texts: as it is written, one for each field that is shifted; what is saved.
+        points: of each of these fields, what the texts say.
 
     Raises:
         UserError: a text that is no such thing.
     """
-    return {name: _points(text, values) for name, text, values in _split(texts)}
+
+    texts: tuple[str, ...] = ()
+    points: Mapping[str, Points] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Reads the texts."""
+        points = {name: _points(text, values) for name, text, values in _split(self.texts)}
+        object.__setattr__(self, "points", points)
+
+    def __bool__(self) -> bool:
+        return bool(self.texts)
+
+    def __str__(self) -> str:
+        return " ".join(self.texts)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the same throughout training."""
+        return all(len(points) == 1 for points in self.points.values())
+
+    @property
+    def steps(self) -> list[float]:
+        """The environment steps at which a value is given."""
+        return [step for points in self.points.values() for step, _ in points]
+
+    def at(self, steps: float) -> dict[str, float]:
+        """The values after so many environment steps; `smpo_envs.shift.scheduled` on the host."""
+        return {
+            name: float(np.interp(steps, [step for step, _ in points], [x for _, x in points]))
+            for name, points in self.points.items()
+        }
 
 
-def axes(texts: Sequence[str]) -> dict[str, list[float]]:
-    """The values to be evaluated, of each field.
+@dataclass(frozen=True)
+class Sweep:
+    """The values that are evaluated; false if there are none.
+
+    Attributes:
+        texts: as they are written, one for each field that varies.
+        values: of each of these fields.
 
     Raises:
         UserError: a text that is no such thing, a schedule among them.
     """
-    return {
-        name: [_number(text, value) for value in values] for name, text, values in _split(texts)
-    }
 
+    texts: tuple[str, ...] = ()
+    values: Mapping[str, Sequence[float]] = field(init=False, repr=False, compare=False)
 
-def grid(texts: Sequence[str]) -> list[dict[str, float]]:
-    """Every combination of the values to be evaluated."""
-    given = axes(texts)
-    return [dict(zip(given, point, strict=True)) for point in itertools.product(*given.values())]
+    def __post_init__(self) -> None:
+        """Reads the texts."""
+        values = {
+            name: tuple(_number(text, word) for word in words)
+            for name, text, words in _split(self.texts)
+        }
+        object.__setattr__(self, "values", values)
 
+    def __bool__(self) -> bool:
+        return bool(self.texts)
 
-def at(schedule: Mapping[str, Points], steps: float) -> dict[str, float]:
-    """The values after so many environment steps; `smpo_envs.shift.scheduled` on the host."""
-    return {
-        name: float(np.interp(steps, [step for step, _ in points], [value for _, value in points]))
-        for name, points in schedule.items()
-    }
+    def combinations(self) -> list[dict[str, float]]:
+        """Every combination of the values, the last field changing fastest."""
+        return [
+            dict(zip(self.values, point, strict=True))
+            for point in itertools.product(*self.values.values())
+        ]
 
 
 def describe(point: Mapping[str, float]) -> str:
@@ -104,3 +148,7 @@ def _number(text: str, word: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"hazard_shift: {text!r}: expected a number, got {word!r}")
     return value
+
+
+NO_SHIFT = Schedule()
+NO_SWEEP = Sweep()

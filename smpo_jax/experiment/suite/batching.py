@@ -11,8 +11,8 @@ import jax
 
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.run import checkpoint
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import HOST_FIELDS, Config
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.suite_folder import Suite
@@ -70,12 +70,9 @@ def shape(config: Config) -> str:
     They differ in nothing but the seed, the cost limit, float hyperparameters and how the run is
     watched.
     """
-    plain = config_file.as_plain(config)
-    floats = can_vary(config)
-    own = {k: v for k, v in plain.pop("hyperparameters").items() if k not in floats}
-    free = {"seed", "cost_limit", "steps", *HOST_FIELDS}
-    run = {k: v for k, v in plain.items() if k not in free}
-    return json.dumps([run, own, config.total_iterations], sort_keys=True)
+    free = {"seed", "cost_limit", "steps", *can_vary(config)}
+    fixed = {name: value for name, value in config_file.flat(config).items() if name not in free}
+    return json.dumps([fixed, config.total_iterations], sort_keys=True)
 
 
 def split(cells: Sequence[T], size: int) -> list[Sequence[T]]:
@@ -115,6 +112,6 @@ def run_memory(config: Config) -> int:
 
 def can_vary(config: Config) -> set[str]:
     """Hyperparameters that may differ within a program."""
-    kind = config_file.hyperparameter_class(config.algo)
+    kind = type(config.hyperparameters)
     hints = typing.get_type_hints(kind)
     return {field.name for field in dataclasses.fields(kind) if hints[field.name] is float}

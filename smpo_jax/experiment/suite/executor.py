@@ -18,8 +18,8 @@ from smpo_jax.experiment.run.program import Program, SingleRun, VmappedRuns, com
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.signals import Stop
 from smpo_jax.experiment.run.starting_point import StartingPoint
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import HOST_FIELDS, Config
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.status_table import Display
@@ -49,8 +49,8 @@ class Programs:
 
 
 def _without_seed(config: Config) -> str:
-    plain = config_file.as_plain(config)
-    return json.dumps({k: v for k, v in plain.items() if k not in {"seed", *HOST_FIELDS}})
+    plain = config_file.flat(config)
+    return json.dumps({name: value for name, value in plain.items() if name != "seed"})
 
 
 class Place(NamedTuple):

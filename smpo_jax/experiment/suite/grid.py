@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings import config_file, strict_yaml
+from smpo_jax.experiment.settings.coercion import coerce
+from smpo_jax.experiment.settings.config import Config, check_algorithm
 from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}
@@ -56,7 +57,7 @@ def load(path: Path) -> list[Cell]:
     Raises:
         UserError: the file has something that is not understood, or describes a cell twice.
     """
-    return expand(config_file.read_yaml(path), where=str(path))
+    return expand(strict_yaml.read(path), where=str(path))
 
 
 def expand(data: object, *, where: str) -> list[Cell]:
@@ -107,8 +108,8 @@ def _seeds(data: object, where: str) -> list[int]:
     given = data if isinstance(data, list) else None
     try:
         if given is None:
-            return list(range(config_file.coerce(data, int))) or _list([], where)
-        return [config_file.coerce(seed, int) for seed in _list(given, where)]
+            return list(range(coerce(data, int))) or _list([], where)
+        return [coerce(seed, int) for seed in _list(given, where)]
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -131,7 +132,7 @@ def _crossed(name: str, fields: dict[str, Any], where: str) -> Iterator[_Variant
         )
     grid = _mapping(fields.pop("grid", None), f"{where}: grid")
     fields = {"algo": name, **fields}
-    config_file.check_algorithm(str(fields["algo"]))
+    check_algorithm(str(fields["algo"]))
     _refuse_elsewhere(fields, where, but=("algo", "hyperparameters"))
     _refuse_elsewhere(grid, f"{where}: grid", but=())
     axes = [

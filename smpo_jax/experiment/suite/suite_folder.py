@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run import checkpoint
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import CONFIG_FILE
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 from smpo_jax.experiment.suite.grid import Cell
 
 SUITE_FILE = "suite.json"
@@ -35,7 +35,7 @@ def save(suite: Suite, folder: Path) -> None:
     """Writes `suite.json`, whole or not at all."""
     plain = {
         "cells": [
-            {"variant": cell.variant, "config": config_file.as_plain(cell.config)}
+            {"variant": cell.variant, "config": config_file.as_mapping(cell.config)}
             for cell in suite.cells
         ],
         "batches": suite.batches,
@@ -93,8 +93,7 @@ def check_unchanged(folder: Path, cells: Sequence[Cell]) -> None:
     for cell in cells:
         own = folder / cell.name
         if (own / CONFIG_FILE).is_file():
-            theirs: dict[str, Any] = config_file.as_plain(config_file.load(own))
-            difference = config_file.difference(theirs, config_file.as_plain(cell.config))
+            difference = config_file.difference(config_file.load(own), cell.config)
             if difference:
                 raise UserError(
                     f"{own} was begun with another config: {difference}. Give the changed variant "

@@ -8,7 +8,8 @@ from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import plots, tables
 from smpo_jax.experiment.results.intervals import RESAMPLES, Estimate
 from smpo_jax.experiment.run.progress import clock
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import ReportOptions
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.report import figures
@@ -213,19 +214,14 @@ def _aggregate_section(totals: Sequence[Aggregate]) -> Iterable[str]:
 
 def _settings_section(rows: Sequence[Comparison]) -> Iterable[str]:
     yield "## Variants\n"
-    yield "Where they differ from the defaults and the preset of their algorithm:\n"
+    yield "Where they differ from the defaults of their algorithm:\n"
     for row in rows:
         config = row.outcomes[0].cell.config
-        plain = config_file.as_plain(config)
-        default = config_file.as_plain(
-            config_file.from_mapping({"env": config.env, "algo": config.algo}, where="defaults")
-        )
-        own, usual = plain.pop("hyperparameters"), default.pop("hyperparameters")
+        default = config_file.flat(Config(env=config.env, algo=config.algo))
         changed = {
             name: value
-            for name, value in {**plain, **own}.items()
-            if value != {**default, **usual}[name]
-            and name not in {"seed", *config_file.HOST_FIELDS}
+            for name, value in config_file.flat(config).items()
+            if value != default[name] and name != "seed"
         }
         words = ", ".join(f"{name} = {value}" for name, value in changed.items()) or "nothing"
         yield f"- {row.task}, `{row.variant}`: algorithm `{config.algo}`; {words}"

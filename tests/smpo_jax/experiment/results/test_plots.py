@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from smpo_jax.experiment.results import plots
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
 

@@ -8,7 +8,7 @@ import pytest
 from processes import PATIENCE, finish, wait_for_iteration
 
 from smpo_jax.experiment.run.checkpoint import Checkpoints
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 
 # SMPO on a real task, as small as it gets: 24 iterations of 4 x 40 steps
 LINE = (

@@ -20,7 +20,7 @@ from smpo_jax.experiment.run import run_folder, train
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import make_chunk
 from smpo_jax.experiment.run.progress import Plain
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import pytest
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.settings import config as config_file
-from smpo_jax.experiment.settings.config import Config, coerce, load_yaml
-from smpo_jax.experiment.settings.options import parse_train
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.coercion import coerce
+from smpo_jax.experiment.settings.command_line import parse_train
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config_file import load_yaml
 
 ROOT = Path(__file__).parents[4]
 
@@ -33,7 +36,7 @@ def test_hyperparameters_come_from_defaults_then_preset_then_file_then_command_l
     config = parse_train(["--config", str(path), "--start", "5"]).config
     own = config.hyperparameters
     # form: nobody set it; repeats: the preset (default 1); step: the file; start: all but the line
-    assert (own["form"], own["repeats"], own["step"], own["start"]) == ("plain", 2, 0.3, 5.0)
+    assert (own.form, own.repeats, own.step, own.start) == ("plain", 2, 0.3, 5.0)
 
 
 def test_run_fields_come_from_defaults_then_file_then_command_line():
@@ -154,8 +157,8 @@ def test_saved_config_loads_as_it_was(tmp_path):
     config = parse_train(words("--algo toy --sizes 4 5 6 --scale 2 --no-shift --seed 9")).config
     config_file.save(config, tmp_path)
     loaded = config_file.load(tmp_path)
-    assert config_file.as_plain(loaded) == config_file.as_plain(config)
-    assert loaded.hyperparameters["sizes"] == (4, 5, 6)
+    assert dataclasses.replace(loaded, out=None) == config
+    assert loaded.hyperparameters.sizes == (4, 5, 6)
     assert loaded.folder == tmp_path
 
 
@@ -182,3 +185,21 @@ def test_every_config_in_the_repository_loads_and_builds(path):
     problem = build(config)
     assert problem.spec.total_iterations == config.total_iterations
     assert (config.env, config.algo) == (path.parent.name, path.stem)
+
+
+def test_config_file_is_flat_names_and_plain_values():
+    # As runs have been saved from the first day on; they must load, and be saved as they were.
+    plain = {
+        "env": "PointGoal1", "algo": "toy", "seed": 3, "steps": 1000, "num_envs": 4, "devices": 1,
+        "rollout_length": 20, "cost_limit": 7.5, "hazard_shift": ["hazards=8@0,16@2e6", "size=0.3"],
+        "report_every": 2.0, "checkpoint_every": 30.0, "keep_checkpoints": 3, "tensorboard": False,
+        "wandb": False,
+        "hyperparameters": {
+            "step": 0.3, "start": 0.0, "repeats": 2, "sizes": [2, 3], "form": "fancy",
+            "shift": True, "scale": None, "diverge_at": 0,
+        },
+    }  # fmt: skip
+    config = config_file.from_mapping(plain, where="test")
+    assert config_file.as_mapping(config) == plain
+    assert config.hyperparameters.form == "fancy"
+    assert config.hazard_shift.at(1e6) == {"hazards": 12.0, "size": 0.3}

@@ -7,22 +7,23 @@ import pytest
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.settings import config, shifts
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.experiment.suite import grid
 
 SUITE = Path(__file__).parents[4] / "configs" / "suites" / "robustness.yaml"
 
 
 def test_constant_and_schedule_are_read_and_interpolated():
-    found = shifts.schedule(["hazards=8@0,16@2e6", "size=0.3"])
-    assert found == {"hazards": ((0.0, 8.0), (2e6, 16.0)), "size": ((0.0, 0.3),)}
-    assert shifts.at(found, 5e5) == {"hazards": 10.0, "size": 0.3}
-    assert shifts.at(found, 9e9) == {"hazards": 16.0, "size": 0.3}
+    found = Schedule(("hazards=8@0,16@2e6", "size=0.3"))
+    assert found.points == {"hazards": ((0.0, 8.0), (2e6, 16.0)), "size": ((0.0, 0.3),)}
+    assert found.at(5e5) == {"hazards": 10.0, "size": 0.3}
+    assert found.at(9e9) == {"hazards": 16.0, "size": 0.3}
 
 
 def test_grid_is_every_combination():
-    found = shifts.grid(["hazards=4,8", "size=0.2,0.3"])
+    found = Sweep(("hazards=4,8", "size=0.2,0.3")).combinations()
     assert [tuple(point.values()) for point in found] == [(4, 0.2), (4, 0.3), (8, 0.2), (8, 0.3)]
 
 
@@ -40,26 +41,28 @@ def test_grid_is_every_combination():
 )
 def test_what_is_no_shift_is_one_error_that_names_it(text, words):
     with pytest.raises(UserError) as caught:
-        Config(hazard_shift=(text,))
+        Config(hazard_shift=Schedule((text,)))
     assert words.split(" (")[0] in str(caught.value) and "hazard_shift" in str(caught.value)
 
 
 def test_task_without_hazards_is_refused_with_those_that_have_some():
     with pytest.raises(UserError, match=r"PointCircle1 has no hazards.*PointGoal1"):
-        Config(env="PointCircle1", hazard_shift=("size=0.3",))
+        Config(env="PointCircle1", hazard_shift=Schedule(("size=0.3",)))
 
 
 def test_shift_that_has_no_layout_is_refused_before_anything_runs():
     with pytest.raises(UserError, match="hazards=60 do not fit"):
-        build(Config(hazard_shift=("hazards=8@0,60@1e6",)))
+        build(Config(hazard_shift=Schedule(("hazards=8@0,60@1e6",))))
 
 
 def test_config_saved_before_there_were_shifts_is_the_same_run():
-    ours = config.as_plain(config.from_mapping({}, where="test"))
-    theirs = {name: value for name, value in ours.items() if name != "hazard_shift"}
-    assert config.difference(theirs, ours) is None
-    other = config.from_mapping({"hazard_shift": ["size=0.3"]}, where="test")
-    assert "hazard_shift" in str(config.difference(ours, config.as_plain(other)))
+    ours = config_file.from_mapping({}, where="test")
+    saved = config_file.as_mapping(ours)
+    del saved["hazard_shift"]
+    theirs = config_file.from_mapping(saved, where="test")
+    assert config_file.difference(theirs, ours) is None
+    other = config_file.from_mapping({"hazard_shift": ["size=0.3"]}, where="test")
+    assert "hazard_shift" in str(config_file.difference(ours, other))
 
 
 def test_suite_has_each_method_with_and_without_a_schedule():
@@ -72,7 +75,8 @@ def test_suite_has_each_method_with_and_without_a_schedule():
 @pytest.mark.usefixtures("quick_compilation")
 def test_schedule_takes_effect_at_resets_by_the_steps_of_all_environments():
     # 4 environments: 100 steps are 25 of each; the first of the staggered ones resets after 250.
-    run = Config(algo="ppo", num_envs=4, rollout_length=20, hazard_shift=("size=0.2@0,0.3@1000",))
+    harder = Schedule(("size=0.2@0,0.3@1000",))
+    run = Config(algo="ppo", num_envs=4, rollout_length=20, hazard_shift=harder)
     env = build(run).env
     state = jax.jit(env.reset)(jax.random.key(0))
     radii = state.env.pipeline_state.arena.radii["hazards"]

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from smpo_jax.experiment.settings.config import from_mapping
+from smpo_jax.experiment.settings.config_file import from_mapping
 from smpo_jax.experiment.suite import batching as planning
 from smpo_jax.experiment.suite.batching import plan, shape, split
 from smpo_jax.experiment.suite.grid import Cell

@@ -24,7 +24,7 @@ def test_cells_are_tasks_times_variants_times_seeds():
     first = cells[0].config
     assert (first.env, first.algo, first.seed) == ("ProbeFollow", "toy", 3)
     # the preset of the algorithm (repeats) and its defaults, as in a run of its own
-    assert first.hyperparameters["repeats"] == 2 and first.hyperparameters["step"] == 0.1
+    assert first.hyperparameters.repeats == 2 and first.hyperparameters.step == 0.1
 
 
 def test_a_number_of_seeds_counts_from_zero_and_one_seed_is_the_default():
@@ -46,16 +46,15 @@ def test_grid_crosses_hyperparameters_and_fields_of_the_run():
         """
     )
     assert {
-        cell.variant: (cell.config.hyperparameters["step"], cell.config.cost_limit)
-        for cell in cells
+        cell.variant: (cell.config.hyperparameters.step, cell.config.cost_limit) for cell in cells
     } == {
         "mine,step=0.5,cost_limit=1,sizes=2x3": (0.5, 1.0),
         "mine,step=0.5,cost_limit=2.5,sizes=2x3": (0.5, 2.5),
         "mine,step=1e-3,cost_limit=1,sizes=2x3": (0.001, 1.0),
         "mine,step=1e-3,cost_limit=2.5,sizes=2x3": (0.001, 2.5),
     }
-    assert all(cell.config.hyperparameters["start"] == 1.0 for cell in cells)
-    assert all(cell.config.hyperparameters["sizes"] == (2, 3) for cell in cells)
+    assert all(cell.config.hyperparameters.start == 1.0 for cell in cells)
+    assert all(cell.config.hyperparameters.sizes == (2, 3) for cell in cells)
 
 
 def test_what_comes_later_wins():

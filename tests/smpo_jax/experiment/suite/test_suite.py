@@ -13,7 +13,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS, Entry
 from smpo_jax.experiment import cli
 from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.suite import executor, main, status_table, suite_folder
 
 TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})

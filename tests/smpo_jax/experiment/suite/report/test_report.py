@@ -9,7 +9,7 @@ import pytest
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import intervals
-from smpo_jax.experiment.settings import config as config_file
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import expand
 from smpo_jax.experiment.suite.report import figures, measures, published

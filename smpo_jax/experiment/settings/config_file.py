@@ -1,0 +1,132 @@
+"""A `Config` from YAML, from `config.json` and from plain mappings, and back.
+
+Files are read strictly: a key nobody knows, a key given twice or a value of the wrong type is an
+error that names the file, the key and, for unknown keys, the nearest one that exists. What a file
+leaves out has its default, the algorithm's own for its hyperparameters.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smpo_jax.algorithms import registry
+from smpo_jax.experiment.errors import UserError, one_line, reason
+from smpo_jax.experiment.settings import strict_yaml
+from smpo_jax.experiment.settings.coercion import coerce, coerce_fields
+from smpo_jax.experiment.settings.config import (
+    HOST_FIELDS,
+    Config,
+    check_algorithm,
+    hyperparameter_class,
+)
+from smpo_jax.experiment.settings.shifts import Schedule
+
+CONFIG_FILE = "config.json"
+
+
+def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
+    """The config that a mapping of plain values describes.
+
+    Args:
+        data: what a YAML or JSON file holds; the hyperparameters are a mapping in it.
+        where: the file, for error messages.
+        overrides: fields that replace those of the file before anything is checked.
+
+    Raises:
+        UserError: a key or a value that is not understood, or that nothing can be run with.
+    """
+    fields = _mapping({} if data is None else data, where)
+    own = fields.pop("hyperparameters", None) or {}
+    if not isinstance(own, Mapping):
+        raise UserError(f"{where}: hyperparameters: expected a mapping, got {own!r}")
+    algo = str(overrides.get("algo", fields.get("algo", Config.algo)))
+    check_algorithm(algo)
+    record = _hyperparameters(algo, fields, own, where)
+    shift = fields.pop("hazard_shift", ())
+    values = coerce_fields(Config, fields, where=where, noun="unknown key") | overrides
+    try:
+        return Config(**values, hazard_shift=_schedule(shift), hyperparameters=record)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def as_mapping(config: Config) -> dict[str, Any]:
+    """The config in JSON's types, without `out`; what `from_mapping` reads."""
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
+    values["hazard_shift"] = config.hazard_shift.texts
+    return json.loads(json.dumps(values))
+
+
+def load_yaml(path: Path, **overrides: Any) -> Config:
+    """The config of a YAML file; see `from_mapping`."""
+    return from_mapping(strict_yaml.read(path), where=str(path), **overrides)
+
+
+def save(config: Config, folder: Path) -> None:
+    """Writes `config.json`, whole or not at all. The folder's own name is not part of it."""
+    target = folder / CONFIG_FILE
+    partial = folder / f".{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(as_mapping(config), indent=2) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def load(folder: Path) -> Config:
+    """The config of the run in a folder.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from error
+    return from_mapping(data, where=str(path), out=folder)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """What has an influence on the numbers: fields of the run and of its algorithm, as JSON."""
+    plain = as_mapping(config)
+    own = plain.pop("hyperparameters")
+    return {name: value for name, value in {**plain, **own}.items() if name not in HOST_FIELDS}
+
+
+def difference(theirs: Config, ours: Config) -> str | None:
+    """What makes two configs different runs, in words; None if they are the same run."""
+    there, here = flat(theirs), flat(ours)
+    for field in sorted({*here, *there}):
+        if here.get(field) != there.get(field):
+            return f"{field} is {there.get(field)} there and {here.get(field)} here"
+    return None
+
+
+def _mapping(data: object, where: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{where}: expected `field: value` lines, found {type(data).__name__}")
+    return dict(data)
+
+
+def _hyperparameters(
+    algo: str, fields: Mapping[str, Any], given: Mapping[str, Any], where: str
+) -> Any:
+    """The algorithm's record: its defaults, and what was given."""
+    kind = hyperparameter_class(algo)
+    misplaced = set(fields) & {field.name for field in dataclasses.fields(kind)}
+    if misplaced:
+        raise UserError(f"{where}: {min(misplaced)} belongs under `hyperparameters:`")
+    values = coerce_fields(kind, given, where=where, noun=f"{algo} has no hyperparameter")
+    try:
+        return registry.hyperparameters(algo, **values)
+    except ValueError as error:
+        raise UserError(f"{where}: {one_line(error)}") from error
+
+
+def _schedule(plain: Any) -> Schedule:
+    try:
+        return Schedule(coerce(plain, tuple[str, ...]))
+    except ValueError as error:
+        raise UserError(f"hazard_shift: {error}") from error
