@@ -1,8 +1,11 @@
 """How fast this machine steps the environments and trains, compilation apart."""
 
 import json
+import os
+import platform
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +13,7 @@ import jax
 from smpo_envs import compilation, throughput
 from smpo_envs.registry import TASKS
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.problem import build, machine, provide
+from smpo_jax.experiment.problem import build, provide
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
@@ -130,3 +133,29 @@ def _check(options: BenchOptions) -> None:
 
 def _rate(row: dict[str, Any]) -> str:
     return f"{row['steps_per_second']:12,.0f} steps/s, compiled in {row['compile_seconds']:.1f} s"
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

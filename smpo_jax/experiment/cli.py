@@ -80,12 +80,12 @@ def _train(arguments: list[str]) -> int:
     _use_compilation_cache()
     from smpo_jax.experiment.settings.command_line import parse_train
 
-    options = parse_train(arguments)
+    request = parse_train(arguments)
     from smpo_jax.experiment.run import train
 
-    if options.resume is not None:
-        return train.resume(options.resume)
-    return train.start(options.config, overwrite=options.overwrite)
+    if request.resume is not None:
+        return train.resume(request.resume)
+    return train.start(request.config, overwrite=request.overwrite)
 
 
 def _suite(arguments: list[str]) -> int:
@@ -128,10 +128,9 @@ def _robustness(arguments: list[str]) -> int:
     from smpo_jax.experiment.settings.options import RobustnessOptions
 
     options = parse(RobustnessOptions, arguments, command="robustness")
-    from smpo_jax.experiment.results import robustness
-    from smpo_jax.experiment.suite import policies
+    from smpo_jax.experiment.suite import robustness
 
-    robustness.main(options, policies.find)
+    robustness.main(options)
     return 0
 
 

@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -83,7 +80,7 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
             single_env(config, traced), config.num_envs, devices=config.devices
         )
     reached = [schedule.at(step) for step in schedule.steps]
-    tasks = family(config, reached, traced)
+    tasks = task_by_shift(config, reached, traced)
 
     def reset(key: Key, taken: Int[Array, ""]) -> smpo_envs.State:
         steps = jnp.asarray(taken, jnp.result_type(float)) * config.num_envs
@@ -94,7 +91,7 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
     return smpo_envs.VectorEnv(last, config.num_envs, course=course, devices=config.devices)
 
 
-def family(
+def task_by_shift(
     config: Config,
     points: Sequence[Mapping[str, float]],
     traced: Mapping[str, Scalar] = NOTHING,
@@ -138,29 +135,3 @@ def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, Any
     own = {name: value for name, value in traced.items() if name != "cost_limit"}
     limit = traced.get("cost_limit", config.cost_limit)
     return limit, dataclasses.replace(config.hyperparameters, **own)
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its config."""
-    device = jax.devices()[0]
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "devices": jax.device_count(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "processor": _processor(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

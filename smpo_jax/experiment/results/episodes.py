@@ -1,7 +1,8 @@
 """Episodes of a policy with where everything was at every step, for pictures."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,14 @@ from jaxtyping import Float, Int
 
 from smpo_envs import compilation
 from smpo_envs.drawing import Drawing
-from smpo_jax.augmentation import AugmentedEnv
+from smpo_jax.augmentation import AugmentedEnv, SingleEnv
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import single_env, task
 from smpo_jax.experiment.results.policy import TrainedPolicy
 from smpo_jax.types import Key
 
 
-class Recording(NamedTuple):
+class Trajectories(NamedTuple):
     """`E` episodes of at most `T` steps; index 0 of `T + 1` is the start.
 
     Attributes:
@@ -37,50 +38,56 @@ class Recording(NamedTuple):
     length: Int[np.ndarray, " E"]
 
 
-def record(
+def play(
     policy: TrainedPolicy, key: Key, episodes: int, *, deterministic: bool = False
-) -> Recording:
+) -> Trajectories:
     """Plays whole episodes side by side.
 
     Raises:
         UserError: the task cannot be drawn.
     """
-    plain = task(policy.config)
-    drawing = getattr(plain, "drawing", None)
+    drawing = getattr(task(policy.config), "drawing", None)
     if drawing is None:
         raise UserError(f"env: {policy.config.env} cannot be drawn")
     env = single_env(policy.config)
-    kinds = len(drawing.lidars)
     act = policy.act(deterministic=deterministic)
-
-    def seen(state):
-        own = state.pipeline_state
-        if isinstance(env, AugmentedEnv):
-            own = own.inner
-        # Behind the environment's own observation is what the algorithm adds to it.
-        lidars = state.obs[drawing.sensors : plain.observation_size]
-        lidars = lidars.reshape(kinds, lidars.size // max(1, kinds))
-        return drawing.poses(own), lidars, state.reward, state.info["cost"], state.done
+    see = _observer(env, drawing)
 
     @partial(jax.jit, compiler_options=compilation.options())
-    def play(key):
+    def run(key):
         reset_key, key = jax.random.split(key)
         first = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
 
         def step(state, key):
             state = jax.vmap(env.step)(state, act(state.obs, key))
-            return state, jax.vmap(seen)(state)
+            return state, jax.vmap(see)(state)
 
         _, later = jax.lax.scan(step, first, jax.random.split(key, env.episode_length))
         return jax.tree.map(
             lambda x, y: jnp.concatenate([x[:, None], jnp.moveaxis(y, 0, 1)], axis=1),
-            jax.vmap(seen)(first),
+            jax.vmap(see)(first),
             later,
         )
 
-    poses, lidars, reward, cost, done = jax.tree.map(np.asarray, play(key))
+    poses, lidars, reward, cost, done = jax.tree.map(np.asarray, run(key))
     is_over = done > 0
     length = np.where(np.any(is_over, axis=1), np.argmax(is_over, axis=1), env.episode_length)
-    return Recording(
+    return Trajectories(
         drawing, poses, lidars, np.cumsum(reward, axis=1), np.cumsum(cost, axis=1), length
     )
+
+
+def _observer(env: SingleEnv, drawing: Drawing) -> Callable[[Any], tuple]:
+    """`state -> (poses, lidars, reward, cost, done)`."""
+    is_augmented = isinstance(env, AugmentedEnv)
+    size = env.env.observation_size if is_augmented else env.observation_size
+    kinds = len(drawing.lidars)
+
+    def see(state):
+        own = state.pipeline_state.inner if is_augmented else state.pipeline_state
+        # Behind the environment's own observation is what the algorithm adds to it.
+        lidars = state.obs[drawing.sensors : size]
+        lidars = lidars.reshape(kinds, lidars.size // max(1, kinds))
+        return drawing.poses(own), lidars, state.reward, state.info["cost"], state.done
+
+    return see

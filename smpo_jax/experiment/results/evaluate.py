@@ -2,32 +2,23 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 import smpo_envs
-from smpo_envs import compilation
 from smpo_envs.registry import TASKS
-from smpo_jax.augmentation import SingleEnv
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.problem import augmentation, family, single_env
+from smpo_jax.experiment.problem import augmentation, single_env
 from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
+from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
 from smpo_jax.experiment.settings import shifts
-from smpo_jax.experiment.settings.config import Config, check_has_hazards
 from smpo_jax.experiment.settings.options import EvaluateOptions
-from smpo_jax.training.evaluation import Episodes, evaluate, make_act, make_evaluator
+from smpo_jax.training.evaluation import Episodes, make_evaluator
 from smpo_jax.training.host import augment_host, evaluate_host
-from smpo_jax.types import Key, LearnerState
-
-LARGEST_BATCH = 256  # native environments played side by side, at most
-
-
-ShiftedPlayer = Callable[[LearnerState, Mapping[str, float], int], Episodes]
 
 
 def main(options: EvaluateOptions) -> None:
@@ -62,69 +53,14 @@ def _evaluate_shifted(
     print(json.dumps(results) if options.json else _describe_shifted(results))
 
 
-def shifted_player(
-    policy: TrainedPolicy,
-    points: Sequence[Mapping[str, float]],
-    episodes: int,
-    *,
-    deterministic: bool,
-) -> ShiftedPlayer:
-    """`(learner, point, seed) -> Episodes`, compiled once for all points and learners of a kind.
-
-    Args:
-        policy: one of the learners.
-        points: where it is to play; the same fields in all of them.
-        episodes: how many at each.
-        deterministic: act on the mean.
-
-    Raises:
-        UserError: the task has no hazards, or a point has no layout.
-    """
-    tasks = shifted_tasks(policy.config, points)
-    batch = min(episodes, LARGEST_BATCH)
-
-    @partial(jax.jit, compiler_options=compilation.options())
-    def run(learner: LearnerState, shift: smpo_envs.Shift, key: Key) -> Episodes:
-        act = make_act(policy.algorithm, learner, deterministic=deterministic)
-        return evaluate(act, vector_at(tasks, shift, batch), key, episodes)
-
-    def play(learner: LearnerState, point: Mapping[str, float], seed: int) -> Episodes:
-        return run(learner, smpo_envs.Shift(**point), jax.random.key(seed))
-
-    return play
-
-
-def shifted_tasks(
-    config: Config, points: Sequence[Mapping[str, float]]
-) -> Callable[[smpo_envs.Shift], SingleEnv]:
-    """The run's task as a function of the shift; see `problem.family`.
-
-    Raises:
-        UserError: the task has no hazards, or a point has no layout.
-    """
-    check_has_hazards(config.env)
-    try:
-        return family(config, points)
-    except ValueError as error:
-        raise UserError(f"hazard_shift: {one_line(error)}") from error
-
-
-def vector_at(
-    tasks: Callable[[smpo_envs.Shift], SingleEnv], shift: smpo_envs.Shift, num_envs: int
-) -> smpo_envs.VectorEnv:
-    """Environments that begin at the same time and have the same, possibly traced, shift."""
-    course = smpo_envs.Course(lambda key, at: tasks(at).reset(key), shift)
-    return smpo_envs.VectorEnv(tasks(shift), num_envs, stagger=False, course=course)
-
-
 def _describe_shifted(results: Sequence[Mapping[str, Any]]) -> str:
     first = results[0]
     names = [shifts.describe(each["shift"]) for each in results]
     width = max(map(len, names))
-    how = "deterministic" if first["deterministic"] else "sampled"
+    actions = "deterministic" if first["deterministic"] else "sampled"
     lines = [
         f"{first['algo']} on {first['env']} after {first['steps']:,} steps, seed "
-        f"{first['train_seed']}: {first['episodes']} episodes at each point, actions {how}",
+        f"{first['train_seed']}: {first['episodes']} episodes at each point, actions {actions}",
         f"  {'':{width}}  {'return':>18}  {'cost':>18}  over {first['cost_limit']:g}",
     ]
     for name, each in zip(names, results, strict=True):
@@ -198,10 +134,10 @@ def _with_interval(
 
 
 def _describe(result: dict[str, Any]) -> str:
-    how = "deterministic" if result["deterministic"] else "sampled"
+    actions = "deterministic" if result["deterministic"] else "sampled"
     lines = [
         f"{result['algo']} on {result['env']} ({result['on']}) after {result['steps']:,} steps, "
-        f"seed {result['train_seed']}: {result['episodes']} episodes, actions {how}",
+        f"seed {result['train_seed']}: {result['episodes']} episodes, actions {actions}",
     ]
     for name, scale, unit in (("return", 1, ""), ("cost", 1, ""), ("over_limit", 100, " %")):
         low, high = (scale * (np.nan if x is None else x) for x in result[name]["interval"])

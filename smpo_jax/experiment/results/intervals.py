@@ -84,6 +84,6 @@ def bootstrap(
     return value, np.asarray(interval.low), np.asarray(interval.high)
 
 
-def middle(*strata: Float[np.ndarray, " S"]) -> Estimate:
+def interquartile_estimate(*strata: Float[np.ndarray, " S"]) -> Estimate:
     """`bootstrap` of single numbers."""
     return Estimate(*(float(each) for each in bootstrap(*strata)))

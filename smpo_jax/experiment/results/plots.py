@@ -21,7 +21,7 @@ MOST_WITHIN = 4  # names in a legend that covers part of the axes
 QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"}
 
 
-class Run(NamedTuple):
+class LearningCurve(NamedTuple):
     """What is drawn of one run: the iterations in which an episode finished."""
 
     env: str
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     values: dict[str, Float[np.ndarray, " I"]]
 
 
-class Curve(NamedTuple):
+class AveragedCurve(NamedTuple):
     """The middle of several seeds, and its 95 % interval (NaN for a single seed)."""
 
     steps: Float[np.ndarray, " P"]
@@ -77,16 +77,16 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def read(folder: Path, label: str | None = None) -> Run:
+def read(folder: Path, label: str | None = None) -> LearningCurve:
     """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
     log = logs.read(folder, QUANTITIES)
     config = log.config
-    return Run(
+    return LearningCurve(
         config.env, label or config.algo, config.seed, config.cost_limit, log.steps, log.values
     )
 
 
-def draw(runs: Sequence[Run], average: Average = MEAN) -> Figure:
+def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
     """Return above cost, one column per task, one colour per label, seeds averaged."""
     envs = sorted({run.env for run in runs})
     shades = colours(run.label for run in runs)
@@ -132,21 +132,21 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def combine(runs: Sequence[Run], name: str, average: Average = MEAN) -> Curve:
+def combine(runs: Sequence[LearningCurve], name: str, average: Average = MEAN) -> AveragedCurve:
     """The curve of a group of seeds, over the steps that all of them have seen."""
     first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
     steps = np.linspace(first, max(first, last), POINTS)
     values = [np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs]
-    return Curve(steps, *average.of(np.array(values)))
+    return AveragedCurve(steps, *average.of(np.array(values)))
 
 
-def _caption(group: Sequence[Run], average: Average) -> str:
+def _caption(group: Sequence[LearningCurve], average: Average) -> str:
     n = len(group)
     seeds = "1 seed" if n == 1 else average.caption.format(n)
     return f"{group[0].label} ({seeds})"
 
 
-def _draw_group(axes: Axes, curve: Curve, caption: str, colour: str) -> None:
+def _draw_group(axes: Axes, curve: AveragedCurve, caption: str, colour: str) -> None:
     axes.plot(curve.steps, curve.middle, color=colour, label=caption)
     if not np.all(np.isnan(curve.low)):
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)

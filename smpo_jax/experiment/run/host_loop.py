@@ -7,14 +7,14 @@ import numpy as np
 
 from smpo_jax.experiment.run.program import LARGEST_CHUNK, Program
 from smpo_jax.experiment.run.recorder import Recorder
-from smpo_jax.experiment.run.signals import Stop
+from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.writers import Row
 
 
 def train(
     program: Program,
     recorders: Mapping[int, Recorder],
-    stop: Stop,
+    stop: StopFlag,
     watch: Callable[[int, Row, float], None],
 ) -> None:
     """Chunk after chunk, each of about `report_every` seconds but the first, until the end.
@@ -31,7 +31,7 @@ def train(
         each.start_clock()
     saved_at = time.monotonic()
     count = 1  # the first report comes as soon as it can
-    while any(each.remaining for each in recorders.values()) and not stop.asked:
+    while any(each.remaining for each in recorders.values()) and not stop.is_set:
         began = time.monotonic()
         counts = {i: min(count, each.remaining) for i, each in recorders.items()}
         reports = program.iterate(counts)

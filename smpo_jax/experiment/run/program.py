@@ -63,7 +63,7 @@ class VmappedRuns:
             configs: runs that differ in nothing but what `traceable` names, seeds and host fields.
             states: where they are.
         """
-        self._values = varying(configs)
+        self._values = differing_values(configs)
         self._state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         self._lanes = len(configs)
         first, count = configs[0], jax.ShapeDtypeStruct((self._lanes,), jnp.int32)
@@ -88,12 +88,12 @@ class VmappedRuns:
         return jax.tree.map(lambda leaf: leaf[run], self._state)
 
 
-def compile_single(problem: Problem, state: TrainState) -> Chunk:
+def compile_run(problem: Problem, state: TrainState) -> Chunk:
     """The program of one run."""
     return compile_chunk(_chunk(problem), state)
 
 
-def varying(configs: Sequence[Config]) -> Mapping[str, jax.Array]:
+def differing_values(configs: Sequence[Config]) -> Mapping[str, jax.Array]:
     """The cost limits and float hyperparameters in which runs differ, one value for each run."""
     settings = [{**vars(each.hyperparameters), "cost_limit": each.cost_limit} for each in configs]
     return {

@@ -27,10 +27,10 @@ class Progress(Protocol):
 def make_progress(config: Config) -> Progress:
     """The display that suits where stdout goes."""
     stream = sys.stdout
-    return Live(config, stream) if stream.isatty() else Plain(config, stream)
+    return ProgressBar(config, stream) if stream.isatty() else ProgressLines(config, stream)
 
 
-class Latest:
+class LatestEpisodes:
     """The newest return and cost; an iteration in which no episode finished has none."""
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class Latest:
         return f"return {self.return_:.2f}   cost {self.cost:.1f} (limit {limit:g})"
 
 
-class Plain:
+class ProgressLines:
     """One line for every report."""
 
     def __init__(self, config: Config, stream: TextIO) -> None:
         self._config = config
         self._stream = stream
-        self._latest = Latest()
+        self._latest = LatestEpisodes()
 
     def say(self, message: str) -> None:
         """Prints the message."""
@@ -75,16 +75,17 @@ class Plain:
         """Nothing to tidy."""
 
 
-class Live:
+class ProgressBar:
     """A bar that redraws itself."""
 
     def __init__(self, config: Config, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
 
         self._config = config
-        self._latest = Latest()
-        self._bar = Progress(
+        self._latest = LatestEpisodes()
+        self._bar = RichProgress(
             TextColumn("{task.percentage:3.0f} %"),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),

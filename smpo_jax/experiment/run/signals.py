@@ -6,33 +6,38 @@ from types import FrameType
 from typing import Protocol
 
 
-class Stop(Protocol):
+class StopFlag(Protocol):
     """Something that may ask the host loop to stop."""
 
     @property
-    def asked(self) -> object:
-        """True in a condition once it has."""
+    def is_set(self) -> bool:
+        """Whether it has."""
         ...
 
 
-class StopRequest:
+class StopOnSignal:
     """Remembers that a stop was asked for, while in its `with` block.
 
-    The first signal only sets `asked`. A second one ends the process at once, as it would have
+    The first signal only sets it. A second one ends the process at once, as it would have
     without this: what was saved is on disk, and checkpoints are there as a whole or not at all.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
+        self.received: signal.Signals | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
 
     @property
     def exit_status(self) -> int:
         """What a shell reports of a process that the signal ended: 130 or 143."""
-        return 128 + self.asked if self.asked else 0
+        return 128 + self.received if self.received else 0
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "StopOnSignal":
         self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
@@ -42,7 +47,7 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.asked = signal.Signals(number)
+        self.received = signal.Signals(number)
         # Not `print`, which may be what the signal interrupted.
         os.write(2, b"\nstopping when the iterations under way are done; again to stop at once\n")
         for each in self.SIGNALS:

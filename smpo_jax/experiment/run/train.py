@@ -7,10 +7,10 @@ from typing import Any
 
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
-from smpo_jax.experiment.run.program import Program, SingleRun, compile_single
+from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
 from smpo_jax.experiment.run.progress import Progress, make_progress
 from smpo_jax.experiment.run.recorder import Recorder
-from smpo_jax.experiment.run.signals import StopRequest
+from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
@@ -61,7 +61,7 @@ def start(config: Config, *, overwrite: bool = False) -> int:
     writers.require_installed(config)
     problem = build(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, run_folder.locked(folder):
+    with StopOnSignal() as stop, run_folder.locked(folder):
         if overwrite:
             run_folder.clear(folder)
         config_file.save(config, folder)
@@ -72,7 +72,7 @@ def resume(folder: Path) -> int:
     """Goes on with the run in a folder where its newest checkpoint is; see `start`."""
     config = config_file.load(folder)
     writers.require_installed(config)
-    with StopRequest() as stop, run_folder.locked(folder):
+    with StopOnSignal() as stop, run_folder.locked(folder):
         problem = build(config)
         if checkpoint.newest(folder) is None and not run_folder.has_metrics(folder):
             print(f"{folder} was stopped before its first checkpoint: starting it again")
@@ -80,7 +80,7 @@ def resume(folder: Path) -> int:
 
 
 def _train(
-    config: Config, problem: Problem, folder: Path, start: StartingPoint, stop: StopRequest
+    config: Config, problem: Problem, folder: Path, start: StartingPoint, stop: StopOnSignal
 ) -> int:
     if start.iteration >= config.total_iterations:
         print(f"{folder} is complete: {start.iteration} iterations")
@@ -96,7 +96,7 @@ def _train(
         )
         if recorder.failure:
             raise recorder.failure
-        if stop.asked:
+        if stop.is_set:
             progress.say(
                 f"stopped at iteration {recorder.iteration} of {config.total_iterations} and "
                 f"saved; go on with: smpo-jax train --resume {folder}"
@@ -116,6 +116,6 @@ def _compile(
         f"of {config.num_envs} x {config.rollout_length} steps, in {folder}"
     )
     began = time.monotonic()
-    chunk = compile_single(problem, state)
+    chunk = compile_run(problem, state)
     progress.say(f"compiled in {time.monotonic() - began:.1f} s")
     return SingleRun(chunk, state)

@@ -27,20 +27,22 @@ OVERHEAD = 8
 SHARE = 0.5  # of the free memory that a program may take
 
 
-def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int | None) -> Suite:
+def assign_batches(
+    before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int | None
+) -> Suite:
     """The suite with every cell in a batch, those of `before` as far as they can stay.
 
     Args:
         before: the suite that is in the folder.
         cells: what it is to be now.
         folder: its folder.
-        batch: most cells in a program; None for what `default_batch` says.
+        batch: most cells in a program; None for what `default_batch_size` says.
     """
     by_name = {cell.name: cell for cell in cells}
 
     def stays(names: Sequence[str]) -> bool:
         members = [by_name[name] for name in names if name in by_name]
-        if len(members) < len(names) or len({shape(cell.config) for cell in members}) > 1:
+        if len(members) < len(names) or len({program_key(cell.config) for cell in members}) > 1:
             return False
         if any(checkpoint.newest(folder / name) for name in names):
             return True  # the last digits of what is to come depend on the size of the batch
@@ -54,35 +56,37 @@ def plan(before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int |
         if cell.name not in placed:
             # One that has begun in a batch that is no longer whole goes on alone.
             has_begun = bool(checkpoint.newest(folder / cell.name))
-            groups.setdefault(cell.name if has_begun else shape(cell.config), []).append(cell)
+            groups.setdefault(cell.name if has_begun else program_key(cell.config), []).append(cell)
     new = [
         tuple(cell.name for cell in part)
         for group in groups.values()
-        for part in split(group, default_batch(group[0].config) if batch is None else batch)
+        for part in split_evenly(
+            group, default_batch_size(group[0].config) if batch is None else batch
+        )
     ]
     order = {cell.name: i for i, cell in enumerate(cells)}
     return Suite(list(cells), sorted([*kept, *new], key=lambda names: order[names[0]]))
 
 
-def shape(config: Config) -> str:
+def program_key(config: Config) -> str:
     """A text that is the same for configs that one program can serve.
 
     They differ in nothing but the seed, the cost limit, float hyperparameters and how the run is
     watched.
     """
-    free = {"seed", "cost_limit", "steps", *can_vary(config)}
+    free = {"seed", "cost_limit", "steps", *vmappable(config)}
     fixed = {name: value for name, value in config_file.flat(config).items() if name not in free}
     return json.dumps([fixed, config.total_iterations], sort_keys=True)
 
 
-def split(cells: Sequence[T], size: int) -> list[Sequence[T]]:
+def split_evenly(cells: Sequence[T], size: int) -> list[Sequence[T]]:
     """Parts of at most that size, as few and as even as possible: sizes are compiled for."""
     number = -(-len(cells) // max(1, size))
     even = -(-len(cells) // number)
     return [cells[i : i + even] for i in range(0, len(cells), even)]
 
 
-def default_batch(config: Config) -> int:
+def default_batch_size(config: Config) -> int:
     """How many runs of this kind one program takes.
 
     On a CPU it is 1: there, a batch is no faster than its runs one after another, and a cell of a
@@ -110,7 +114,7 @@ def run_memory(config: Config) -> int:
     return OVERHEAD * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def can_vary(config: Config) -> set[str]:
+def vmappable(config: Config) -> set[str]:
     """Hyperparameters that may differ within a program."""
     kind = type(config.hyperparameters)
     hints = typing.get_type_hints(kind)

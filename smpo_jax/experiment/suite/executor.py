@@ -14,19 +14,19 @@ from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.chunk import Chunk
-from smpo_jax.experiment.run.program import Program, SingleRun, VmappedRuns, compile_single
+from smpo_jax.experiment.run.program import Program, SingleRun, VmappedRuns, compile_run
 from smpo_jax.experiment.run.recorder import Recorder
-from smpo_jax.experiment.run.signals import Stop
+from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.suite import suite_folder
+from smpo_jax.experiment.suite.displays import SuiteDisplay
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.status_table import Display
 from smpo_jax.experiment.suite.suite_folder import DIVERGED, ERROR_FILE
 
 
-class Programs:
+class ProgramCache:
     """Problems and compiled programs of single runs, kept for the next one that needs the same."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Programs:
         """The program of a run alone."""
         key = _without_seed(config)
         if self._chunk is None or self._chunk[0] != key:
-            self._chunk = (key, compile_single(self.problem(config), start.state))
+            self._chunk = (key, compile_run(self.problem(config), start.state))
         return SingleRun(self._chunk[1], start.state)
 
 
@@ -53,64 +53,67 @@ def _without_seed(config: Config) -> str:
     return json.dumps({name: value for name, value in plain.items() if name != "seed"})
 
 
-class Place(NamedTuple):
+class SuiteContext(NamedTuple):
     """Where the runs of a suite live, and who watches."""
 
     folder: Path
-    display: Display
-    stop: Stop
+    display: SuiteDisplay
+    stop: StopFlag
 
 
-def train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
+def train_batch(cells: Sequence[Cell], context: SuiteContext, programs: ProgramCache) -> None:
     """Trains a batch of cells to the end, or until a stop is asked for.
 
     What goes wrong is told to the display and written to the cell's `error.txt`, never raised: one
     that diverges leaves the others alone, anything else ends the whole batch.
     """
-    under_way = [cell for cell in cells if suite_folder.is_to_run(place.folder, cell)]
+    under_way = [cell for cell in cells if suite_folder.is_to_run(context.folder, cell)]
     for cell in under_way:
-        place.display.started(cell.name)
+        context.display.started(cell.name)
     try:
         for cell in under_way:
-            _prepare(cell, place.folder / cell.name)
-        _train(cells, place, programs)
+            _write_config(cell, context.folder / cell.name)
+        _train_together(cells, context, programs)
     except Exception as error:  # whatever it is, the rest of the suite goes on
         for cell in under_way:
-            if suite_folder.status(place.folder, cell) not in ("done", "failed"):
-                _fail(cell, place, error)
+            if suite_folder.status(context.folder, cell) not in ("done", "failed"):
+                _report_failure(cell, context, error)
 
 
-def _train(cells: Sequence[Cell], place: Place, programs: Programs) -> None:
+def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: ProgramCache) -> None:
     with contextlib.ExitStack() as stack:
         starts, recorders = [], {}
         for lane, cell in enumerate(cells):
-            own = place.folder / cell.name
+            own = context.folder / cell.name
             problem = programs.problem(cell.config)
-            is_to_run = suite_folder.is_to_run(place.folder, cell)
+            is_to_run = suite_folder.is_to_run(context.folder, cell)
             if is_to_run:
                 stack.enter_context(run_folder.locked(own))
             # A lane that is done or has diverged only fills its place.
-            start = starting_point.newest(cell.config, problem, own, place.display.say)
+            start = starting_point.newest(cell.config, problem, own, context.display.say)
             starts.append(start)
             if is_to_run:
                 recorders[lane] = stack.enter_context(Recorder(cell.config, own, start.iteration))
                 recorders[lane].save(start.state)
-        program = _program(cells, starts, place, programs)
+        program = _program(cells, starts, context, programs)
 
         def watch(lane: int, row: writers.Row, rate: float) -> None:
-            place.display.update(cells[lane].name, row, rate)
+            context.display.update(cells[lane].name, row, rate)
             failure = recorders[lane].failure
             if failure:
-                _fail(cells[lane], place, failure)
+                _report_failure(cells[lane], context, failure)
 
-        host_loop.train(program, recorders, place.stop, watch)
+        host_loop.train(program, recorders, context.stop, watch)
         for lane, recorder in recorders.items():
             if not recorder.failure and not recorder.remaining:
-                place.display.finished(cells[lane].name)
+                context.display.finished(cells[lane].name)
 
 
 def _program(
-    cells: Sequence[Cell], starts: Sequence[StartingPoint], place: Place, programs: Programs
+    cells: Sequence[Cell],
+    starts: Sequence[StartingPoint],
+    context: SuiteContext,
+    programs: ProgramCache,
 ) -> Program:
     began = time.monotonic()
     if len(cells) == 1:
@@ -119,20 +122,27 @@ def _program(
         program = VmappedRuns([cell.config for cell in cells], [start.state for start in starts])
     seconds = time.monotonic() - began
     if seconds > 1:
-        place.display.say(
+        context.display.say(
             f"compiled in {seconds:.1f} s: {cells[0].name}"
             + (f" and {len(cells) - 1} more" if len(cells) > 1 else "")
         )
     return program
 
 
-def _prepare(cell: Cell, own: Path) -> None:
+def _write_config(cell: Cell, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     (own / ERROR_FILE).unlink(missing_ok=True)
     config_file.save(cell.config, own)
 
 
-def _fail(cell: Cell, place: Place, error: Exception) -> None:
+def _report_failure(cell: Cell, context: SuiteContext, error: Exception) -> None:
+    text = _describe(error)
+    suite_folder.write_error(context.folder, cell, text)
+    context.display.failed(cell.name, text.splitlines()[0])
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong in one line, what may help, and where a surprise came from."""
     if isinstance(error, DivergenceError):
         text = f"{DIVERGED}{one_line(error)}\n"
     elif isinstance(error, UserError | OSError):
@@ -141,11 +151,7 @@ def _fail(cell: Cell, place: Place, error: Exception) -> None:
         text = f"{type(error).__name__}: {one_line(error)}\n\n"
         text += "".join(traceback.format_exception(error))
     if "RESOURCE_EXHAUSTED" in text:
-        text = f"out of memory; try fewer runs at once, with --batch. {text}"
+        return f"out of memory; try fewer runs at once, with --batch. {text}"
     if isinstance(error, jax.errors.ConcretizationTypeError):
-        text = f"its algorithm does not let values vary in one program; try --batch 1. {text}"
-    with contextlib.suppress(OSError):  # of a full disk it is said on the screen
-        own = place.folder / cell.name
-        own.mkdir(parents=True, exist_ok=True)
-        (own / ERROR_FILE).write_text(text, encoding="utf-8")
-    place.display.failed(cell.name, text.splitlines()[0])
+        return f"its algorithm does not let values vary in one program; try --batch 1. {text}"
+    return text

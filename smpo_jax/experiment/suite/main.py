@@ -7,15 +7,16 @@ from pathlib import Path
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import provide
 from smpo_jax.experiment.run import run_folder, writers
-from smpo_jax.experiment.run.signals import StopRequest
+from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.settings.options import SuiteOptions
 from smpo_jax.experiment.suite import grid, suite_folder
-from smpo_jax.experiment.suite.batching import plan
-from smpo_jax.experiment.suite.executor import Place, Programs, train
+from smpo_jax.experiment.suite.batching import assign_batches
+from smpo_jax.experiment.suite.displays import make_display
+from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.processes import train_in_processes
-from smpo_jax.experiment.suite.status_table import Board, make_display
-from smpo_jax.experiment.suite.suite_folder import SUITE_FILE
+from smpo_jax.experiment.suite.status_table import StatusTable
+from smpo_jax.experiment.suite.suite_folder import SUITE_FILE, Suite
 
 
 def main(options: SuiteOptions) -> int:
@@ -30,7 +31,7 @@ def main(options: SuiteOptions) -> int:
     _check(options)
     cells = grid.load(options.file)
     provide(max(cell.config.devices for cell in cells))
-    programs = Programs()
+    programs = ProgramCache()
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
@@ -38,31 +39,36 @@ def main(options: SuiteOptions) -> int:
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
     folder.mkdir(parents=True, exist_ok=True)
-    with StopRequest() as stop, run_folder.locked(folder):
+    with StopOnSignal() as stop, run_folder.locked(folder):
         before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
-        suite = plan(before, cells, folder, options.batch)
+        suite = assign_batches(before, cells, folder, options.batch)
         suite_folder.save(suite, folder)
         states = {cell.name: (cell, suite_folder.status(folder, cell)) for cell in cells}
-        display = make_display(Board(states))
-        with contextlib.closing(display):
+        with contextlib.closing(make_display(StatusTable(states))) as display:
             display.say(f"{len(cells)} cells in {len(suite.batches)} programs, in {folder}")
-            place = Place(folder, display, stop)
-            by_name = {cell.name: cell for cell in cells}
-            batches = [
-                [by_name[name] for name in names]
-                for names in suite.batches
-                if any(suite_folder.is_to_run(folder, by_name[name]) for name in names)
-            ]
-            if options.processes == 1:
-                for batch in batches:
-                    if not stop.asked:
-                        train(batch, place, programs)
-            else:
-                train_in_processes(batches, place, options.processes)
+            context = SuiteContext(folder, display, stop)
+            _train(suite, context, programs, processes=options.processes)
             display.say(_outcome(cells, folder, options))
-    if stop.asked:
+    if stop.is_set:
         return stop.exit_status
     return 1 if any(suite_folder.status(folder, cell) == "failed" for cell in cells) else 0
+
+
+def _train(suite: Suite, context: SuiteContext, programs: ProgramCache, *, processes: int) -> None:
+    """Works off the batches in which something is to be done."""
+    by_name = {cell.name: cell for cell in suite.cells}
+    batches = [[by_name[name] for name in names] for names in suite.batches]
+    batches = [
+        batch
+        for batch in batches
+        if any(suite_folder.is_to_run(context.folder, cell) for cell in batch)
+    ]
+    if processes > 1:
+        train_in_processes(batches, context, processes)
+        return
+    for batch in batches:
+        if not context.stop.is_set:
+            train_batch(batch, context, programs)
 
 
 def _check(options: SuiteOptions) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 from smpo_jax.experiment.errors import one_line
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.suite import suite_folder
-from smpo_jax.experiment.suite.executor import Place, Programs, train
+from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.suite_folder import ERROR_FILE
 
 POLL = 0.5  # seconds until a stop that was asked for is passed on
 
@@ -27,13 +26,15 @@ class _Worker:
         self.cells = cells
         self.cores = cores
         self.reports, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(cells, folder, cores, theirs))
+        self.process = context.Process(target=_run_worker, args=(cells, folder, cores, theirs))
         self.process.start()
         theirs.close()
 
 
-def train_in_processes(batches: Sequence[Sequence[Cell]], place: Place, number: int) -> None:
-    """As `train` for every batch, up to `number` at a time.
+def train_in_processes(
+    batches: Sequence[Sequence[Cell]], context: SuiteContext, number: int
+) -> None:
+    """As `train_batch` for every batch, up to `number` at a time.
 
     Each process has its share of the cores to itself: XLA's threads get in each other's way.
     """
@@ -41,19 +42,19 @@ def train_in_processes(batches: Sequence[Sequence[Cell]], place: Place, number: 
     free = list(_shares(number))
     passed_on = False
     try:
-        while workers or (waiting and not place.stop.asked):
-            while waiting and free and not place.stop.asked:
-                workers.append(_Worker(waiting.pop(0), place.folder, free.pop()))
-            if place.stop.asked and not passed_on:
+        while workers or (waiting and not context.stop.is_set):
+            while waiting and free and not context.stop.is_set:
+                workers.append(_Worker(waiting.pop(0), context.folder, free.pop()))
+            if context.stop.is_set and not passed_on:
                 passed_on = True
                 for worker in workers:
                     worker.process.terminate()
             wait([worker.reports for worker in workers], POLL)
             for worker in list(workers):
-                if not _listen(worker, place):
+                if not _forward(worker, context):
                     workers.remove(worker)
                     free.append(worker.cores)
-                    _bury(worker, place)
+                    _report_death(worker, context)
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -66,9 +67,9 @@ def _shares(number: int) -> Iterator[Sequence[int]]:
         yield cores[i::number] if len(cores) >= number else cores
 
 
-def _listen(worker: _Worker, place: Place) -> bool:
+def _forward(worker: _Worker, context: SuiteContext) -> bool:
     """Passes on what the worker has reported; False once it has nothing more to say."""
-    display = place.display
+    display = context.display
     show: dict[str, Callable[..., None]] = {
         "say": display.say,
         "started": display.started,
@@ -85,23 +86,21 @@ def _listen(worker: _Worker, place: Place) -> bool:
     return True
 
 
-def _bury(worker: _Worker, place: Place) -> None:
+def _report_death(worker: _Worker, context: SuiteContext) -> None:
     """Waits for the end of a worker; of one that crashed, all that it has not finished failed."""
     worker.process.join()
     code = worker.process.exitcode
-    if not code or place.stop.asked:
+    if not code or context.stop.is_set:
         return
-    how = signal.Signals(-code).name if code < 0 else f"status {code}"
+    ending = signal.Signals(-code).name if code < 0 else f"status {code}"
     for cell in worker.cells:
-        if suite_folder.status(place.folder, cell) in ("waiting", "begun"):
-            text = f"its process ended with {how}"
-            with contextlib.suppress(OSError):
-                (place.folder / cell.name).mkdir(parents=True, exist_ok=True)
-                (place.folder / cell.name / ERROR_FILE).write_text(f"{text}\n", encoding="utf-8")
-            place.display.failed(cell.name, text)
+        if suite_folder.status(context.folder, cell) in ("waiting", "begun"):
+            text = f"its process ended with {ending}"
+            suite_folder.write_error(context.folder, cell, f"{text}\n")
+            context.display.failed(cell.name, text)
 
 
-class _Reporter:
+class _PipeDisplay:
     """A display at the other end of a pipe."""
 
     def __init__(self, pipe: Connection) -> None:
@@ -123,11 +122,13 @@ class _Reporter:
         self._send("failed", cell, error)
 
     def _send(self, event: str, *arguments: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the parent is gone; `_Stop` sees that, too
+        with contextlib.suppress(
+            BrokenPipeError
+        ):  # the parent is gone; `_StopOnTermination` sees that, too
             self._pipe.send((event, arguments))
 
 
-class _Stop:
+class _StopOnTermination:
     """Asked for by SIGTERM, or by the end of the parent, which may have been killed."""
 
     def __init__(self) -> None:
@@ -138,15 +139,17 @@ class _Stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @property
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         return self._is_told or os.getppid() != self._parent
 
     def _tell(self, *_: object) -> None:
         self._is_told = True
 
 
-def _work(cells: Sequence[Cell], folder: Path, cores: Sequence[int], pipe: Connection) -> None:
-    stop = _Stop()
+def _run_worker(
+    cells: Sequence[Cell], folder: Path, cores: Sequence[int], pipe: Connection
+) -> None:
+    stop = _StopOnTermination()
     if cores:
         os.sched_setaffinity(0, cores)
-    train(cells, Place(folder, _Reporter(pipe), stop), Programs())
+    train_batch(cells, SuiteContext(folder, _PipeDisplay(pipe), stop), ProgramCache())

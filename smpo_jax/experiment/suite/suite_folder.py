@@ -1,5 +1,6 @@
 """The folder of a suite: which cells it has, how far each is, and which of them share a program."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,14 @@ def error(folder: Path, cell: Cell) -> str:
     path = folder / cell.name / ERROR_FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return lines[0] if lines else ""
+
+
+def write_error(folder: Path, cell: Cell, text: str) -> None:
+    """Marks a cell as failed, if the disk has room for it."""
+    own = folder / cell.name
+    with contextlib.suppress(OSError):  # of a full disk it is said on the screen
+        own.mkdir(parents=True, exist_ok=True)
+        (own / ERROR_FILE).write_text(text, encoding="utf-8")
 
 
 def is_to_run(folder: Path, cell: Cell) -> bool:

@@ -1,7 +1,7 @@
 """What a cell came to, and what its variant did over all seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,7 @@ class Outcome(NamedTuple):
     cell: Cell
     status: Status
     problem: str  # one line; empty if there is none
-    companions: int  # cells in the same program, itself included
+    cells_in_program: int  # cells in the same program, itself included
     measures: Measures | None
 
 
@@ -115,11 +115,13 @@ def measure(folder: Path, window: float) -> Measures:
 
 def outcomes(folder: Path, suite: suite_folder.Suite, window: float) -> list[Outcome]:
     """What became of every cell of a suite."""
-    companions = {name: len(names) for names in suite.batches for name in names}
-    return [_outcome(folder, cell, companions.get(cell.name, 1), window) for cell in suite.cells]
+    cells_in_program = {name: len(names) for names in suite.batches for name in names}
+    return [
+        _outcome(folder, cell, cells_in_program.get(cell.name, 1), window) for cell in suite.cells
+    ]
 
 
-def _outcome(folder: Path, cell: Cell, companions: int, window: float) -> Outcome:
+def _outcome(folder: Path, cell: Cell, cells_in_program: int, window: float) -> Outcome:
     status = suite_folder.status(folder, cell)
     problem, measures = suite_folder.error(folder, cell), None
     if status == "done":
@@ -129,7 +131,7 @@ def _outcome(folder: Path, cell: Cell, companions: int, window: float) -> Outcom
             problem = str(error)
     elif status != "failed":
         problem = "not started" if status == "waiting" else "not finished"
-    return Outcome(cell, status, problem, companions, measures)
+    return Outcome(cell, status, problem, cells_in_program, measures)
 
 
 def compare(found: Sequence[Outcome]) -> list[Comparison]:
@@ -148,7 +150,8 @@ def _estimates(finished: Sequence[Measures]) -> dict[str, Estimate]:
         return {}
     records = [each._asdict() for each in finished]
     return {
-        name: intervals.middle(np.array([record[name] for record in records])) for name in COMPARED
+        name: intervals.interquartile_estimate(np.array([record[name] for record in records]))
+        for name in COMPARED
     }
 
 
@@ -177,5 +180,17 @@ def aggregate(comparisons: Sequence[Comparison]) -> list[Aggregate]:
             for each, limit in zip(rows, limits, strict=True)
         ]
         over = [np.array([one.over_limit for one in each.finished]) for each in rows]
-        result.append(Aggregate(variant, intervals.middle(*costs), intervals.middle(*over)))
+        result.append(
+            Aggregate(
+                variant,
+                intervals.interquartile_estimate(*costs),
+                intervals.interquartile_estimate(*over),
+            )
+        )
     return result
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of however many; NaN of none."""
+    known = list(values)
+    return sum(known) / len(known) if known else math.nan

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon
 from PIL import Image
 
 import smpo_envs
 from smpo_envs.drawing import ROBOT, Drawing, Look
-from smpo_jax.experiment.results import render
-from smpo_jax.experiment.results.episodes import Recording, record
+from smpo_jax.experiment.results import film, paths, scene, shapes
+from smpo_jax.experiment.results.episodes import Trajectories, play
 from smpo_jax.experiment.results.policy import load_policy
 
 TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --out run"
 
 
-def recording(steps=4, length=None):
+def trajectories(steps=4, length=None):
     """A robot that goes right by 0.1 a step, earns 1 and pays 1 at every second step."""
     looks = {"hazards": Look("disc", 0.2, "cost"), "goal": Look("square", 0.3, "target")}
     drawing = Drawing(
@@ -30,7 +31,7 @@ def recording(steps=4, length=None):
     robot[0, :, 0, 0] = 0.1 * t
     goal = still.copy()
     goal[0, steps // 2 :, 0, 1] = 0.5  # it is met, and moves
-    return Recording(
+    return Trajectories(
         drawing=drawing,
         poses={ROBOT: robot, "hazards": still, "goal": goal},
         lidars=np.full((1, steps + 1, 1, 16), 0.5),
@@ -41,18 +42,18 @@ def recording(steps=4, length=None):
 
 
 def test_paths_are_red_exactly_where_they_cost():
-    (axes,) = render.draw_paths(recording(), title="x", cost_limit=1.0).axes
+    (axes,) = paths.draw(trajectories(), title="x", cost_limit=1.0).axes
     (path,) = (c for c in axes.collections if isinstance(c, LineCollection))
     assert [len(s) for s in path.get_segments()] == [2] * 4
     # The cost rises with the second and the fourth step.
-    red, blue = to_rgba(render.COST_COLOUR), to_rgba(render.PATH_COLOUR)
+    red, blue = to_rgba(shapes.COST_COLOUR), to_rgba(shapes.PATH_COLOUR)
     np.testing.assert_allclose(np.asarray(path.get_colors()), [blue, red, blue, red])
     assert axes.get_title() == "return 4.0   cost 2"
-    assert axes.title.get_color() == render.COST_COLOUR  # 2 > 1
+    assert axes.title.get_color() == shapes.COST_COLOUR  # 2 > 1
 
 
 def test_paths_show_every_goal_and_other_things_once():
-    (axes,) = render.draw_paths(recording(), title="x", cost_limit=9.0).axes
+    (axes,) = paths.draw(trajectories(), title="x", cost_limit=9.0).axes
     goals = [patch for patch in axes.patches if isinstance(patch, Polygon)]
     middles = sorted(np.mean(patch.get_xy()[:4], axis=0)[1] for patch in goals)
     np.testing.assert_allclose(middles, [0.0, 0.5], atol=1e-12)
@@ -61,25 +62,25 @@ def test_paths_show_every_goal_and_other_things_once():
 
 
 def test_a_film_has_every_nth_step_and_ends_with_the_episode():
-    frames = list(render.film(recording(steps=8, length=6), title="x", cost_limit=1.0, every=2))
+    frames = list(film.frames(trajectories(steps=8, length=6), title="x", cost_limit=1.0, every=2))
     assert len(frames) == 4  # 0, 2, 4, 6
     assert {frame.shape for frame in frames} == {(480, 720, 3)}
     assert all(np.any(a != b) for a, b in zip(frames[1:], frames, strict=False))
 
 
 def test_the_scene_shows_where_things_are():
-    figure_of = render.Figure()
-    scene = render.Scene(figure_of.add_subplot(), recording(), 0)
-    scene.show(4)
-    np.testing.assert_allclose(scene.body.center, [0.4, 0.0])
-    np.testing.assert_allclose(np.mean(scene.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)
-    (goal,) = scene.patches["goal"]
+    figure_of = Figure()
+    arena = scene.Scene(figure_of.add_subplot(), trajectories(), 0)
+    arena.show(4)
+    np.testing.assert_allclose(arena.body.center, [0.4, 0.0])
+    np.testing.assert_allclose(np.mean(arena.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)
+    (goal,) = arena.patches["goal"]
     assert isinstance(goal, Polygon)
     np.testing.assert_allclose(np.mean(goal.get_xy()[:4], axis=0), [0.0, 0.5], atol=1e-12)
     # A ray of half its length for each of the 16 sectors.
-    rays = scene.rays.get_segments()
+    rays = arena.rays.get_segments()
     lengths = [np.linalg.norm(ray[1] - ray[0]) for ray in rays]
-    np.testing.assert_allclose(lengths, [0.5 * render.RAY_LENGTH] * 16)
+    np.testing.assert_allclose(lengths, [0.5 * scene.RAY_LENGTH] * 16)
 
 
 DRAWN = [name for name, task in smpo_envs.TASKS.items() if task.task_id]
@@ -101,7 +102,7 @@ def test_every_task_of_the_original_can_be_drawn(name):
 
 def test_a_recording_is_what_happens(command):
     assert command(f"{TRAIN} --env PointCircle1").status == 0
-    seen = record(load_policy(Path("run")), jax.random.key(1), 3, deterministic=True)
+    seen = play(load_policy(Path("run")), jax.random.key(1), 3, deterministic=True)
     assert np.all(seen.length == 500)
     robot = seen.poses[ROBOT][:, :, 0]
     assert robot.shape == (3, 501, 3) and seen.lidars.shape == (3, 501, 1, 16)
@@ -119,7 +120,7 @@ def test_an_episode_that_ends_early_is_recorded_to_its_end(command):
     sizes = "--num-envs 4 --rollout-length 8 --steps 32 --minibatches 2 --hidden 8"
     task = "--env PointCircle1 --algo ppo_early_terminated --cost-limit 0"
     assert command(f"train {task} {sizes} --out run").status == 0
-    seen = record(load_policy(Path("run")), jax.random.key(0), 16)
+    seen = play(load_policy(Path("run")), jax.random.key(0), 16)
     for cost, length in zip(seen.cost, seen.length, strict=True):
         assert np.all(cost[:length] == 0)
         assert length == 500 or cost[length] == 1

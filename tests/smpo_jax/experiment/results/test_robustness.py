@@ -9,35 +9,45 @@ import pytest
 
 from smpo_jax.core.calibration import Calibration
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.results import robustness, tables
+from smpo_jax.experiment.results import robustness, robustness_figure, tables
 from smpo_jax.experiment.results.policy import TrainedPolicy
-from smpo_jax.experiment.results.robustness import Curve, Member, Place, Point
+from smpo_jax.experiment.results.robustness import (
+    CalibrationAt,
+    LabelledPolicy,
+    PerformanceAt,
+    ShiftPoint,
+)
 from smpo_jax.experiment.settings.config import Config
-from smpo_jax.experiment.suite import policies
+from smpo_jax.experiment.suite import robustness as suite_robustness
 
 OWN = {"hazards": 8, "size": 0.2, "extent": 1.5}
 UNUSED: Any = None
 MEMBERS = [
-    Member("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, 1))
+    LabelledPolicy("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, 1))
     for seed in (0, 1)
 ]
 
 
 def points():
-    places = [Place("", OWN), *(Place("size", {**OWN, "size": size}) for size in (0.2, 0.3))]
+    points_of_shift = [
+        ShiftPoint("", OWN),
+        *(ShiftPoint("size", {**OWN, "size": size}) for size in (0.2, 0.3)),
+    ]
     return [
-        Point(member, place, np.array([1.0, 3.0]), np.array([20.0, 100 * place.point["size"] + 5]))
-        for member in MEMBERS
-        for place in places
+        PerformanceAt(
+            labelled, at, np.array([1.0, 3.0]), np.array([20.0, 100 * at.shift["size"] + 5])
+        )
+        for labelled in MEMBERS
+        for at in points_of_shift
     ]
 
 
 def curves():
     bins = jnp.arange(10.0)
     return [
-        Curve(member, place, Calibration(bins, 2 * bins, jnp.full(10, 5.0)))
-        for member in MEMBERS
-        for place in (Place("", OWN), Place("size", {**OWN, "size": 0.3}))
+        CalibrationAt(labelled, at, Calibration(bins, 2 * bins, jnp.full(10, 5.0)))
+        for labelled in MEMBERS
+        for at in (ShiftPoint("", OWN), ShiftPoint("size", {**OWN, "size": 0.3}))
     ]
 
 
@@ -46,14 +56,14 @@ def xy(line):
 
 
 def test_places_are_the_task_and_one_change_at_a_time():
-    found = robustness.places_of("PointGoal1", {"hazards": [12.0], "size": [0.1, 0.3]})
-    assert [place.axis for place in found] == ["", "hazards", "size", "size"]
-    assert found[0].point == OWN
-    assert found[3].point == {**OWN, "size": 0.3}
+    found = robustness.shift_points("PointGoal1", {"hazards": [12.0], "size": [0.1, 0.3]})
+    assert [at.axis for at in found] == ["", "hazards", "size", "size"]
+    assert found[0].shift == OWN
+    assert found[3].shift == {**OWN, "size": 0.3}
 
 
 def test_figure_has_cost_with_the_limit_and_the_calibration():
-    figure = robustness.draw(points(), curves())
+    figure = robustness_figure.draw(points(), curves())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mine"]
     return_, cost, calibration = figure.axes
     np.testing.assert_allclose(xy(return_.lines[0]), [[0.2, 2], [0.3, 2]])
@@ -67,13 +77,13 @@ def test_figure_has_cost_with_the_limit_and_the_calibration():
 
 def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
     path = tmp_path / "points.csv"
-    tables.write(path, map(robustness._point_row, points()))
+    tables.write(path, map(robustness.performance_row, points()))
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 6
     assert rows[2]["size"] == "0.3" and rows[2]["varied"] == "size"
     # costs of 20 and 35 against a limit of 30
     assert float(rows[2]["cost"]) == 27.5 and float(rows[2]["over_limit"]) == 0.5
-    assert len(list(robustness._curve_rows(curves()[0]))) == 10
+    assert len(list(robustness.calibration_rows(curves()[0]))) == 10
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ def test_mistakes_are_one_line(command, words, error):
 def test_suite_without_a_finished_cell_is_refused():
     Path("suite.json").write_text('{"cells": [], "batches": []}')
     with pytest.raises(UserError, match="no cell of"):
-        policies.find(Path("."), None)
+        suite_robustness.find(Path("."), None)
 
 
 @pytest.mark.usefixtures("quick_compilation")

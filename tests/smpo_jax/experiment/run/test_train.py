@@ -19,7 +19,7 @@ from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.run import run_folder, train
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import make_chunk
-from smpo_jax.experiment.run.progress import Plain
+from smpo_jax.experiment.run.progress import ProgressLines
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
@@ -64,15 +64,15 @@ def whole(whole_run):
 
 def interrupt_at(monkeypatch, iteration, action):
     """Calls `action` in the middle of the host loop, once."""
-    update = Plain.update
+    update = ProgressLines.update
 
     def patched(self, row, rate):
         update(self, row, rate)
         if row["iteration"] == iteration:
-            monkeypatch.setattr(Plain, "update", update)
+            monkeypatch.setattr(ProgressLines, "update", update)
             action()
 
-    monkeypatch.setattr(Plain, "update", patched)
+    monkeypatch.setattr(ProgressLines, "update", patched)
 
 
 def assert_same_run(a, b):

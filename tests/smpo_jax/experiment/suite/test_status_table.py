@@ -5,9 +5,10 @@ import time
 import pytest
 
 from smpo_jax.experiment.settings.config import Config
-from smpo_jax.experiment.suite import status_table
+from smpo_jax.experiment.suite import displays
+from smpo_jax.experiment.suite.displays import LiveTable, StatusLines
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.status_table import Board, Live, Plain
+from smpo_jax.experiment.suite.status_table import StatusTable
 from smpo_jax.experiment.suite.suite_folder import Status
 
 
@@ -19,7 +20,7 @@ def row(steps, return_=1.0, cost=2.0):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """A board of two variants with two seeds each of 1000 steps, one cell of them done."""
+    """A table of two variants with two seeds each of 1000 steps, one cell of them done."""
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     cells: dict[str, tuple[Cell, Status]] = {}
@@ -31,7 +32,7 @@ def seen(monkeypatch):
             )  # fmt: skip
             cell = Cell(variant, config)
             cells[cell.name] = (cell, "done" if (variant, seed) == ("a", 0) else "waiting")
-    return Board(cells), clock
+    return StatusTable(cells), clock
 
 
 def test_summary_counts_cells_and_extrapolates_the_speed_so_far(seen):
@@ -61,9 +62,9 @@ def test_variants_have_means_over_the_seeds_that_have_numbers(seen):
     assert (b.done, b.share, b.return_, b.cost) == (0, 0.375, 2.0, 6.0)
 
 
-@pytest.mark.parametrize("kind", [Plain, Live])
+@pytest.mark.parametrize("kind", [StatusLines, LiveTable])
 def test_display_tells_of_beginnings_ends_and_failures(seen, kind, monkeypatch):
-    monkeypatch.setattr(status_table, "EVERY", 0.0)
+    monkeypatch.setattr(displays, "EVERY", 0.0)
     found, _ = seen
     stream = io.StringIO()
     display = kind(found, stream)
@@ -76,4 +77,4 @@ def test_display_tells_of_beginnings_ends_and_failures(seen, kind, monkeypatch):
     text = stream.getvalue()
     assert "hello [bold]" in text
     assert "ProbeFollow/b/seed0: failed: diverged: iteration 3" in text
-    assert "2 of 4 cells done" in text if kind is Live else "7 steps/s" in text
+    assert "2 of 4 cells done" in text if kind is LiveTable else "7 steps/s" in text

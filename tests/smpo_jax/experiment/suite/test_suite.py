@@ -14,7 +14,7 @@ from smpo_jax.experiment import cli
 from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.suite import executor, main, status_table, suite_folder
+from smpo_jax.experiment.suite import displays, executor, main, suite_folder
 
 TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
 
@@ -75,15 +75,15 @@ def assert_same_cell(a, b):
 
 def interrupt_at(monkeypatch, cell, iteration, action):
     """Calls `action` when a cell has come so far, once."""
-    update = status_table.Plain.update
+    update = displays.StatusLines.update
 
     def patched(self, name, row, rate):
         update(self, name, row, rate)
         if (name, row["iteration"]) == (cell, iteration):
-            monkeypatch.setattr(status_table.Plain, "update", update)
+            monkeypatch.setattr(displays.StatusLines, "update", update)
             action()
 
-    monkeypatch.setattr(status_table.Plain, "update", patched)
+    monkeypatch.setattr(displays.StatusLines, "update", patched)
 
 
 def test_every_cell_is_a_run_like_that_of_train(command, whole):
@@ -138,13 +138,13 @@ def test_member_that_diverges_fails_alone(command):
 
 
 def test_cell_that_fails_for_another_reason_is_tried_again(command, monkeypatch):
-    compile_single = executor.compile_single
+    compile_run = executor.compile_run
 
     def broken(problem, state):
-        monkeypatch.setattr(executor, "compile_single", compile_single)
+        monkeypatch.setattr(executor, "compile_run", compile_run)
         raise RuntimeError("RESOURCE_EXHAUSTED: no room\nfor this")
 
-    monkeypatch.setattr(executor, "compile_single", broken)
+    monkeypatch.setattr(executor, "compile_run", broken)
     result = command("suite s.yaml --out d")
     assert result.status == 1 and "3 of 4 cells are done" in result.out
     error = Path("d", CELLS[0], "error.txt").read_text()
@@ -156,7 +156,7 @@ def test_cell_that_fails_for_another_reason_is_tried_again(command, monkeypatch)
 
 
 def test_finished_cells_are_not_run_again(command, whole, monkeypatch):
-    monkeypatch.setattr(main, "train", None)
+    monkeypatch.setattr(main, "train_batch", None)
     result = command("suite s.yaml --out 1 --resume")
     assert result.status == 0 and "4 of 4 cells are done, in 1" in result.out
 

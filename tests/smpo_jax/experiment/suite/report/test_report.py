@@ -66,14 +66,14 @@ def test_interquartile_mean_drops_a_quarter_at_both_ends():
 
 def test_bootstrap_of_two_values_reaches_from_one_to_the_other():
     # means of resamples: 0 and 1 with chance 1/4 each, 1/2 with 1/2; both tails are above 2.5 %
-    assert intervals.middle(np.array([0.0, 1.0])) == (0.5, 0.0, 1.0)
+    assert intervals.interquartile_estimate(np.array([0.0, 1.0])) == (0.5, 0.0, 1.0)
 
 
 def test_bootstrap_agrees_with_the_normal_interval_of_a_large_sample():
     # the quartiles' mean of n uniform numbers has variance 1/12 (1 - 0.5)... compared by simulation
     random = np.random.default_rng(1)
     sample = random.uniform(size=200)
-    value, low, high = intervals.middle(sample)
+    value, low, high = intervals.interquartile_estimate(sample)
     repeated = [float(intervals.interquartile_mean(random.uniform(size=200))) for _ in range(2000)]
     assert low < value < high
     assert (high - low) == pytest.approx(2 * 1.96 * np.std(repeated), rel=0.2)
@@ -81,12 +81,14 @@ def test_bootstrap_agrees_with_the_normal_interval_of_a_large_sample():
 
 def test_bootstrap_draws_within_each_stratum():
     # Without strata, resamples of these four could all be 0 or all be 10.
-    value, low, high = intervals.middle(np.array([0.0, 0.0]), np.array([10.0, 10.0]))
+    value, low, high = intervals.interquartile_estimate(
+        np.array([0.0, 0.0]), np.array([10.0, 10.0])
+    )
     assert (value, low, high) == (5.0, 5.0, 5.0)
 
 
 def test_a_single_value_has_no_interval():
-    value, low, high = intervals.middle(np.array([3.0]))
+    value, low, high = intervals.interquartile_estimate(np.array([3.0]))
     assert value == 3.0 and math.isnan(low) and math.isnan(high)
 
 

@@ -1,0 +1,79 @@
+"""The arena of one episode, which can be shown step by step."""
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Circle, Patch, Polygon
+
+from smpo_envs.drawing import ROBOT
+from smpo_jax.experiment.results import shapes
+from smpo_jax.experiment.results.episodes import Trajectories
+
+RAY_START, RAY_LENGTH = 0.18, 0.4  # m from the robot's origin
+
+
+class Scene:
+    """The arena of one episode, of which `show` moves the things that move."""
+
+    def __init__(self, axes: Axes, trajectories: Trajectories, episode: int):
+        self.axes, self.drawing = axes, trajectories.drawing
+        self.poses = {kind: places[episode] for kind, places in trajectories.poses.items()}
+        self.lidars = trajectories.lidars[episode]
+        length = trajectories.length[episode]
+        robot = self.poses[ROBOT][: length + 1, 0]
+        shapes.prepare(axes, self.drawing, shapes.view(self.drawing, robot[:, :2]))
+        self.patches: dict[str, list[Patch]] = {}
+        for kind, look in self.drawing.looks.items():
+            colour = shapes.colour_of(self.drawing, kind)
+            self.patches[kind] = [shapes.patch(look, pose, colour) for pose in self.poses[kind][0]]
+            for patch in self.patches[kind]:
+                axes.add_patch(patch)
+        (self.trail,) = axes.plot([], [], color=shapes.PATH_COLOUR, linewidth=0.8, alpha=0.6)
+        self.rays = LineCollection([], linewidths=2.5, capstyle="round")
+        axes.add_collection(self.rays)
+        self.body = Circle((0.0, 0.0), 0.1, color=shapes.ROBOT_COLOUR, zorder=3)
+        self.arrow = Polygon(np.zeros((4, 2)), color=shapes.ROBOT_COLOUR, zorder=3)
+        axes.add_patch(self.body)
+        axes.add_patch(self.arrow)
+        self._draw_legend()
+
+    def show(self, step: int) -> None:
+        """Moves everything to where it is after that many steps."""
+        for kind, patches in self.patches.items():
+            for patch, pose in zip(patches, self.poses[kind][step], strict=True):
+                shapes.move(patch, self.drawing.looks[kind], pose)
+        robot = self.poses[ROBOT][step, 0]
+        self.body.center = (robot[0], robot[1])
+        self.arrow.set_xy(shapes.square(shapes.ahead(robot, 0.1), 0.05))
+        past = self.poses[ROBOT][: step + 1, 0]
+        self.trail.set_data(past[:, 0], past[:, 1])
+        self._show_rays(robot, self.lidars[step])
+        if self.drawing.follows:
+            half = self.drawing.half_width
+            self.axes.set_xlim(robot[0] - half, robot[0] + half)
+            self.axes.set_ylim(robot[1] - half, robot[1] + half)
+
+    def _draw_legend(self) -> None:
+        handles = []
+        for kind, look in self.drawing.looks.items():
+            if len(self.poses[kind][0]):
+                colour = shapes.colour_of(self.drawing, kind)
+                handles.append(Patch(color=colour, label=f"{kind} ({look.role})", alpha=0.6))
+        if handles:
+            self.axes.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)
+
+    def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L R"]):
+        segments, colours = [], []
+        for i, (kind, reading) in enumerate(zip(self.drawing.lidars, readings, strict=True)):
+            # Kinds side by side within a sector, not on top of each other.
+            aside = (i + 1) / (len(readings) + 1)
+            angles = robot[2] + (np.arange(len(reading)) + aside) * 2 * np.pi / len(reading)
+            for angle, value in zip(angles, reading, strict=True):
+                if value > 0:
+                    direction = np.array([np.cos(angle), np.sin(angle)])
+                    ends = np.array([RAY_START, RAY_START + RAY_LENGTH * value])
+                    segments.append(robot[:2] + ends[:, None] * direction)
+                    colours.append(shapes.colour_of(self.drawing, kind))
+        self.rays.set_segments(segments)
+        self.rays.set_color(colours)

@@ -1,0 +1,75 @@
+"""Things of a task seen from above, as shapes of matplotlib, each role in its colours."""
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle, Patch, Polygon
+
+from smpo_envs.drawing import Drawing, Look
+
+# Of the kinds of each role, one after another.
+COLOURS = {
+    "target": ("#2a9d4a",),
+    "cost": ("#d1495b", "#e08a1e", "#8e5bb0"),
+    "object": ("#4a7fb5", "#7f8c96"),
+}
+ROBOT_COLOUR, PATH_COLOUR, COST_COLOUR = "#222222", "#1f4e9c", "#e3120b"
+
+View = tuple[float, float, float, float]  # x from, to, y from, to; m
+
+
+def prepare(axes: Axes, drawing: Drawing, view: View) -> None:
+    """Axes of equal scale that show the view, and the walls."""
+    axes.set_aspect("equal")
+    axes.set_xlim(view[0], view[1])
+    axes.set_ylim(view[2], view[3])
+    for x0, y0, x1, y1 in drawing.walls:
+        axes.plot([x0, x1], [y0, y1], color=COLOURS["cost"][0], linewidth=3, alpha=0.6)
+
+
+def view(drawing: Drawing, path: Float[np.ndarray, "T 2"]) -> View:
+    """What is shown: the arena, and more of it where the robot goes there."""
+    half = drawing.half_width
+    low, high = np.min(path, axis=0) - 0.3, np.max(path, axis=0) + 0.3
+    if not drawing.follows:
+        low, high = np.minimum(low, -half), np.maximum(high, half)
+    side = np.max(high - low) / 2  # a square
+    middle = (low + high) / 2
+    return (middle[0] - side, middle[0] + side, middle[1] - side, middle[1] + side)
+
+
+def colour_of(drawing: Drawing, kind: str) -> str:
+    """Of the role; kinds of the same role have different ones, as far as there are any."""
+    role = drawing.looks[kind].role
+    same = [other for other, look in drawing.looks.items() if look.role == role]
+    return COLOURS[role][min(same.index(kind), len(COLOURS[role]) - 1)]
+
+
+def patch(look: Look, pose: Float[np.ndarray, " 3"], colour: str, alpha: float = 0.6) -> Patch:
+    """A thing at a pose."""
+    if look.shape == "square":
+        return Polygon(square(pose, look.size), color=colour, alpha=alpha)
+    hollow = {"fill": False, "linewidth": 2.0} if look.shape == "ring" else {"linewidth": 0.0}
+    return Circle((pose[0], pose[1]), look.size, color=colour, alpha=alpha, **hollow)
+
+
+def move(patch: Patch, look: Look, pose: Float[np.ndarray, " 3"]) -> None:
+    """Moves what `patch` has made to another pose."""
+    if isinstance(patch, Polygon):
+        patch.set_xy(square(pose, look.size))
+    elif isinstance(patch, Circle):
+        patch.center = (pose[0], pose[1])
+
+
+def ahead(pose: Float[np.ndarray, " 3"], distance: float) -> Float[np.ndarray, " 3"]:
+    """The pose so many metres in front of this one."""
+    x, y, angle = pose
+    return np.array([x + distance * np.cos(angle), y + distance * np.sin(angle), angle])
+
+
+def square(pose: Float[np.ndarray, " 3"], half: float) -> Float[np.ndarray, "4 2"]:
+    """Corners of a square of that half width."""
+    x, y, angle = pose
+    c, s = np.cos(angle), np.sin(angle)
+    corners = half * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    return np.array([x, y]) + corners @ np.array([[c, s], [-s, c]])

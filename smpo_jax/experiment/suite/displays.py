@@ -1,0 +1,134 @@
+"""What a suite shows while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from typing import Protocol, TextIO
+
+from smpo_jax.experiment.run.writers import Row
+from smpo_jax.experiment.suite.status_table import StatusTable
+
+EVERY = 10.0  # seconds between two plain lines of summary
+
+
+class SuiteDisplay(Protocol):
+    """Something that is told how cells fare."""
+
+    def say(self, message: str) -> None:
+        """Shows a message that stays."""
+        ...
+
+    def started(self, cell: str) -> None:
+        """A cell is being trained from now on."""
+        ...
+
+    def update(self, cell: str, row: Row, steps_per_second: float) -> None:
+        """The newest iteration of a cell."""
+        ...
+
+    def finished(self, cell: str) -> None:
+        """A cell is done."""
+        ...
+
+    def failed(self, cell: str, error: str) -> None:
+        """A cell cannot go on, in this run of the suite at least."""
+        ...
+
+
+class StatusLines:
+    """A line when a cell begins or ends, and every now and then a summary."""
+
+    def __init__(self, cells: StatusTable, stream: TextIO) -> None:
+        self._cells = cells
+        self._stream = stream
+        self._summed_up = time.monotonic()
+
+    def say(self, message: str) -> None:
+        """Prints the message."""
+        print(message, file=self._stream, flush=True)
+
+    def started(self, cell: str) -> None:
+        """Prints its name."""
+        self._cells.started(cell)
+        self.say(f"{cell}: training")
+
+    def update(self, cell: str, row: Row, steps_per_second: float) -> None:
+        """Prints a summary if it is time for one."""
+        self._cells.update(cell, row, steps_per_second)
+        if time.monotonic() - self._summed_up >= EVERY:
+            self._summed_up = time.monotonic()
+            self.say(f"{self._cells.summary()}   {cell}: {self._cells.describe(cell)}")
+
+    def finished(self, cell: str) -> None:
+        """Prints where it ended."""
+        self._cells.ended(cell, "done")
+        self.say(f"{cell}: done, {self._cells.describe(cell)}")
+
+    def failed(self, cell: str, error: str) -> None:
+        """Prints why."""
+        self._cells.ended(cell, "failed")
+        self.say(f"{cell}: failed: {error}")
+
+    def close(self) -> None:
+        """Nothing to tidy."""
+
+
+class LiveTable:
+    """A table that redraws itself."""
+
+    def __init__(self, cells: StatusTable, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self._cells = cells
+        self._live = RichLive(
+            console=Console(file=stream), get_renderable=self._table, refresh_per_second=2
+        )
+        self._live.start()
+
+    def say(self, message: str) -> None:
+        """Prints the message above the table."""
+        self._live.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def started(self, cell: str) -> None:
+        """Redraws."""
+        self._cells.started(cell)
+
+    def update(self, cell: str, row: Row, steps_per_second: float) -> None:
+        """Redraws."""
+        self._cells.update(cell, row, steps_per_second)
+
+    def finished(self, cell: str) -> None:
+        """Redraws."""
+        self._cells.ended(cell, "done")
+
+    def failed(self, cell: str, error: str) -> None:
+        """Prints why, above the table."""
+        self._cells.ended(cell, "failed")
+        self.say(f"{cell}: failed: {error}")
+
+    def close(self) -> None:
+        """Leaves the last table on the screen."""
+        self._live.stop()
+
+    def _table(self):
+        from rich.table import Table
+
+        table = Table(caption=self._cells.summary(), caption_justify="left", box=None)
+        table.add_column("")
+        for name in ("cells", "steps", "return", "cost", "limit"):
+            table.add_column(name, justify="right")
+        for row in self._cells.variants():
+            table.add_row(
+                row.name,
+                f"{row.done}/{row.cells}",
+                f"{row.share:.0%}",
+                *("-" if math.isnan(x) else f"{x:.2f}" for x in (row.return_, row.cost)),
+                row.limit,
+            )
+        return table
+
+
+def make_display(cells: StatusTable) -> StatusLines | LiveTable:
+    """The display that suits where stdout goes."""
+    return LiveTable(cells, sys.stdout) if sys.stdout.isatty() else StatusLines(cells, sys.stdout)
