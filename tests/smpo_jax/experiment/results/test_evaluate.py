@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import load_policy
 
 TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --step 0"
@@ -113,19 +112,3 @@ def test_policy_runs_in_the_real_environment(command):
     assert seen["env"] == "SafetyPointGoal0-v0" and seen["on"] == "safety-gymnasium"
     # without hazards nothing costs, and a policy that stays where it is earns about nothing
     assert seen["cost"]["value"] == 0.0 and abs(seen["return"]["value"]) < 5
-
-
-def test_mean_has_students_interval():
-    # mean 2, standard deviation 1, standard error 1/sqrt(3), t quantile of 2 degrees 4.3027
-    value, low, high = intervals.mean(np.array([1.0, 2.0, 3.0]))
-    assert value == 2.0
-    np.testing.assert_allclose([low, high], [2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5], rtol=1e-4)
-
-
-def test_share_has_wilsons_interval():
-    # none of ten: [0, z^2 / (n + z^2)] with z = 1.96
-    value, low, high = intervals.share(0, 10)
-    assert value == 0.0 and abs(low) < 1e-12
-    np.testing.assert_allclose(high, 1.959964**2 / (10 + 1.959964**2), rtol=1e-6)
-    mirrored = intervals.share(10, 10)
-    np.testing.assert_allclose([mirrored.low, mirrored.high], [1 - high, 1], rtol=1e-12)

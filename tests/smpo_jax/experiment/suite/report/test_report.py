@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import expand
@@ -54,42 +53,6 @@ def ending(return_, cost, over=0.5):
 def read(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_interquartile_mean_drops_a_quarter_at_both_ends():
-    assert intervals.interquartile_mean(np.array([1.0, 2.0, 9.0])) == 4.0  # of 3: all
-    assert intervals.interquartile_mean(np.array([100.0, 2.0, 3.0, -9.0])) == 2.5
-    assert intervals.interquartile_mean(np.array([100.0, 2.0, 3.0, 4.0, -9.0])) == 3.0
-    columns = np.array([[1.0, 0.0], [3.0, 4.0]])
-    np.testing.assert_array_equal(intervals.interquartile_mean(columns), [2.0, 2.0])
-
-
-def test_bootstrap_of_two_values_reaches_from_one_to_the_other():
-    # means of resamples: 0 and 1 with chance 1/4 each, 1/2 with 1/2; both tails are above 2.5 %
-    assert intervals.interquartile_estimate(np.array([0.0, 1.0])) == (0.5, 0.0, 1.0)
-
-
-def test_bootstrap_agrees_with_the_normal_interval_of_a_large_sample():
-    # the quartiles' mean of n uniform numbers has variance 1/12 (1 - 0.5)... compared by simulation
-    random = np.random.default_rng(1)
-    sample = random.uniform(size=200)
-    value, low, high = intervals.interquartile_estimate(sample)
-    repeated = [float(intervals.interquartile_mean(random.uniform(size=200))) for _ in range(2000)]
-    assert low < value < high
-    assert (high - low) == pytest.approx(2 * 1.96 * np.std(repeated), rel=0.2)
-
-
-def test_bootstrap_draws_within_each_stratum():
-    # Without strata, resamples of these four could all be 0 or all be 10.
-    value, low, high = intervals.interquartile_estimate(
-        np.array([0.0, 0.0]), np.array([10.0, 10.0])
-    )
-    assert (value, low, high) == (5.0, 5.0, 5.0)
-
-
-def test_a_single_value_has_no_interval():
-    value, low, high = intervals.interquartile_estimate(np.array([3.0]))
-    assert value == 3.0 and math.isnan(low) and math.isnan(high)
 
 
 def test_measures_of_a_cell_weigh_episodes_alike(tmp_path):
