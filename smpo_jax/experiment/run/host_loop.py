@@ -11,7 +11,7 @@ from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.writers import Row
 
 
-def train(
+def run_to_end(
     program: Program,
     recorders: Mapping[int, Recorder],
     stop: StopFlag,

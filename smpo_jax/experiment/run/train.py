@@ -91,7 +91,7 @@ def _train(
     ):
         recorder.save(start.state)
         program = _compile(problem, start.state, progress, config, folder)
-        host_loop.train(
+        host_loop.run_to_end(
             program, {0: recorder}, stop, lambda _, row, rate: progress.update(row, rate)
         )
         if recorder.failure:

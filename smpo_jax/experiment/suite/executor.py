@@ -103,7 +103,7 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
             if failure:
                 _report_failure(cells[lane], context, failure)
 
-        host_loop.train(program, recorders, context.stop, watch)
+        host_loop.run_to_end(program, recorders, context.stop, watch)
         for lane, recorder in recorders.items():
             if not recorder.failure and not recorder.remaining:
                 context.display.finished(cells[lane].name)
