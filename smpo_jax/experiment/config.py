@@ -6,7 +6,6 @@ type is an error that names the file, the key and, for unknown keys, the nearest
 """
 
 import dataclasses
-import importlib
 import json
 import math
 import types
@@ -20,6 +19,7 @@ import tyro
 import yaml
 
 from smpo_envs.registry import TASKS, resolve
+from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import shifts
 from smpo_jax.experiment.errors import UserError, one_line
@@ -135,11 +135,11 @@ def check_algorithm(name: str) -> None:
 def hyperparameter_class(algo: str) -> type:
     """The dataclass of an algorithm's own fields."""
     check_algorithm(algo)
-    return importlib.import_module(ALGORITHMS[algo].module).Hyperparameters
+    return registry.settings_class(algo)
 
 
 def hyperparameters(algo: str, given: Mapping[str, Any], *, where: str) -> Any:
-    """The algorithm's hyperparameter record: its defaults, its preset, then what was given.
+    """The algorithm's hyperparameter record: its defaults, then what was given.
 
     Args:
         algo: a registered algorithm.
@@ -149,7 +149,7 @@ def hyperparameters(algo: str, given: Mapping[str, Any], *, where: str) -> Any:
     kind = hyperparameter_class(algo)
     values = _coerce_fields(kind, given, where=where, noun=f"{algo} has no hyperparameter")
     try:
-        return kind(**{**ALGORITHMS[algo].preset, **values})
+        return kind(**values)
     except ValueError as error:
         raise UserError(f"{where}: {one_line(error)}") from error
 

@@ -131,7 +131,7 @@ def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Single
 def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:
     """What the algorithm adds to an environment, whichever it is."""
     limit, own = _settings(config, traced)
-    return registry.augmentation(config.algo, limit, **own)
+    return registry.augmentation(config.algo, registry.hyperparameters(config.algo, **own), limit)
 
 
 def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, dict[str, Any]]:
