@@ -1,4 +1,6 @@
-"""Policy and critic networks; the only module that knows flax.
+"""Policy and critic networks, and what normalises their input; the only module that knows flax.
+
+A network is a pair of pure functions, so that one of your own needs no class: see `Networks`.
 
 Weights start orthogonal, with gain √2 in hidden layers, 0.01 at the policy's mean (actions start
 near zero whatever the observation) and 1 at a critic's head; biases start at 0.
@@ -12,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from smpo_jax.types import DiagonalGaussian, Key, Params
+from smpo_jax.core import moments
+from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.types import Key, Params
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -29,6 +33,52 @@ class Network(NamedTuple):
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]
+
+
+class Normaliser(NamedTuple):
+    """How observations are brought to a common scale, learnt as training goes on.
+
+    Attributes:
+        init: the state before the first observation, from the observation's size.
+        apply: `(state, obs [*batch, O]) -> [*batch, O]`, as the networks see them.
+        update: `(state, obs [T, N, O]) -> state`, after an update has learnt from them.
+    """
+
+    init: Callable[[int], Any]
+    apply: Callable[[Any, Float[Array, "*batch O"]], Float[Array, "*batch O"]]
+    update: Callable[[Any, Float[Array, "T N O"]], Any]
+
+
+class Networks(NamedTuple):
+    """The networks of a method; what is None is made as the method's settings say.
+
+    Attributes:
+        policy: `(params, obs [*batch, O]) -> Distribution` over actions (see `types.Distribution`).
+        value: `(params, obs [*batch, O]) -> [*batch]`, V(s) of rewards and V_c(s) of costs.
+        action_value: `(params, obs, action [*batch, A]) -> [*batch]`, Q^c(s, a) >= 0 of costs.
+        normaliser: of observations, before all networks.
+    """
+
+    policy: Network | None = None
+    value: Network | None = None
+    action_value: Network | None = None
+    normaliser: Normaliser | None = None
+
+
+DEFAULT = Networks()  # all as the settings say
+
+
+def running_normaliser(clip: float) -> Normaliser:
+    """Running mean and standard deviation, then a clip at ± `clip`."""
+
+    def apply(state: moments.Moments, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch O"]:
+        return moments.normalise(state, obs, clip=clip)
+
+    return Normaliser(moments.start, apply, moments.update)
+
+
+# The state of the one that does nothing is that of the other, so that both have the same learner.
+UNCHANGED = Normaliser(moments.start, lambda state, obs: obs, lambda state, obs: state)
 
 
 class MLP(nn.Module):

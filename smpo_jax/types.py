@@ -17,11 +17,45 @@ Scalar = float | int | Float[Array, ""]  # a setting: a number, or traced to try
 Metrics = dict[str, jax.Array]  # flat, "group/name" -> scalar
 
 
-class DiagonalGaussian(NamedTuple):
-    """An unsquashed normal distribution with independent components."""
+@runtime_checkable
+class Distribution(Protocol):
+    """A policy's distribution over actions: a pytree of arrays, with one entry for each state."""
 
-    mean: Float[Array, "*batch A"]
-    log_std: Float[Array, "*batch A"]
+    def sample(self, key: Key) -> Float[Array, "*batch A"]:
+        """A draw for each state."""
+        ...
+
+    def mode(self) -> Float[Array, "*batch A"]:
+        """The action without noise."""
+        ...
+
+    def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
+        """Log-density of an action, summed over its components."""
+        ...
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """In nats; it can be negative."""
+        ...
+
+    def kl(self, other: Any) -> Float[Array, "*batch"]:
+        """KL(self || other) in nats, `other` being of the same kind; exactly 0 for equals."""
+        ...
+
+    def std(self) -> Float[Array, "*batch A"]:
+        """Standard deviations of the noise; what a person looks at."""
+        ...
+
+
+class Reparameterised(Distribution, Protocol):
+    """A distribution whose actions are a smooth function of its parameters and of free noise."""
+
+    def noise(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """The noise that gave this action."""
+        ...
+
+    def with_noise(self, noise: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """The action that this noise gives."""
+        ...
 
 
 class Transition(NamedTuple):
@@ -30,7 +64,7 @@ class Transition(NamedTuple):
     obs: Float[Array, "*T N O"]
     action: Float[Array, "*T N A"]  # as sampled, before the environment clips it
     log_prob: Float[Array, "*T N"]
-    dist: DiagonalGaussian  # the behaviour policy, for exact KL divergences
+    dist: Distribution  # the behaviour policy, for exact KL divergences
     reward: Float[Array, "*T N"]
     cost: Float[Array, "*T N"]  # >= 0, undiscounted
     terminated: Float[Array, "*T N"]
@@ -62,7 +96,7 @@ class LearnerState(struct.PyTreeNode):
 
     params: Params
     opt_state: Any
-    obs_moments: Any  # running mean and variance of observations
+    obs_moments: Any  # the normaliser's state: running mean and variance of observations
     aux: Any  # the algorithm's own NamedTuple (multipliers, thresholds); () if it has none
     iteration: Int[Array, ""]
 
@@ -90,7 +124,7 @@ class Spec(NamedTuple):
 
 Policy = Callable[
     [Float[Array, "N O"], Key],
-    tuple[Float[Array, "N A"], Float[Array, " N"], DiagonalGaussian],
+    tuple[Float[Array, "N A"], Float[Array, " N"], Distribution],
 ]
 
 
@@ -116,7 +150,7 @@ class Algorithm(NamedTuple):
     Attributes:
         init: the learner state before the first update.
         policy: the acting policy of a learner state, `(obs, key) -> action, log_prob, dist`.
-            Its deterministic action is `dist.mean`.
+            Its deterministic action is `dist.mode()`.
         update: one iteration of learning from a rollout.
         cost_critic: what it expects of costs; None if it has no such critic.
     """

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 
@@ -31,7 +31,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCritic(Settings):
+class ActorCriticSettings(Settings):
     """Settings of all methods: their networks, and how critics learn; defaults follow OmniSafe's.
 
     Float fields may be traced arrays, so that `vmap` can try several values in one program.
@@ -49,7 +49,7 @@ class ActorCritic(Settings):
     normalise_observations: bool = True  # by running mean and standard deviation
     observation_clip: float = 5.0  # of normalised observations
     hidden: tuple[int, ...] = (64, 64)  # units of each network's hidden layers
-    activation: str = "tanh"  # tanh, relu or silu
+    activation: Literal["tanh", "relu", "silu"] = "tanh"  # of all networks
     initial_log_std: float = 0.0  # natural log of the policy's first standard deviation
 
     def __post_init__(self):
@@ -61,44 +61,6 @@ class ActorCritic(Settings):
         require(self, COUNT, "epochs", "minibatches")
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)
-        super().__post_init__()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstOrder(ActorCritic):
-    """What methods add that take the policy's gradient steps on minibatches.
-
-    They stop passing over a rollout once its divergence exceeds `target_kl`.
-    """
-
-    clip: float = 0.2  # bound on the probability ratio's departure from 1
-    entropy_coefficient: float = 0.0  # bonus on the policy's entropy, in nats
-
-    def __post_init__(self):
-        require(self, POSITIVE, "clip")
-        require(self, NONNEGATIVE, "entropy_coefficient")
-        super().__post_init__()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrustRegion(ActorCritic):
-    """What methods add that move the policy by one natural-gradient step; as in OmniSafe's TRPO."""
-
-    learning_rate: float = 1e-3  # Adam's, of the critics; the policy has none
-    learning_rate_decay: bool = False  # linearly to 0 over the run
-    target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of the step
-    target_kl_decay: float = 1.0  # it falls geometrically to this times target_kl over the run
-    solver_iterations: int = 15  # of conjugate gradients, at most
-    fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix
-    fisher_stride: int = 4  # the Fisher matrix is a mean over every nth sample of the rollout
-    line_search: bool = True  # shortens the step; without, target_kl is met to second order only
-    backtracks: int = 15  # lengths that the line search tries
-    backtrack_decay: float = 0.8  # of each length to the one before
-
-    def __post_init__(self):
-        require(self, COUNT, "solver_iterations", "fisher_stride", "backtracks")
-        require(self, POSITIVE, "fisher_damping", "target_kl_decay")
-        require(self, ("between 0 and 1", lambda x: 0 < x < 1), "backtrack_decay")
         super().__post_init__()
 
 
@@ -168,6 +130,24 @@ class PID(Constrained):
             smoothing=(self.proportional_smoothing, self.derivative_smoothing),
             delay=self.derivative_delay,
             maximum=self.multiplier_maximum,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Barrier(Constrained):
+    """A multiplier that is the slope of a logarithmic barrier; OmniSafe's numbers."""
+
+    barrier_coefficient: float = 0.01  # κ: how far from the limit the barrier is felt
+    multiplier_maximum: float = 1.0  # the slope at the limit and beyond
+
+    def __post_init__(self):
+        require(self, NONNEGATIVE, "barrier_coefficient", "multiplier_maximum")
+        super().__post_init__()
+
+    def dual(self) -> multipliers.Dual:
+        """The multiplier's rule."""
+        return multipliers.barrier(
+            coefficient=self.barrier_coefficient, maximum=self.multiplier_maximum
         )
 
 

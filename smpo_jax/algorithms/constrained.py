@@ -79,11 +79,11 @@ def to_batch(
     estimates: recipes.Estimates,
     found: Advantages,
     advantage: Float[Array, "T N"],
+    extra: Any = (),
 ) -> recipes.Batch:
     """Samples with targets for both critics, and an advantage of the method's making."""
-    return recipes.to_batch(
-        transition, estimates, advantage, value=found.target, cost_value=found.cost_target
-    )
+    targets = {"value": found.target, "cost_value": found.cost_target}
+    return recipes.to_batch(transition, estimates, advantage, targets, extra)
 
 
 def start(dual: Dual) -> Aux:
@@ -91,7 +91,7 @@ def start(dual: Dual) -> Aux:
     return Aux(episodes.empty_window(), dual.init())
 
 
-def ascend(
+def update_multiplier(
     dual: Dual, settings: base.Constrained, aux: Aux, rollout: Rollout, limit: Scalar
 ) -> tuple[Aux, Float[Array, ""], Metrics]:
     """Takes in the cost of the episodes that finished, then moves the multiplier once.

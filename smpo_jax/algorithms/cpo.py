@@ -23,14 +23,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.algorithms import base, constrained, recipes, trust_region
+from smpo_jax.algorithms import base, constrained, improvers, recipes
+from smpo_jax.algorithms.improvers import TrustRegion
 from smpo_jax.core import episodes, optimise
 from smpo_jax.core.trust_region import Product, Vector, constrained_step
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Scalar, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.Constrained, base.TrustRegion):
+class CPO(base.Constrained, TrustRegion):
     """TRPO's, and those of costs."""
 
     learning_rate_decay: bool = True  # of the critics, linearly to 0 over the run
@@ -52,7 +54,7 @@ class Directions(NamedTuple):
 Rule = Callable[[Directions], tuple[Vector, Metrics]]
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: CPO, networks: Networks = DEFAULT) -> Algorithm:
     """CPO for a problem."""
 
     def rule(known: Directions) -> tuple[Vector, Metrics]:
@@ -69,27 +71,27 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             "constraint/recovery": jnp.asarray(found.is_recovery, step.dtype),
         }
 
-    return constrained_trpo(spec, hyperparameters, hyperparameters, rule)
+    return constrained_trpo(spec, settings, rule, networks)
 
 
 def constrained_trpo(
-    spec: Spec, settings: base.TrustRegion, costs: base.Constrained, rule: Rule
+    spec: Spec, settings: CPO, rule: Rule, networks: Networks = DEFAULT
 ) -> Algorithm:
     """TRPO with a step made of two gradients by any rule."""
-    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+    ac = recipes.actor_critic(spec, settings, networks, critics=recipes.VALUES)
 
     def init(key: Key) -> LearnerState:
-        return trust_region.init(ac, key).replace(aux=episodes.empty_window())
+        return improvers.init_for_steps(ac, key).replace(aux=episodes.empty_window())
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition
-        window = episodes.remember(learner.aux, rollout.episodes, size=costs.episode_window)
+        window = episodes.remember(learner.aux, rollout.episodes, size=settings.episode_window)
         violation = window.cost - spec.cost_limit
         estimates = recipes.estimate(ac, learner, transition)
-        found, metrics = constrained.advantages(ac, costs, learner, transition, estimates)
+        found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         batch = constrained.to_batch(transition, estimates, found, found.reward)
 
-        model = trust_region.local_model(ac, settings, learner, batch)
+        model = improvers.local_model(ac, learner, batch)
         cost_advantage = optimise.flatten(found.cost)
         gradient, cost_gradient = model.gradient(batch.advantage), model.gradient(cost_advantage)
         step, chosen = rule(
@@ -103,17 +105,14 @@ def constrained_trpo(
                 model.target_kl,
             )
         )
-        learner, moved = trust_region.take(
-            settings,
-            model,
-            learner,
-            step,
-            cost_advantage=cost_advantage,
+        bounds = improvers.Bounds(
+            cost_advantage,
             least_gain=jnp.where(violation < 0.0, 0.0, -jnp.inf),
             most_cost=jnp.maximum(-violation, 0.0),
         )
-        learner, fitted = trust_region.fit_critics(ac, learner, batch, key)
-        return recipes.advance(ac, learner.replace(aux=window), transition), {
+        learner, moved = improvers.take(ac, model, learner, step, bounds)
+        learner, fitted = improvers.fit_critics(ac, learner, batch, key)
+        return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
             **moved,
             **fitted,
             **metrics,
@@ -123,4 +122,4 @@ def constrained_trpo(
             "constraint/cost_return": window.cost,
         }
 
-    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, costs))
+    return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from smpo_jax.algorithms import base, constrained, recipes, trust_region
+from smpo_jax.algorithms import base, constrained, recipes
+from smpo_jax.algorithms.improvers import TrustRegion
 from smpo_jax.core import episodes
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.Constrained, base.TrustRegion):
+class CRPO(base.Constrained, TrustRegion):
     """TRPO's, and when it turns against the cost."""
 
     tolerance: float = 2.0  # η: episode cost above the limit that is still let pass
@@ -24,13 +26,13 @@ class Hyperparameters(base.Constrained, base.TrustRegion):
         super().__post_init__()
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: CRPO, networks: Networks = DEFAULT) -> Algorithm:
     """CRPO for a problem."""
-    settings = hyperparameters
-    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+    improver = settings.improver(spec, networks, critics=recipes.VALUES)
+    ac = improver.ac
 
     def init(key: Key) -> LearnerState:
-        return trust_region.init(ac, key).replace(aux=episodes.empty_window())
+        return improver.init(key).replace(aux=episodes.empty_window())
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition
@@ -40,11 +42,9 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         advantage = jnp.where(is_kept, found.reward, -found.cost)
         batch = constrained.to_batch(transition, estimates, found, advantage)
-        learner, moved = trust_region.ascend(ac, settings, learner, batch)
-        learner, fitted = trust_region.fit_critics(ac, learner, batch, key)
-        return recipes.advance(ac, learner.replace(aux=window), transition), {
-            **moved,
-            **fitted,
+        learner, improved = improver.improve(learner, batch, key)
+        return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
+            **improved,
             **metrics,
             "constraint/cost_return": window.cost,
             "constraint/slack": jnp.asarray(is_kept, window.cost.dtype),

@@ -23,10 +23,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, recipes
-from smpo_jax.core import distributions, optimise, surrogate
+from smpo_jax.algorithms.improvers import FirstOrder
+from smpo_jax.core import optimise, surrogate
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import (
     Algorithm,
-    DiagonalGaussian,
+    Distribution,
     Key,
     LearnerState,
     Metrics,
@@ -40,7 +42,7 @@ PROJECTION = "projection"  # the entry of `opt_state` that is for phase 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.Lagrangian, base.FirstOrder):
+class CUP(base.Lagrangian, FirstOrder):
     """PPO's for both phases, and the multiplier's; OmniSafe's numbers."""
 
     target_kl: float = 0.01  # stop a phase once the policy has moved this far in it
@@ -51,29 +53,28 @@ class Hyperparameters(base.Lagrangian, base.FirstOrder):
         super().__post_init__()
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
     """CUP for a problem."""
-    settings = hyperparameters
-    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
-    loss = recipes.actor_critic_loss(ac, recipes.clipped_objective(ac))
-    dual = settings.dual()
+    improver = settings.improver(spec, networks, critics=recipes.VALUES)
+    ac, dual = improver.ac, settings.dual()
     scale = (1.0 - settings.cost_discount * settings.cost_gae_lambda) / (
         1.0 - settings.cost_discount
     )
 
     def init(key: Key) -> LearnerState:
-        learner = ac.init(key).replace(aux=constrained.start(dual))
+        learner = improver.init(key).replace(aux=constrained.start(dual))
         return ac.with_optimiser(learner, PROJECTION, ("policy",))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        improve_key, project_key = jax.random.split(key)
         transition = rollout.transition
-        aux, multiplier, measured = constrained.ascend(
+        aux, multiplier, measured = constrained.update_multiplier(
             dual, settings, learner.aux, rollout, spec.cost_limit
         )
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         batch = constrained.to_batch(transition, estimates, found, found.reward)
-        learner, improved = recipes.fit(ac, loss, learner, batch, key)
+        learner, improved = improver.improve(learner, batch, improve_key)
 
         halfway = ac.policy.apply(learner.params["policy"], batch.obs)
         costs = batch._replace(advantage=optimise.flatten(found.cost), dist=halfway)
@@ -87,12 +88,13 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
             to_the_limit,
             learner,
             costs,
-            jax.random.fold_in(key, 1),
+            project_key,
             networks=("policy",),
             entry=PROJECTION,
             check=recipes.moved_too_far(ac, costs),
         )
-        return recipes.advance(ac, learner.replace(aux=aux), transition), {
+        improved["policy/std"] = projected.pop("policy/std")
+        return recipes.end_iteration(ac, learner.replace(aux=aux), transition), {
             **improved,
             **metrics,
             **measured,
@@ -102,7 +104,7 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
     return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))
 
 
-def projection(dist: DiagonalGaussian, batch: recipes.Batch, *, price: Scalar) -> Float[Array, ""]:
+def projection(dist: Distribution, batch: recipes.Batch, *, price: Scalar) -> Float[Array, ""]:
     """Phase 2's loss; the batch has π_{k+½} for its `dist` and A_c for its `advantage`."""
-    ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
-    return jnp.mean(distributions.kl(dist, batch.dist) + price * ratio * batch.advantage)
+    ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
+    return jnp.mean(dist.kl(batch.dist) + price * ratio * batch.advantage)

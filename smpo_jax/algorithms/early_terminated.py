@@ -12,7 +12,7 @@ from smpo_jax.algorithms import base
 from smpo_jax.augmentation import Augmentation
 
 
-def augmentation(settings: base.ActorCritic, cost_limit: float) -> Augmentation:
+def augmentation(settings: base.ActorCriticSettings, cost_limit: float) -> Augmentation:
     """The account is the episode's cost so far; it is not shown."""
     del settings
     return Augmentation(

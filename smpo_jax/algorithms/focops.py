@@ -9,7 +9,7 @@ with the probability ratio ρ and the policy π that acted. The indicator drops 
 the policy has already moved as far as it may. ν is a Lagrange multiplier by gradient ascent, with
 an upper bound.
 
-Deviation: the advantage is divided by 1 + ν, as in OmniSafe and as in `ppo_lag`.
+Deviation: the advantage is divided by 1 + ν, as in OmniSafe and as in `lagrangian`.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.algorithms import base, ppo_lag, recipes
-from smpo_jax.core import distributions, surrogate
-from smpo_jax.types import Algorithm, DiagonalGaussian, Metrics, Spec
+from smpo_jax.algorithms import base, improvers, lagrangian, recipes
+from smpo_jax.algorithms.improvers import FirstOrder
+from smpo_jax.core import surrogate
+from smpo_jax.networks import DEFAULT, Networks
+from smpo_jax.types import Algorithm, Distribution, Metrics, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.Lagrangian, base.FirstOrder):
+class FOCOPS(base.Lagrangian, FirstOrder):
     """PPO's (`clip` is only reported on), the multiplier's and FOCOPS's; OmniSafe's numbers."""
 
     multiplier_maximum: float = 2.0  # ν is never above
@@ -36,26 +38,25 @@ class Hyperparameters(base.Lagrangian, base.FirstOrder):
         super().__post_init__()
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: FOCOPS, networks: Networks = DEFAULT) -> Algorithm:
     """FOCOPS for a problem."""
-    settings = hyperparameters
-    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+    ac = recipes.actor_critic(spec, settings, networks, critics=recipes.VALUES)
 
-    def objective(dist: DiagonalGaussian, batch: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
+    def objective(dist: Distribution, batch: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
         return projection(settings, dist, batch)
 
-    return ppo_lag.penalised(ac, settings, settings.dual(), objective)
+    return lagrangian.penalised(settings, improvers.passes(ac, objective))
 
 
 def projection(
-    settings: Hyperparameters, dist: DiagonalGaussian, batch: recipes.Batch
+    settings: FOCOPS, dist: Distribution, batch: recipes.Batch
 ) -> tuple[Float[Array, ""], Metrics]:
     """The loss above, `batch.advantage` being that of the Lagrangian."""
-    ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
-    kl = distributions.kl(dist, batch.dist)
+    ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
+    kl = dist.kl(batch.dist)
     near = jnp.asarray(jax.lax.stop_gradient(kl) <= settings.state_kl, kl.dtype)
     gain = ratio * batch.advantage
-    entropy = jnp.mean(distributions.entropy(dist))
+    entropy = jnp.mean(dist.entropy())
     loss = jnp.mean(near * (kl - gain / settings.temperature))
     return loss - settings.entropy_coefficient * entropy, {
         "policy/surrogate": jnp.mean(gain),

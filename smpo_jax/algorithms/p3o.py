@@ -9,16 +9,17 @@ J_c > d and all off elsewhere.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, recipes
-from smpo_jax.core import distributions, episodes, multipliers, optimise, surrogate
+from smpo_jax.algorithms.improvers import FirstOrder
+from smpo_jax.core import episodes, multipliers, surrogate
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import (
     Algorithm,
-    DiagonalGaussian,
+    Distribution,
     Key,
     LearnerState,
     Metrics,
@@ -29,7 +30,7 @@ from smpo_jax.types import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(base.Constrained, base.FirstOrder):
+class P3O(base.Constrained, FirstOrder):
     """PPO's, and those of the penalty."""
 
     penalty_coefficient: float = 20.0  # κ; must be more than the multiplier at the optimum
@@ -40,20 +41,13 @@ class Hyperparameters(base.Constrained, base.FirstOrder):
         super().__post_init__()
 
 
-class Samples(NamedTuple):
-    """PPO's samples, with costs."""
-
-    batch: recipes.Batch
-    cost_advantage: Float[Array, " B"]
-
-
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: P3O, networks: Networks = DEFAULT) -> Algorithm:
     """P3O for a problem."""
-    settings = hyperparameters
-    ac = recipes.actor_critic(spec, settings, critics=recipes.VALUES)
+    improver = settings.improver(spec, networks, critics=recipes.VALUES)
+    ac = improver.ac
 
     def init(key: Key) -> LearnerState:
-        return ac.init(key).replace(aux=episodes.empty_window())
+        return improver.init(key).replace(aux=episodes.empty_window())
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition
@@ -61,37 +55,29 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         excess = multipliers.excess(window.cost, spec.cost_limit)
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
-        batch = constrained.to_batch(transition, estimates, found, found.reward)
-        samples = Samples(batch, optimise.flatten(found.cost))
+        batch = constrained.to_batch(transition, estimates, found, found.reward, extra=found.cost)
 
-        def term(dist: DiagonalGaussian, some: Samples) -> Float[Array, ""]:
+        def term(dist: Distribution, some: recipes.Batch) -> Float[Array, ""]:
             return penalty(settings, dist, some, excess)
 
-        objective = recipes.clipped_objective(ac, policy_term=term, batch_of=_batch_of)
-        loss = recipes.actor_critic_loss(ac, objective, batch_of=_batch_of)
-        learner, fitted = recipes.fit(ac, loss, learner, samples, key, batch_of=_batch_of)
+        learner, improved = improver.improve(learner, batch, key, term)
         final = ac.policy.apply(learner.params["policy"], batch.obs)
-        return recipes.advance(ac, learner.replace(aux=window), transition), {
-            **fitted,
+        return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
+            **improved,
             **metrics,
             "constraint/cost_return": window.cost,
-            "constraint/penalty": penalty(settings, final, samples, excess),
+            "constraint/penalty": penalty(settings, final, batch, excess),
         }
 
     return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))
 
 
 def penalty(
-    settings: Hyperparameters, dist: DiagonalGaussian, samples: Samples, excess: Scalar
+    settings: P3O, dist: Distribution, batch: recipes.Batch, excess: Scalar
 ) -> Float[Array, ""]:
-    """What is added to PPO's loss; `excess` is the measured J_c − d."""
-    batch = samples.batch
-    ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
+    """What is added to PPO's loss; `excess` is the measured J_c − d, `batch.extra` holds A_c."""
+    ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
     # max(ρ A, clip(ρ) A) = −min(ρ (−A), clip(ρ) (−A)): the pessimist's view of a cost.
-    worse = -surrogate.clipped(ratio, -samples.cost_advantage, clip=settings.clip)
+    worse = -surrogate.clipped(ratio, -batch.extra, clip=settings.clip)
     over = jnp.mean(worse) + settings.excess_weight * excess
     return settings.penalty_coefficient * jnp.maximum(over, 0.0)
-
-
-def _batch_of(samples: Samples) -> recipes.Batch:
-    return samples.batch

@@ -10,12 +10,14 @@ took longer than all the rest of the update.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 
 from smpo_jax.algorithms import base, cpo
 from smpo_jax.core import trust_region
 from smpo_jax.core.trust_region import Vector
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, Metrics, Spec
 
 # What is short: the direction of the projection is L⁻¹b, for L = F or L = I.
@@ -23,19 +25,19 @@ PROJECTION = {"kl": lambda known: known.cost_natural, "l2": lambda known: known.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(cpo.Hyperparameters):
+class PCPO(cpo.CPO):
     """CPO's, and the metric of the projection."""
 
-    projection: str = "kl"  # kl: nearest in divergence; l2: in Euclidean distance of parameters
+    projection: Literal["kl", "l2"] = "kl"  # nearest in divergence, or in distance of parameters
 
     def __post_init__(self):
         base.choose("projection", self.projection, PROJECTION)
         super().__post_init__()
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
+def make(spec: Spec, settings: PCPO, networks: Networks = DEFAULT) -> Algorithm:
     """PCPO for a problem."""
-    direction_of = PROJECTION[hyperparameters.projection]
+    direction_of = PROJECTION[settings.projection]
 
     def rule(known: cpo.Directions) -> tuple[Vector, Metrics]:
         length = trust_region.natural_length(
@@ -50,4 +52,4 @@ def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
         step = jnp.where(is_slack, first, short)
         return step, {"constraint/slack": jnp.asarray(is_slack, step.dtype)}
 
-    return cpo.constrained_trpo(spec, hyperparameters, hyperparameters, rule)
+    return cpo.constrained_trpo(spec, settings, rule, networks)

@@ -1,23 +1,24 @@
-"""What first-order actor-critic methods have in common, as functions that their `update` calls.
+"""What actor-critic methods have in common, as functions that their `update` calls.
 
-A method reads top to bottom in its own file: `estimate`, an advantage of its own making, `fit` on
-its loss, `advance`. Nothing here calls back into a method. What only constrained methods share is
-in `constrained`.
+A method reads top to bottom in its own file: `estimate`, an advantage of its own making,
+`to_batch`, an improver (see `improvers`), `end_iteration`. Nothing here calls back into a method.
+What only constrained methods share is in `constrained`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from smpo_jax import networks as nets
 from smpo_jax.algorithms import base
-from smpo_jax.core import distributions, moments, optimise, returns, surrogate
-from smpo_jax.networks import ACTIVATIONS, Network, gaussian_policy, state_value
+from smpo_jax.core import optimise, returns
+from smpo_jax.networks import ACTIVATIONS, DEFAULT, Network, Networks, Normaliser
 from smpo_jax.types import (
-    DiagonalGaussian,
+    Distribution,
     Key,
     LearnerState,
     Metrics,
@@ -30,33 +31,38 @@ from smpo_jax.types import (
 
 VALUE = ("value",)  # the critics of methods that ignore costs
 VALUES = ("value", "cost_value")  # and of those that don't: V of rewards, V_c of costs
-ALL = "actor_critic"  # the entry of `opt_state` that is for policy and critics together
+
+SettingsT = TypeVar("SettingsT", bound=base.ActorCriticSettings, covariant=True)
 
 
-class ActorCritic(NamedTuple):
+class ActorCritic(NamedTuple, Generic[SettingsT]):
     """Policy and critics, and how they learn.
 
-    A learner's `params` have the entry `policy` and one for each critic, its `opt_state` the entry
-    `actor_critic`; a method adds its own beside them.
+    A learner's `params` have the entry `policy` and one for each critic; a method adds its own
+    beside them.
     """
 
     spec: Spec
-    settings: base.ActorCritic
-    policy: Network  # obs -> DiagonalGaussian
+    settings: SettingsT
+    policy: Network  # obs -> Distribution
     value: Network  # obs -> V(s); all critics are such networks
+    normaliser: Normaliser  # of observations, before all networks
     critics: tuple[str, ...]  # `value`, and `cost_value` where costs have a critic too
     optimiser: optax.GradientTransformation
 
     def init(self, key: Key) -> LearnerState:
-        """The learner before its first update, of a method with nothing else to carry."""
-        policy_key, value_key = jax.random.split(key)
-        params = {"policy": self.policy.init(policy_key), "value": self.value.init(value_key)}
-        for i, name in enumerate(self.critics[1:], start=1):
-            params[name] = self.value.init(jax.random.fold_in(key, i))
+        """Networks before their first update, of a method with nothing else to carry.
+
+        No optimiser yet: see `with_optimiser`.
+        """
+        keys = jax.random.split(key, 1 + len(self.critics))
+        params = {"policy": self.policy.init(keys[0])}
+        for i, name in enumerate(self.critics, start=1):
+            params[name] = self.value.init(keys[i])
         return LearnerState(
             params=params,
-            opt_state={ALL: self.optimiser.init(params)},
-            obs_moments=moments.start(self.spec.observation_size),
+            opt_state={},
+            obs_moments=self.normaliser.init(self.spec.observation_size),
             aux=(),
             iteration=jnp.zeros((), jnp.int32),
         )
@@ -65,17 +71,15 @@ class ActorCritic(NamedTuple):
         self, learner: LearnerState, obs: Float[Array, "*batch O"]
     ) -> Float[Array, "*batch O"]:
         """Observations as the networks see them."""
-        if not self.settings.normalise_observations:
-            return obs
-        return moments.normalise(learner.obs_moments, obs, clip=self.settings.observation_clip)
+        return self.normaliser.apply(learner.obs_moments, obs)
 
     def acting(self, learner: LearnerState) -> Policy:
         """The policy of a learner state; it samples."""
 
         def act(obs, key):
             dist = self.policy.apply(learner.params["policy"], self.normalise(learner, obs))
-            action = distributions.sample(dist, key)
-            return action, distributions.log_prob(dist, action), dist
+            action = dist.sample(key)
+            return action, dist.log_prob(action), dist
 
         return act
 
@@ -104,43 +108,57 @@ class Estimates(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples for the actor-critic loss."""
+    """Samples that policy and critics learn from."""
 
     obs: Float[Array, "B O"]  # normalised
     action: Float[Array, "B A"]
     log_prob: Float[Array, " B"]  # of the behaviour policy
-    dist: DiagonalGaussian  # the behaviour policy, [B, A]
+    dist: Distribution  # the behaviour policy, [B, A]
     advantage: Float[Array, " B"]
     targets: dict[str, Float[Array, " B"]]  # of each critic
+    extra: Any = ()  # a pytree of the method's own, leaves [B, ...]
 
 
-Samples = TypeVar("Samples")  # a Batch, or a method's record with one inside; leaves [B, ...]
-Loss = Callable[[Params, Samples], tuple[Float[Array, ""], Metrics]]
-# What the policy is to minimise, from its output.
-Objective = Callable[[DiagonalGaussian, Samples], tuple[Float[Array, ""], Metrics]]
-
-
-def _itself(samples: Any) -> Batch:
-    return samples
+Loss = Callable[[Params, Any], tuple[Float[Array, ""], Metrics]]  # of parameters and samples
 
 
 def actor_critic(
-    spec: Spec, settings: base.ActorCritic, *, critics: tuple[str, ...] = VALUE
-) -> ActorCritic:
-    """Networks and optimiser of the sizes that problem and settings ask for."""
+    spec: Spec,
+    settings: SettingsT,
+    networks: Networks = DEFAULT,
+    *,
+    critics: tuple[str, ...] = VALUE,
+) -> ActorCritic[SettingsT]:
+    """Networks and optimiser of the sizes that problem and settings ask for.
+
+    Args:
+        spec: the problem.
+        settings: of networks and learning.
+        networks: those that take the place of what the settings say.
+        critics: the entries of `params` that are critics.
+
+    Raises:
+        ValueError: a rollout cannot be cut in `minibatches` equal parts.
+    """
     base.require_divisible(spec, settings.minibatches)
     activation = ACTIVATIONS[settings.activation]
+    normaliser = nets.UNCHANGED
+    if settings.normalise_observations:
+        normaliser = nets.running_normaliser(settings.observation_clip)
     return ActorCritic(
         spec=spec,
         settings=settings,
-        policy=gaussian_policy(
+        policy=networks.policy
+        or nets.gaussian_policy(
             spec.observation_size,
             spec.action_size,
             hidden=settings.hidden,
             activation=activation,
             initial_log_std=settings.initial_log_std,
         ),
-        value=state_value(spec.observation_size, hidden=settings.hidden, activation=activation),
+        value=networks.value
+        or nets.state_value(spec.observation_size, hidden=settings.hidden, activation=activation),
+        normaliser=networks.normaliser or normaliser,
         critics=critics,
         optimiser=optimise.adam(settings.max_gradient_norm),
     )
@@ -173,72 +191,20 @@ def to_batch(
     transition: Transition,
     estimates: Estimates,
     advantage: Float[Array, "T N"],
-    **targets: Float[Array, "T N"],
+    targets: dict[str, Float[Array, "T N"]],
+    extra: Any = (),
 ) -> Batch:
     """The steps of a rollout as independent samples; `targets` are those of the critics by name."""
     t = transition
-    return optimise.flatten(Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, targets))
+    return optimise.flatten(
+        Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, targets, extra)
+    )
 
 
-def clipped_objective(
-    ac: ActorCritic,
-    *,
-    policy_term: Callable[[DiagonalGaussian, Samples], Float[Array, ""]] | None = None,
-    batch_of: Callable[[Samples], Batch] = _itself,
-) -> Objective:
-    """PPO's clipped surrogate with entropy bonus.
-
-    Args:
-        ac: networks and coefficients.
-        policy_term: what a method adds to the policy's loss, from the policy's output.
-        batch_of: the `Batch` within a method's own record of samples.
-    """
-    settings = ac.settings
-    assert isinstance(settings, base.FirstOrder)
-
-    def objective(dist: DiagonalGaussian, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
-        batch = batch_of(samples)
-        ratio = surrogate.ratio(distributions.log_prob(dist, batch.action), batch.log_prob)
-        gain = jnp.mean(surrogate.clipped(ratio, batch.advantage, clip=settings.clip))
-        entropy = jnp.mean(distributions.entropy(dist))
-        loss = -gain - settings.entropy_coefficient * entropy
-        if policy_term is not None:
-            loss += policy_term(dist, samples)
-        return loss, {
-            "policy/surrogate": gain,
-            "policy/entropy": entropy,
-            "policy/clip_share": surrogate.clip_share(ratio, clip=settings.clip),
-        }
-
-    return objective
-
-
-def actor_critic_loss(
-    ac: ActorCritic,
-    objective: Objective,
-    *,
-    batch_of: Callable[[Samples], Batch] = _itself,
-) -> Loss:
-    """The policy's objective and the critics' regressions, to be minimised.
-
-    One function, so that one sweep over a minibatch gives all networks' gradients.
-    """
-    regress = critic_loss(ac, batch_of=batch_of)
-
-    def loss(params: Params, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
-        dist = ac.policy.apply(params["policy"], batch_of(samples).obs)
-        policy_loss, policy_metrics = objective(dist, samples)
-        errors, metrics = regress(params, samples)
-        return policy_loss + errors, {**policy_metrics, **metrics}
-
-    return loss
-
-
-def critic_loss(ac: ActorCritic, *, batch_of: Callable[[Samples], Batch] = _itself) -> Loss:
+def critic_loss(ac: ActorCritic) -> Loss:
     """Squared errors of all critics, and the penalty on their parameters."""
 
-    def loss(params: Params, samples: Samples) -> tuple[Float[Array, ""], Metrics]:
-        batch = batch_of(samples)
+    def loss(params: Params, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         total, metrics = jnp.zeros(()), {}
         for name in ac.critics:
             error = jnp.mean((ac.value.apply(params[name], batch.obs) - batch.targets[name]) ** 2)
@@ -254,7 +220,7 @@ def descend(
     ac: ActorCritic,
     loss: Loss,
     learner: LearnerState,
-    samples: Samples,
+    batch: Batch,
     key: Key,
     *,
     networks: Sequence[str],
@@ -281,7 +247,7 @@ def descend(
     (params, opt_state), metrics = optimise.minibatch_passes(
         step,
         ({name: learner.params[name] for name in networks}, learner.opt_state[entry]),
-        samples,
+        batch,
         key,
         minibatches=settings.minibatches,
         passes=settings.epochs,
@@ -302,49 +268,11 @@ def moved_too_far(
     """
 
     def check(params: Params) -> tuple[Bool[Array, ""], Metrics]:
-        kl = jnp.mean(distributions.kl(batch.dist, ac.policy.apply(params["policy"], batch.obs)))
-        return kl > ac.settings.target_kl, {"policy/kl": kl}
+        dist = ac.policy.apply(params["policy"], batch.obs)
+        kl = jnp.mean(batch.dist.kl(dist))
+        return kl > ac.settings.target_kl, {"policy/kl": kl, "policy/std": jnp.mean(dist.std())}
 
     return check
-
-
-def fit(
-    ac: ActorCritic,
-    loss: Loss,
-    learner: LearnerState,
-    samples: Samples,
-    key: Key,
-    *,
-    batch_of: Callable[[Samples], Batch] = _itself,
-) -> tuple[LearnerState, Metrics]:
-    """Passes for policy and critics, `epochs` or until the policy has moved `target_kl`."""
-    learner, metrics = descend(
-        ac,
-        loss,
-        learner,
-        samples,
-        key,
-        networks=("policy", *ac.critics),
-        entry=ALL,
-        check=moved_too_far(ac, batch_of(samples)),
-    )
-    metrics["policy/passes"] = metrics.pop("passes")
-    metrics["policy/std"] = jnp.mean(jnp.exp(learner.params["policy"]["log_std"]))
-    return learner, metrics
-
-
-def fit_critics(
-    ac: ActorCritic, learner: LearnerState, batch: Batch, key: Key, *, entry: str
-) -> tuple[LearnerState, Metrics]:
-    """All passes for the critics alone, of methods that find the policy's step some other way.
-
-    `entry` is the critics' own in `opt_state`, see `ActorCritic.with_optimiser`.
-    """
-    learner, metrics = descend(
-        ac, critic_loss(ac), learner, batch, key, networks=ac.critics, entry=entry
-    )
-    del metrics["passes"]
-    return learner, metrics
 
 
 def explained_variance(
@@ -354,11 +282,12 @@ def explained_variance(
     return 1.0 - jnp.var(target - prediction) / jnp.maximum(jnp.var(target), 1e-8)
 
 
-def advance(ac: ActorCritic, learner: LearnerState, transition: Transition) -> LearnerState:
-    """Ends an iteration: counts it, and lets the normaliser see the rollout's observations.
+def end_iteration(ac: ActorCritic, learner: LearnerState, transition: Transition) -> LearnerState:
+    """Counts the iteration, and lets the normaliser see the rollout's observations.
 
     Only now, so that the policy that is improved is the one that acted.
     """
-    if ac.settings.normalise_observations:
-        learner = learner.replace(obs_moments=moments.update(learner.obs_moments, transition.obs))
-    return learner.replace(iteration=learner.iteration + 1)
+    return learner.replace(
+        obs_moments=ac.normaliser.update(learner.obs_moments, transition.obs),
+        iteration=learner.iteration + 1,
+    )

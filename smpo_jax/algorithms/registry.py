@@ -2,259 +2,265 @@
 
 import dataclasses
 import importlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smpo_jax.names import suggest
 
 if TYPE_CHECKING:
     from smpo_jax.augmentation import Augmentation
+    from smpo_jax.networks import Networks
     from smpo_jax.types import Algorithm, Scalar, Spec
 
 
 class Entry(NamedTuple):
-    """A method, or a named preset of one.
+    """A method: where its parts are, each as "module:name", and what people are told of it.
 
     Attributes:
-        module: where `Hyperparameters` and `make(spec, hyperparameters)` are.
+        settings: the frozen dataclass of its hyperparameters, whose defaults are the preset.
+        make: builds it, `(spec, settings, networks) -> Algorithm`.
+        improver: how its policy moves (see `improvers`): passes, or natural step.
         paper: its source.
         year: of the paper.
         summary: one line.
-        preset: hyperparameters that differ from the module's defaults.
-        augmentation: "module:function" that makes, of settings and cost limit, what the method
-            adds to its environment; empty for nothing.
+        augmentation: makes, of settings and cost limit, what the method adds to its environment;
+            empty for nothing.
     """
 
-    module: str
+    settings: str
+    make: str
+    improver: str
     paper: str
     year: int
     summary: str
-    preset: dict[str, Any]
     augmentation: str = ""
 
 
-_SMPO_PAPER = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 2504.03040"
-
+_SMPO = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 2504.03040"
+_LAGRANGIAN = "Ray, Achiam & Amodei, Benchmarking Safe Exploration in Deep RL, OpenAI"
+_PID = "Stooke et al., Responsive Safety by PID Lagrangian Methods, arXiv 2007.03964"
 _SAUTE = "Sootla et al., Sauté RL: Almost Surely Safe Reinforcement Learning, arXiv 2202.06558"
+_SIMMER = (
+    "Sootla et al., Enhancing Safe Exploration Using Safety State Augmentation, arXiv 2206.02675"
+)
 _EARLY_TERMINATED = "Sun et al., Safe Exploration by Solving Early Terminated MDP, arXiv 2107.04200"
 
-# What our presets of SMPO share.
-_OUR_MODULATION = {
-    # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
-    # cost has much the same price wherever it is.
-    "weight_base": 2.718281828459045,
-    "weight_temperature": 100.0,
-    # Wide: where these bind, a lower threshold only makes more states equally bad.
-    "weight_floor": -20.0,
-    "prediction_clip": 20.0,
-    # The episode's own C_t is not in the observation, and past the budget can only punish.
-    "spent": "none",
-    "prediction_scale": "episode",
-    # Rewards below zero times f < 0 would be gains.
-    "shift_amount": 0.03,
-    # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
-    "cost_trace": 0.95,
-    "cost_rounds": 4,
-    "cost_epochs": 1,
-    "cost_max_gradient_norm": 40.0,
-    "cost_activation": "tanh",
-    # A coefficient then means the same whatever the rewards' scale.
-    "critic_gradient_standardised": True,
-}
-
 ALGORITHMS: dict[str, Entry] = {
+    "smpo": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPO",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="natural step",
+        paper=_SMPO,
+        year=2025,
+        summary="cost-modulated rewards, steered to the limit: our best variant",
+    ),
+    "smpo-ppo": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPOPPO",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="passes",
+        paper=_SMPO,
+        year=2025,
+        summary="the same modulation, as the paper's clipped passes",
+    ),
+    "smpo-paper": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPOPaper",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="passes",
+        paper=_SMPO,
+        year=2025,
+        summary="cost-modulated rewards, as literally as the paper can be read",
+    ),
+    "smpo-code": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPOCode",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="passes",
+        paper=_SMPO,
+        year=2025,
+        summary="cost-modulated advantages, as in the author's published code",
+    ),
     "ppo": Entry(
-        module="smpo_jax.algorithms.ppo",
+        settings="smpo_jax.algorithms.unconstrained:PPO",
+        make="smpo_jax.algorithms.unconstrained:make",
+        improver="passes",
         paper="Schulman et al., Proximal Policy Optimization Algorithms, arXiv 1707.06347",
         year=2017,
         summary="clipped surrogate; ignores costs",
-        preset={},
-    ),
-    "ppo_lag": Entry(
-        module="smpo_jax.algorithms.ppo_lag",
-        paper="Ray, Achiam & Amodei, Benchmarking Safe Exploration in Deep RL, OpenAI",
-        year=2019,
-        summary="PPO that pays for cost, at a price found by gradient ascent",
-        preset={},
-    ),
-    "pid_lag": Entry(
-        module="smpo_jax.algorithms.pid_lag",
-        paper="Stooke et al., Responsive Safety by PID Lagrangian Methods, arXiv 2007.03964",
-        year=2020,
-        summary="PPO that pays for cost, at a price that a PID controller sets",
-        preset={},
-    ),
-    "ipo": Entry(
-        module="smpo_jax.algorithms.ipo",
-        paper="Liu et al., Interior-point Policy Optimization, arXiv 1910.09615",
-        year=2020,
-        summary="PPO that pays for cost, at a price that rises steeply near the limit",
-        preset={},
-    ),
-    "p3o": Entry(
-        module="smpo_jax.algorithms.p3o",
-        paper="Zhang et al., Penalized Proximal Policy Optimization, arXiv 2205.11814",
-        year=2022,
-        summary="PPO with an exact penalty on exceeding the limit",
-        preset={},
-    ),
-    "focops": Entry(
-        module="smpo_jax.algorithms.focops",
-        paper="Zhang et al., First Order Constrained Optimization, arXiv 2002.06506",
-        year=2020,
-        summary="projects the optimal policy of the trust-region problem on the network",
-        preset={},
-    ),
-    "cup": Entry(
-        module="smpo_jax.algorithms.cup",
-        paper="Yang et al., Constrained Update Projection, arXiv 2209.07089",
-        year=2022,
-        summary="PPO on rewards, then a projection back towards the limit",
-        preset={},
-    ),
-    "ppo_saute": Entry(
-        module="smpo_jax.algorithms.ppo_saute",
-        paper=_SAUTE,
-        year=2022,
-        summary="PPO that sees its budget and earns little once it is spent",
-        preset={},
-        augmentation="smpo_jax.algorithms.saute:augmentation",
-    ),
-    "ppo_simmer": Entry(
-        module="smpo_jax.algorithms.ppo_simmer",
-        paper="Sootla et al., Enhancing Safe Exploration Using Safety State Augmentation, "
-        "arXiv 2206.02675",
-        year=2022,
-        summary="Sauté PPO whose budget a PI controller sets",
-        preset={},
-        augmentation="smpo_jax.algorithms.saute:augmentation",
-    ),
-    "ppo_early_terminated": Entry(
-        module="smpo_jax.algorithms.ppo",
-        paper=_EARLY_TERMINATED,
-        year=2021,
-        summary="PPO on episodes that end when their cost reaches the limit",
-        preset={},
-        augmentation="smpo_jax.algorithms.early_terminated:augmentation",
     ),
     "trpo": Entry(
-        module="smpo_jax.algorithms.trpo",
+        settings="smpo_jax.algorithms.unconstrained:TRPO",
+        make="smpo_jax.algorithms.unconstrained:make",
+        improver="natural step",
         paper="Schulman et al., Trust Region Policy Optimization, arXiv 1502.05477",
         year=2015,
         summary="one natural-gradient step; ignores costs",
-        preset={},
+    ),
+    "ppo_lag": Entry(
+        settings="smpo_jax.algorithms.lagrangian:PPOLag",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="passes",
+        paper=_LAGRANGIAN,
+        year=2019,
+        summary="PPO that pays for cost, at a price found by gradient ascent",
     ),
     "trpo_lag": Entry(
-        module="smpo_jax.algorithms.trpo_lag",
-        paper="Ray, Achiam & Amodei, Benchmarking Safe Exploration, OpenAI",
+        settings="smpo_jax.algorithms.lagrangian:TRPOLag",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="natural step",
+        paper=_LAGRANGIAN,
         year=2019,
-        summary="TRPO on A - lambda A_c; lambda by gradient ascent",
-        preset={},
+        summary="TRPO that pays for cost, at a price found by gradient ascent",
+    ),
+    "pid_lag": Entry(
+        settings="smpo_jax.algorithms.lagrangian:PIDLag",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="passes",
+        paper=_PID,
+        year=2020,
+        summary="PPO that pays for cost, at a price that a PID controller sets",
     ),
     "trpo_pid": Entry(
-        module="smpo_jax.algorithms.trpo_pid",
-        paper="Stooke et al., Responsive Safety by PID Lagrangian Methods, arXiv 2007.03964",
+        settings="smpo_jax.algorithms.lagrangian:TRPOPID",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="natural step",
+        paper=_PID,
         year=2020,
-        summary="TRPO on A - lambda A_c; lambda by PID control",
-        preset={},
+        summary="TRPO that pays for cost, at a price that a PID controller sets",
     ),
     "rcpo": Entry(
-        module="smpo_jax.algorithms.trpo_lag",
+        settings="smpo_jax.algorithms.lagrangian:RCPO",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="natural step",
         paper="Tessler et al., Reward Constrained Policy Optimization, arXiv 1805.11074",
         year=2019,
-        summary="natural gradient of A - lambda A_c, without a line search",
-        preset={"line_search": False},
+        summary="trpo_lag without a line search",
+    ),
+    "ipo": Entry(
+        settings="smpo_jax.algorithms.lagrangian:IPO",
+        make="smpo_jax.algorithms.lagrangian:make",
+        improver="passes",
+        paper="Liu et al., Interior-point Policy Optimization, arXiv 1910.09615",
+        year=2020,
+        summary="PPO that pays for cost, at a price that rises steeply near the limit",
+    ),
+    "p3o": Entry(
+        settings="smpo_jax.algorithms.p3o:P3O",
+        make="smpo_jax.algorithms.p3o:make",
+        improver="passes",
+        paper="Zhang et al., Penalized Proximal Policy Optimization, arXiv 2205.11814",
+        year=2022,
+        summary="PPO with an exact penalty on exceeding the limit",
+    ),
+    "focops": Entry(
+        settings="smpo_jax.algorithms.focops:FOCOPS",
+        make="smpo_jax.algorithms.focops:make",
+        improver="passes",
+        paper="Zhang et al., First Order Constrained Optimization, arXiv 2002.06506",
+        year=2020,
+        summary="projects the optimal policy of the trust-region problem on the network",
+    ),
+    "cup": Entry(
+        settings="smpo_jax.algorithms.cup:CUP",
+        make="smpo_jax.algorithms.cup:make",
+        improver="passes",
+        paper="Yang et al., Constrained Update Projection, arXiv 2209.07089",
+        year=2022,
+        summary="PPO on rewards, then a projection back towards the limit",
     ),
     "cpo": Entry(
-        module="smpo_jax.algorithms.cpo",
+        settings="smpo_jax.algorithms.cpo:CPO",
+        make="smpo_jax.algorithms.cpo:make",
+        improver="natural step",
         paper="Achiam et al., Constrained Policy Optimization, arXiv 1705.10528",
         year=2017,
         summary="natural-gradient step within a linear model of the constraint",
-        preset={},
     ),
     "pcpo": Entry(
-        module="smpo_jax.algorithms.pcpo",
+        settings="smpo_jax.algorithms.pcpo:PCPO",
+        make="smpo_jax.algorithms.pcpo:make",
+        improver="natural step",
         paper="Yang et al., Projection-Based Constrained Policy Optimization, arXiv 2010.03152",
         year=2020,
         summary="natural-gradient step, then projected onto the constraint",
-        preset={},
     ),
     "crpo": Entry(
-        module="smpo_jax.algorithms.crpo",
+        settings="smpo_jax.algorithms.crpo:CRPO",
+        make="smpo_jax.algorithms.crpo:make",
+        improver="natural step",
         paper="Xu, Liang & Lan, CRPO: Primal Approach for Safe RL, arXiv 2011.05869",
         year=2021,
         summary="TRPO for the reward within the limit, against the cost beyond it",
-        preset={},
+    ),
+    "ppo_saute": Entry(
+        settings="smpo_jax.algorithms.saute:PPOSaute",
+        make="smpo_jax.algorithms.saute:make",
+        improver="passes",
+        paper=_SAUTE,
+        year=2022,
+        summary="PPO that sees its budget and earns little once it is spent",
+        augmentation="smpo_jax.algorithms.saute:augmentation",
     ),
     "trpo_saute": Entry(
-        module="smpo_jax.algorithms.trpo_saute",
+        settings="smpo_jax.algorithms.saute:TRPOSaute",
+        make="smpo_jax.algorithms.saute:make",
+        improver="natural step",
         paper=_SAUTE,
         year=2022,
         summary="TRPO that sees its budget and earns little once it is spent",
-        preset={},
         augmentation="smpo_jax.algorithms.saute:augmentation",
     ),
+    "ppo_simmer": Entry(
+        settings="smpo_jax.algorithms.simmer:PPOSimmer",
+        make="smpo_jax.algorithms.simmer:make",
+        improver="passes",
+        paper=_SIMMER,
+        year=2022,
+        summary="Sauté PPO whose budget a PI controller sets",
+        augmentation="smpo_jax.algorithms.saute:augmentation",
+    ),
+    "trpo_simmer": Entry(
+        settings="smpo_jax.algorithms.simmer:TRPOSimmer",
+        make="smpo_jax.algorithms.simmer:make",
+        improver="natural step",
+        paper=_SIMMER,
+        year=2022,
+        summary="Sauté TRPO whose budget a PI controller sets",
+        augmentation="smpo_jax.algorithms.saute:augmentation",
+    ),
+    "ppo_early_terminated": Entry(
+        settings="smpo_jax.algorithms.unconstrained:PPO",
+        make="smpo_jax.algorithms.unconstrained:make",
+        improver="passes",
+        paper=_EARLY_TERMINATED,
+        year=2021,
+        summary="PPO on episodes that end when their cost reaches the limit",
+        augmentation="smpo_jax.algorithms.early_terminated:augmentation",
+    ),
     "trpo_early_terminated": Entry(
-        module="smpo_jax.algorithms.trpo",
+        settings="smpo_jax.algorithms.unconstrained:TRPO",
+        make="smpo_jax.algorithms.unconstrained:make",
+        improver="natural step",
         paper=_EARLY_TERMINATED,
         year=2021,
         summary="TRPO on episodes that end when their cost reaches the limit",
-        preset={},
         augmentation="smpo_jax.algorithms.early_terminated:augmentation",
     ),
-    "smpo": Entry(
-        module="smpo_jax.algorithms.smpo",
-        paper=_SMPO_PAPER,
-        year=2025,
-        summary="cost-modulated rewards, our preset: all four parts, learns before it tightens",
-        preset={
-            **_OUR_MODULATION,
-            # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
-            "critic_gradient": "reparameterised",
-            # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
-            # epochs, the policy stands still before it has learnt to move.
-            "threshold_factor": 8.0,
-            "threshold_epochs": 500.0,
-            # A fixed weight ends at whatever cost it ends at; this ends at the limit.
-            "threshold_feedback": 0.1,
-            "threshold_maximum": 8.0,
-        },
-    ),
-    "trpo_smpo": Entry(
-        module="smpo_jax.algorithms.trpo_smpo",
-        paper=_SMPO_PAPER,
-        year=2025,
-        summary="cost-modulated rewards, steered cost, natural-gradient steps",
-        preset={
-            # Large steps to learn to move, smaller ones to settle.
-            "target_kl": 0.02,
-            "target_kl_decay": 0.4,
-            **_OUR_MODULATION,
-            # The whole recursion, as a price on the cost that was measured: each unit is paid for
-            # where it falls due, and f, which pays for forecasts, can stay near 1. The coefficient
-            # decides how the two share the work.
-            "critic_gradient": "advantage",
-            "critic_gradient_trace": 1.0,
-            "critic_gradient_coefficient": 0.4,
-            # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's
-            # threshold does, is the cost that it is steered to.
-            "threshold_factor": 8.0,
-            "threshold_epochs": 1e9,
-            "threshold_maximum": 12.0,
-            "threshold_feedback": 0.12,
-            "feedback_proportional": 1.0,
-            "feedback_bound": 0.5,
-            "target_factor": 2.0,
-            "target_epochs": 150.0,
-        },
-    ),
-    "smpo-paper": Entry(
-        module="smpo_jax.algorithms.smpo",
-        paper=_SMPO_PAPER,
-        year=2025,
-        summary="cost-modulated rewards, as literally as the paper can be read",
-        preset={},
-    ),
 }
+
+
+def current(name: str, fields: Collection[str] = ()) -> tuple[str, str | None]:
+    """What a method is called today, and what to tell the user if that is another name.
+
+    `trpo_smpo` became `smpo`, and what was `smpo` before became `smpo-ppo`; of the latter one sees
+    in a saved run that it has PPO's hyperparameters.
+
+    Args:
+        name: as it is written in a file or on the command line.
+        fields: the hyperparameters that are given with it.
+    """
+    now = "smpo" if name == "trpo_smpo" else name
+    if name == "smpo" and "clip" in fields:
+        now = "smpo-ppo"
+    return now, None if now == name else f"the algorithm {name} is called {now} now"
 
 
 def find(name: str) -> Entry:
@@ -262,30 +268,61 @@ def find(name: str) -> Entry:
     return _lookup("algorithm", name, ALGORITHMS)
 
 
+def settings_class(name: str) -> type:
+    """The dataclass of a method's hyperparameters; ValueError if there is no such method."""
+    return _load(find(name).settings)
+
+
 def hyperparameters(name: str, **overrides: Any) -> Any:
-    """The validated settings of a method: module defaults, then its preset, then `overrides`."""
-    entry = find(name)
-    record = importlib.import_module(entry.module).Hyperparameters
+    """The validated settings of a method: its defaults, then `overrides`.
+
+    Raises:
+        ValueError: an unknown name, with the nearest one, or a value that is not allowed.
+    """
+    record = settings_class(name)
     fields = {field.name: field for field in dataclasses.fields(record)}
     for override in overrides:
         _lookup(f"hyperparameter of {name}", override, fields)
-    return record(**{**entry.preset, **overrides})
+    return record(**overrides)
 
 
-def make(name: str, spec: "Spec", **overrides: Any) -> "Algorithm":
-    """The method `name` for the problem `spec`, its preset changed by `overrides`."""
-    settings = hyperparameters(name, **overrides)
-    return importlib.import_module(find(name).module).make(spec, settings)
+def make(
+    name: str, spec: "Spec", networks: "Networks | None" = None, **overrides: Any
+) -> "Algorithm":
+    """The method `name` for a problem, as a value of pure functions.
+
+    Args:
+        name: one of `ALGORITHMS`.
+        spec: the problem (see `make_spec`).
+        networks: policy, critics and normaliser of your own (see `networks.Networks`); what they
+            leave out is made as the hyperparameters say.
+        overrides: hyperparameters that differ from the method's defaults.
+
+    Raises:
+        ValueError: an unknown name, with the nearest one, or a value that is not allowed.
+    """
+    return build(name, spec, hyperparameters(name, **overrides), networks)
 
 
-def augmentation(name: str, cost_limit: "Scalar", **overrides: Any) -> "Augmentation":
-    """What the method `name` adds to its environment; see `smpo_jax.augmentation.augment`."""
+def build(
+    name: str, spec: "Spec", settings: Any, networks: "Networks | None" = None
+) -> "Algorithm":
+    """The method `name` for a problem, with settings that are made already."""
+    given = {} if networks is None else {"networks": networks}
+    return _load(find(name).make)(spec, settings, **given)
+
+
+def augmentation(name: str, settings: Any, cost_limit: "Scalar") -> "Augmentation":
+    """What a method adds to its environment; see `smpo_jax.augmentation.augment`."""
     entry = find(name)
     if not entry.augmentation:
-        return importlib.import_module("smpo_jax.augmentation").NONE
-    module, _, function = entry.augmentation.partition(":")
-    build = getattr(importlib.import_module(module), function)
-    return build(hyperparameters(name, **overrides), cost_limit)
+        return _load("smpo_jax.augmentation:NONE")
+    return _load(entry.augmentation)(settings, cost_limit)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _lookup(what: str, name: str, table: dict[str, Any]) -> Any:

@@ -10,7 +10,12 @@ with the whole budget B and its share s, 1 here and controlled in `simmer`. z is
 environment accounts for the discounted cost spent and the growth γ_s^−t, from which a learner reads
 its own z. So the environment knows neither the limit nor the share.
 
-Return and cost of episodes are reported as the environment gives them.
+The method within is PPO (`ppo_saute`) or TRPO (`trpo_saute`); all of theirs is in `unconstrained`.
+Return and cost of episodes are reported as the environment gives them. As in OmniSafe on the Goal
+tasks, observations are not normalised.
+
+Deviation: at most 10 passes over a rollout where OmniSafe makes 80 on the Goal tasks (and its PPO
+40), for the reasons given in `unconstrained`.
 """
 
 from collections.abc import Callable
@@ -20,8 +25,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.algorithms import base
+from smpo_jax.algorithms import base, unconstrained
 from smpo_jax.augmentation import Account, Augmentation
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import (
     Algorithm,
     EpisodeStats,
@@ -49,6 +55,21 @@ class Budget(base.Settings):
         base.require(self, ("above 0, to 1", lambda x: 0 < x <= 1), "budget_discount")
         base.require(self, base.FINITE, "unsafe_reward")
         super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSaute(Budget, unconstrained.PPO):
+    """PPO's and Sauté's."""
+
+    epochs: int = 10  # passes over a rollout, at most
+    normalise_observations: bool = False  # by running mean and standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPOSaute(Budget, unconstrained.TRPO):
+    """TRPO's and Sauté's."""
+
+    normalise_observations: bool = False  # by running mean and standard deviation
 
 
 class Controller(NamedTuple):
@@ -121,14 +142,24 @@ def reshape(
     return jnp.where(next_obs[..., -1] > 0.0, reward, unsafe_reward)
 
 
-def wrap(
-    make: Callable[[Spec], Algorithm],
+def make(spec: Spec, settings: PPOSaute | TRPOSaute, networks: Networks = DEFAULT) -> Algorithm:
+    """Sauté for a problem with an account of its costs, whose whole budget may be spent."""
+    return controlled(spec, settings, WHOLE, networks)
+
+
+def controlled(
     spec: Spec,
-    settings: Budget,
-    controller: Controller = WHOLE,
+    settings: PPOSaute | TRPOSaute,
+    controller: Controller,
+    networks: Networks = DEFAULT,
 ) -> Algorithm:
-    """A method that sees its budget, from one that needs not know of it."""
-    inner = make(spec._replace(observation_size=spec.observation_size - ENTRIES + 1))
+    """A method that sees its budget, from one that needs not know of it.
+
+    What its networks see is one entry shorter than the problem's observation: z in place of the
+    two entries of the account.
+    """
+    seen = spec._replace(observation_size=spec.observation_size - ENTRIES + 1)
+    inner = unconstrained.make(seen, settings, networks)
     budget = whole_budget(spec.cost_limit, settings.budget_discount, spec.episode_length)
 
     def init(key: Key) -> LearnerState:

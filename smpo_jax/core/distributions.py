@@ -1,33 +1,125 @@
-"""The diagonal Gaussian: sampling, log-probability, entropy, divergence."""
+"""Distributions over actions, as pytrees with the methods of `types.Distribution`.
+
+Another kind is a class of the same methods: what learns from a policy asks its distribution.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from smpo_jax.types import DiagonalGaussian, Key
+from smpo_jax.types import Key
 
 _LOG_2PI = 1.8378770664093453
+# Gauss-Hermite rule for means over a standard normal; of degree 63, far below float32's rounding.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_EDGE = 1e-6  # squashed actions are this far inside -1 and 1 where their noise is asked for
 
 
-def sample(dist: DiagonalGaussian, key: Key) -> Float[Array, "*batch A"]:
-    """A draw; gradients flow into mean and log_std (reparameterised)."""
-    noise = jax.random.normal(key, dist.mean.shape, dist.mean.dtype)
-    return dist.mean + jnp.exp(dist.log_std) * noise
+class DiagonalGaussian(NamedTuple):
+    """An unsquashed normal distribution with independent components."""
+
+    mean: Float[Array, "*batch A"]
+    log_std: Float[Array, "*batch A"]
+
+    def sample(self, key: Key) -> Float[Array, "*batch A"]:
+        """A draw; gradients flow into mean and log_std (reparameterised)."""
+        return self.with_noise(jax.random.normal(key, self.mean.shape, self.mean.dtype))
+
+    def mode(self) -> Float[Array, "*batch A"]:
+        """The mean."""
+        return self.mean
+
+    def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
+        """Log-density of `action`, summed over its components."""
+        z = self.noise(action)
+        return jnp.sum(-0.5 * z**2 - self.log_std - 0.5 * _LOG_2PI, axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Differential entropy in nats; it can be negative."""
+        return jnp.sum(self.log_std + 0.5 * (1.0 + _LOG_2PI), axis=-1)
+
+    def kl(self, other: "DiagonalGaussian") -> Float[Array, "*batch"]:
+        """KL(self || other) in nats, summed over components; exactly 0 for equal arguments."""
+        log_ratio = other.log_std - self.log_std
+        shift = (self.mean - other.mean) * jnp.exp(-other.log_std)
+        return jnp.sum(log_ratio + 0.5 * (jnp.exp(-2.0 * log_ratio) - 1.0 + shift**2), axis=-1)
+
+    def std(self) -> Float[Array, "*batch A"]:
+        """Standard deviations of the components."""
+        return jnp.exp(self.log_std)
+
+    def noise(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """(a - mean) / std."""
+        return (action - self.mean) * jnp.exp(-self.log_std)
+
+    def with_noise(self, noise: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """Mean + std * noise."""
+        return self.mean + jnp.exp(self.log_std) * noise
 
 
-def log_prob(dist: DiagonalGaussian, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
-    """Log-density of `action`, summed over its components."""
-    z = (action - dist.mean) * jnp.exp(-dist.log_std)
-    return jnp.sum(-0.5 * z**2 - dist.log_std - 0.5 * _LOG_2PI, axis=-1)
+class SquashedGaussian(NamedTuple):
+    """tanh of a normal distribution with independent components: actions within (-1, 1).
+
+    Haarnoja et al. 2018, appendix C. `mean` and `log_std` are those before tanh. Squashing can be
+    undone, so that divergences are those of the normal distributions.
+    """
+
+    mean: Float[Array, "*batch A"]
+    log_std: Float[Array, "*batch A"]
+
+    @property
+    def normal(self) -> DiagonalGaussian:
+        """The distribution before tanh."""
+        return DiagonalGaussian(self.mean, self.log_std)
+
+    def sample(self, key: Key) -> Float[Array, "*batch A"]:
+        """A draw; gradients flow into mean and log_std (reparameterised)."""
+        return jnp.tanh(self.normal.sample(key))
+
+    def mode(self) -> Float[Array, "*batch A"]:
+        """tanh(mean), the action without noise (the median; the density may peak elsewhere)."""
+        return jnp.tanh(self.mean)
+
+    def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
+        """Log-density of `action`, summed over its components.
+
+        Actions at the border, where float32 has rounded tanh to 1, count as just inside.
+        """
+        before = _unsquash(action)
+        return self.normal.log_prob(before) - jnp.sum(_log_slope(before), axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """In nats: the normal's plus E log tanh', by Gauss-Hermite quadrature."""
+        nodes, weights = (jnp.asarray(x, self.mean.dtype) for x in (_NODES, _WEIGHTS))
+        std = jnp.exp(self.log_std)
+        slopes = _log_slope(self.mean[..., None] + std[..., None] * nodes)
+        return self.normal.entropy() + jnp.sum(jnp.sum(slopes * weights, axis=-1), axis=-1)
+
+    def kl(self, other: "SquashedGaussian") -> Float[Array, "*batch"]:
+        """KL(self || other) in nats, summed over components; exactly 0 for equal arguments."""
+        return self.normal.kl(other.normal)
+
+    def std(self) -> Float[Array, "*batch A"]:
+        """Standard deviations of the components, before tanh."""
+        return jnp.exp(self.log_std)
+
+    def noise(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """(artanh a - mean) / std."""
+        return self.normal.noise(_unsquash(action))
+
+    def with_noise(self, noise: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+        """tanh(mean + std * noise)."""
+        return jnp.tanh(self.normal.with_noise(noise))
 
 
-def entropy(dist: DiagonalGaussian) -> Float[Array, "*batch"]:
-    """Differential entropy in nats; it can be negative."""
-    return jnp.sum(dist.log_std + 0.5 * (1.0 + _LOG_2PI), axis=-1)
+def _unsquash(action: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
+    return jnp.arctanh(jnp.clip(action, -1.0 + _EDGE, 1.0 - _EDGE))
 
 
-def kl(old: DiagonalGaussian, new: DiagonalGaussian) -> Float[Array, "*batch"]:
-    """KL(old || new) in nats, summed over components; exactly 0 for equal arguments."""
-    log_ratio = new.log_std - old.log_std
-    shift = (old.mean - new.mean) * jnp.exp(-new.log_std)
-    return jnp.sum(log_ratio + 0.5 * (jnp.exp(-2.0 * log_ratio) - 1.0 + shift**2), axis=-1)
+def _log_slope(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """log(1 - tanh² x), written so that it does not become log 0."""
+    return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_jax.types import DiagonalGaussian, Scalar
+from smpo_jax.types import Distribution, Scalar
 
 Vector = Float[Array, " P"]
 Product = Callable[[Vector], Vector]  # v -> F v, or v -> F⁻¹ v
@@ -74,24 +74,21 @@ def conjugate_gradients(
 
 
 def fisher_product(
-    apply: Callable[[Vector], DiagonalGaussian], params: Vector, *, damping: Scalar
+    apply: Callable[[Vector], Distribution], params: Vector, *, damping: Scalar
 ) -> Product:
     """The map v -> (F + damping I) v, F being the mean Fisher information of a policy's states.
 
-    F is the Hessian of the mean KL(π_params || π) at π = π_params. With outputs (μ, log σ) whose
-    Jacobian is J and whose own Fisher information is M = diag(1/σ², 2), it is exactly Jᵀ M J: a
+    F is the Hessian of the mean KL(π_params || π) at π = π_params. With outputs (of a Gaussian, μ
+    and log σ) whose Jacobian is J and whose own Fisher information is M, it is exactly Jᵀ M J: a
     forward and a backward sweep over a linear map, whose activations are computed only once,
-    instead of a derivative of a derivative.
+    instead of a derivative of a derivative. M is the Hessian of the divergence in the outputs.
     """
     dist, forward = jax.linearize(apply, params)
     backward = jax.linear_transpose(forward, params)
-    states = dist.mean.size // dist.mean.shape[-1]
-    precision = jnp.exp(-2.0 * dist.log_std) / states
+    _, curvature = jax.linearize(jax.grad(lambda new: jnp.mean(dist.kl(new))), dist)
 
     def product(v: Vector) -> Vector:
-        tangent = forward(v)
-        weighted = DiagonalGaussian(precision * tangent.mean, (2.0 / states) * tangent.log_std)
-        (image,) = backward(weighted)
+        (image,) = backward(curvature(forward(v)))
         return image + damping * v
 
     return product

@@ -56,7 +56,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
             total_iterations=config.total_iterations,
             cost_limit=limit,
         )
-        algorithm = registry.make(config.algo, spec, **vars(hyperparameters))
+        algorithm = registry.build(config.algo, spec, hyperparameters)
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm)
@@ -127,7 +127,7 @@ def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Single
 def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:
     """What the algorithm adds to an environment, whichever it is."""
     limit, hyperparameters = _settings(config, traced)
-    return registry.augmentation(config.algo, limit, **vars(hyperparameters))
+    return registry.augmentation(config.algo, hyperparameters, limit)
 
 
 def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, Any]:

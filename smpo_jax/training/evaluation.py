@@ -27,7 +27,7 @@ def make_act(algorithm: Algorithm, learner: LearnerState, *, deterministic: bool
 
     def act(obs: Float[Array, "N O"], key: Key) -> Float[Array, "N A"]:
         action, _, dist = policy(obs, key)
-        return dist.mean if deterministic else action
+        return dist.mode() if deterministic else action
 
     return act
 

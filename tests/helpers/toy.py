@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +28,12 @@ SMALL = {
 }
 
 
+def with_account(algo, env, cost_limit):
+    """The environment with what the method adds to it."""
+    settings = registry.hyperparameters(algo)
+    return augment(env, registry.augmentation(algo, settings, cost_limit))
+
+
 def problem(
     algo="ppo",
     *,
@@ -39,7 +46,7 @@ def problem(
     devices=1,
 ):
     """`follow` with episodes of 10 steps, and what the method adds to it: (env, spec)."""
-    single = augment(smpo_envs.make(task), registry.augmentation(algo, cost_limit))
+    single = with_account(algo, smpo_envs.make(task), cost_limit)
     env = smpo_envs.VectorEnv(single, num_envs, stagger=stagger, devices=devices)
     spec = sx.make_spec(
         env,
@@ -53,16 +60,30 @@ def problem(
 def small(name, spec, **overrides):
     """The method `name` with small networks and few gradient steps."""
     fields = {field.name for field in dataclasses.fields(registry.hyperparameters(name))}
-    sizes = {key: value for key, value in SMALL.items() if key in fields}
-    return sx.make(name, spec, **{**sizes, **overrides})
+    settings: dict[str, Any] = {key: value for key, value in SMALL.items() if key in fields}
+    return sx.make(name, spec, **{**settings, **overrides})
 
 
 @functools.cache
-def two_iterations(name, cost_limit=1.0, **overrides):
-    """(parameters, metrics) of a small method on a small problem, in double precision."""
+def two_iterations(name, cost_limit=1.0, *, shared=(), **overrides):
+    """(parameters, metrics) of a small method on a small problem, in double precision.
+
+    `shared` are its functions, init or update, that get the first half of their key: what a method
+    does that has something else to do besides, with the other half.
+    """
     with double_precision():
         env, spec = problem(num_envs=8, cost_limit=cost_limit)
         algorithm = small(name, spec, **overrides)
+        if "init" in shared:
+            init = algorithm.init
+            algorithm = algorithm._replace(init=lambda key: init(jax.random.split(key)[0]))
+        if "update" in shared:
+            update = algorithm.update
+            algorithm = algorithm._replace(
+                update=lambda learner, rollout, key: update(
+                    learner, rollout, jax.random.split(key)[0]
+                )
+            )
         state = loop.init(algorithm, env, jax.random.key(0))
         state, metrics = loop.chunk(algorithm, env, spec, 2)(state)
         return jax.device_get((state.learner.params, metrics))
@@ -93,7 +114,7 @@ def assert_learns_the_same(run, reference):
 def learnt(name, task, cost_limit, *, iterations=300, **overrides):
     """What a method came to on a probe: episode return and cost, means over the last half of a run,
     and the finished episodes of another 128 environments under the last policy."""
-    single = augment(smpo_envs.make(task), registry.augmentation(name, cost_limit))
+    single = with_account(name, smpo_envs.make(task), cost_limit)
     env = smpo_envs.VectorEnv(single, 64)
     spec = sx.make_spec(env, rollout_length=20, total_iterations=iterations, cost_limit=cost_limit)
     algorithm = sx.make(name, spec, learning_rate=3e-3, minibatches=4, target_kl=0.02, **overrides)

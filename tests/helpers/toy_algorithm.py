@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from smpo_jax.algorithms import base
-from smpo_jax.types import Algorithm, DiagonalGaussian, LearnerState
+from smpo_jax.algorithms.registry import Entry
+from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.types import Algorithm, LearnerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
+class Toy:
     """All kinds of fields that a method may have."""
 
     step: float = 0.1  # of the random walk that the weights take
@@ -30,6 +32,13 @@ class Hyperparameters:
 class Params(NamedTuple):
     weights: jax.Array
     nothing: jax.Array  # an array without elements
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyPreset(Toy):
+    """The same with another default."""
+
+    repeats: int = 2  # passes
 
 
 def make(spec, hyperparameters):
@@ -61,3 +70,13 @@ def make(spec, hyperparameters):
         return learner.replace(params=params, iteration=iteration), metrics
 
     return Algorithm(init, policy, update)
+
+
+ENTRY = Entry(
+    settings="toy_algorithm:ToyPreset",
+    make="toy_algorithm:make",
+    improver="none",
+    paper="Nobody, Nowhere",
+    year=2000,
+    summary="a toy",
+)

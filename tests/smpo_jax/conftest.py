@@ -14,7 +14,10 @@ install_import_hook(
         "smpo_jax.training.loop",
         "smpo_jax.training.rollout",
         "smpo_jax.algorithms.recipes",
-        "smpo_jax.algorithms.safety_critic",
+        "smpo_jax.algorithms.smpo.critic",
+        "smpo_jax.algorithms.smpo.gradient",
+        "smpo_jax.algorithms.smpo.threshold",
+        "smpo_jax.algorithms.smpo.weight",
     ],
     "beartype.beartype",
 )

@@ -9,12 +9,12 @@ import pytest
 
 import smpo_envs
 import smpo_jax as sx
-from smpo_jax.algorithms import early_terminated, ppo, ppo_saute, ppo_simmer, registry, saute
+from smpo_jax.algorithms import early_terminated, registry, saute, simmer, unconstrained
 from smpo_jax.augmentation import NONE, augment
 from smpo_jax.training import host
 from smpo_jax.types import EpisodeStats
 
-PPO = ppo.Hyperparameters()
+PPO = unconstrained.PPO()
 BUDGET = saute.Budget(budget_discount=0.5, unsafe_reward=-0.2)
 
 
@@ -87,7 +87,7 @@ def test_a_new_episode_starts_a_new_account():
 def test_an_environment_without_account_is_left_alone():
     env = smpo_envs.make("ProbeTradeoff")
     assert augment(env, NONE) is env
-    assert registry.augmentation("ppo", 25.0) is NONE
+    assert registry.augmentation("ppo", PPO, 25.0) is NONE
 
 
 @pytest.mark.parametrize("speed, steps", [(1.0, 3), (0.5, 6), (0.25, 10), (-1.0, 10)])
@@ -164,13 +164,13 @@ def finished(cost):
     return EpisodeStats(one, jnp.asarray(cost), one, one, count=jnp.asarray(100.0))
 
 
-def simmer(**overrides):
+def controlled(**overrides):
     settings: dict[str, Any] = {
         "slack_smoothing": 0.0,
         "proportional_gain": 0.1,
         "integral_gain": 0.0,
     }
-    return ppo_simmer.controller(ppo_simmer.Hyperparameters(**{**settings, **overrides}), 20.0)
+    return simmer.controller(simmer.PPOSimmer(**{**settings, **overrides}), 20.0)
 
 
 def shares(controller, costs):
@@ -184,31 +184,31 @@ def shares(controller, costs):
 def test_simmer_moves_the_budget_with_the_slack():
     """Limit 20. Cost 25: 0.1 (20 - 25) = -0.5, to 19.5; cost 14.5: + 0.5, to 20, where it stays."""
     np.testing.assert_allclose(
-        shares(simmer(budget_step=2.0), [25.0, 14.5, 15.0]), [0.975, 1.0, 1.0], rtol=1e-6
+        shares(controlled(budget_step=2.0), [25.0, 14.5, 15.0]), [0.975, 1.0, 1.0], rtol=1e-6
     )
     # a step is bounded, and so is the budget
-    np.testing.assert_allclose(shares(simmer(), [120.0, 120.0]), [0.95, 0.9], rtol=1e-6)
-    assert shares(simmer(budget_step=50.0), [1000.0]) == [0.0]
+    np.testing.assert_allclose(shares(controlled(), [120.0, 120.0]), [0.95, 0.9], rtol=1e-6)
+    assert shares(controlled(budget_step=50.0), [1000.0]) == [0.0]
 
 
 def test_simmer_sums_the_slack_over_its_window():
     """ki = 0.01, a window of 2; every slack is -10."""
     settings = {"proportional_gain": 0.0, "integral_gain": 0.01, "integral_window": 2}
-    budgets = 20 * np.array(shares(simmer(**settings), [30.0, 29.9, 29.7]))
+    budgets = 20 * np.array(shares(controlled(**settings), [30.0, 29.9, 29.7]))
     # 20 - 0.1, then 19.9 - 0.2, then 19.7 - 0.2 and not 0.3
     np.testing.assert_allclose(budgets, [19.9, 19.7, 19.5], rtol=1e-5)
 
 
 def test_simmer_waits_for_the_first_episode():
     nothing = EpisodeStats(*[jnp.asarray(jnp.nan)] * 4, count=jnp.asarray(0.0))
-    controller = simmer(budget_start=0.5)
+    controller = controlled(budget_start=0.5)
     assert controller.update(controller.init(), nothing).share == 0.5
 
 
 def test_saute_learner_sees_one_number_for_the_account():
     env = augment(smpo_envs.make("ProbeTradeoff"), saute.augmentation(BUDGET, 4.0))
     spec = sx.make_spec(smpo_envs.VectorEnv(env, 4), rollout_length=4, total_iterations=1)
-    settings = ppo_saute.Hyperparameters(hidden=(3,), minibatches=2)
-    learner = jax.eval_shape(ppo_saute.make(spec, settings).init, jax.random.key(0))
+    settings = saute.PPOSaute(hidden=(3,), minibatches=2)
+    learner = jax.eval_shape(saute.make(spec, settings).init, jax.random.key(0))
     kernel = learner.params["value"]["params"]["Dense_0"]["kernel"]
     assert kernel.shape == (2, 3)  # of tradeoff's one and z

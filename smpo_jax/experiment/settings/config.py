@@ -1,7 +1,6 @@
 """What a run is: one frozen record, checked and complete."""
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,13 @@ class Config:
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""
         object.__setattr__(self, "env", _task(self.env))
+        given = () if self.hyperparameters is None else vars(self.hyperparameters)
+        object.__setattr__(self, "algo", registry.current(self.algo, given)[0])
         check_algorithm(self.algo)
         if self.hyperparameters is None:
             object.__setattr__(self, "hyperparameters", registry.hyperparameters(self.algo))
+        elif not isinstance(self.hyperparameters, registry.settings_class(self.algo)):
+            raise TypeError(f"hyperparameters: {self.hyperparameters} is not of {self.algo}")
         for name in ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
@@ -111,11 +114,6 @@ def check_algorithm(name: str) -> None:
     """Raises a `UserError` with the nearest name if there is no such algorithm."""
     if name not in registry.ALGORITHMS:
         raise UserError(f"algo: there is no algorithm {name!r}{suggest(name, registry.ALGORITHMS)}")
-
-
-def hyperparameter_class(algo: str) -> type:
-    """The dataclass of an algorithm's own fields."""
-    return importlib.import_module(registry.find(algo).module).Hyperparameters
 
 
 def _task(name: str) -> str:

@@ -6,8 +6,10 @@ leaves out has its default, the algorithm's own for its hyperparameters.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from smpo_jax.experiment.settings.config import (
     HOST_FIELDS,
     Config,
     check_algorithm,
-    hyperparameter_class,
 )
 from smpo_jax.experiment.settings.shifts import Schedule
 
@@ -41,13 +42,13 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
     own = fields.pop("hyperparameters", None) or {}
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: hyperparameters: expected a mapping, got {own!r}")
-    algo = str(overrides.get("algo", fields.get("algo", Config.algo)))
-    check_algorithm(algo)
+    algo = _algorithm(str(overrides.get("algo", fields.get("algo", Config.algo))), own)
     record = _hyperparameters(algo, fields, own, where)
     shift = fields.pop("hazard_shift", ())
     values = coerce_fields(Config, fields, where=where, noun="unknown key") | overrides
+    values |= {"algo": algo, "hyperparameters": record}
     try:
-        return Config(**values, hazard_shift=_schedule(shift), hyperparameters=record)
+        return Config(**values, hazard_shift=_schedule(shift))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -110,11 +111,25 @@ def _mapping(data: object, where: str) -> dict[str, Any]:
     return dict(data)
 
 
+def _algorithm(name: str, given: Collection[str]) -> str:
+    """What an algorithm is called today, from any name that it has had."""
+    now, notice = registry.current(name, given)
+    if notice:
+        _tell(notice)
+    check_algorithm(now)
+    return now
+
+
+@functools.cache  # once, however many files of a suite say the same
+def _tell(notice: str) -> None:
+    print(f"smpo-jax: {notice}", file=sys.stderr)
+
+
 def _hyperparameters(
     algo: str, fields: Mapping[str, Any], given: Mapping[str, Any], where: str
 ) -> Any:
     """The algorithm's record: its defaults, and what was given."""
-    kind = hyperparameter_class(algo)
+    kind = registry.settings_class(algo)
     misplaced = set(fields) & {field.name for field in dataclasses.fields(kind)}
     if misplaced:
         raise UserError(f"{where}: {min(misplaced)} belongs under `hyperparameters:`")

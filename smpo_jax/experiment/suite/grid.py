@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.settings import config_file, strict_yaml
 from smpo_jax.experiment.settings.coercion import coerce
-from smpo_jax.experiment.settings.config import Config, check_algorithm
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}
@@ -132,7 +132,6 @@ def _crossed(name: str, fields: dict[str, Any], where: str) -> Iterator[_Variant
         )
     grid = _mapping(fields.pop("grid", None), f"{where}: grid")
     fields = {"algo": name, **fields}
-    check_algorithm(str(fields["algo"]))
     _refuse_elsewhere(fields, where, but=("algo", "hyperparameters"))
     _refuse_elsewhere(grid, f"{where}: grid", but=())
     axes = [

@@ -11,7 +11,8 @@ import pytest
 import toy
 
 import smpo_jax as sx
-from smpo_jax.algorithms import base, registry
+from smpo_jax.algorithms import registry
+from smpo_jax.algorithms.improvers import FirstOrder
 from smpo_jax.core import episodes
 from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
@@ -33,8 +34,10 @@ COMPOSED = {
     "trpo_early_terminated",
     "trpo_lag",
     "trpo_pid",
+    "smpo-code",
+    "smpo-ppo",
     "trpo_saute",
-    "trpo_smpo",
+    "trpo_simmer",
 }
 every_method = pytest.mark.parametrize("name", sorted(sx.ALGORITHMS))
 every_method_by_length = pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_a_batch_of_runs_equals_the_runs_one_by_one(name):
     _, env, spec, chunk, _ = built(name)
     settings = registry.hyperparameters(name)
     # A trust-region step has the square root of the divergence for its size.
-    is_first_order = isinstance(settings, base.FirstOrder)
+    is_first_order = isinstance(settings, FirstOrder)
     size, tiny = ("learning_rate", 1e-9) if is_first_order else ("target_kl", 1e-15)
     default = getattr(settings, size)
 

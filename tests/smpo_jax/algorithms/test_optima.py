@@ -50,7 +50,7 @@ ACCOUNTS = [
 ]
 
 
-@pytest.mark.parametrize("name", [*ACCOUNTS, "ppo_simmer"])
+@pytest.mark.parametrize("name", [*ACCOUNTS, "ppo_simmer", "trpo_simmer"])
 def test_a_method_with_an_account_never_spends_more_and_hardly_less(name):
     """`tradeoff`: the return is the cost spent.
 

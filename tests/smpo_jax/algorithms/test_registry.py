@@ -1,5 +1,4 @@
 import dataclasses
-import importlib
 import subprocess
 import sys
 
@@ -7,19 +6,30 @@ import pytest
 import toy
 
 from smpo_jax.algorithms import registry
+from smpo_jax.algorithms.improvers import FirstOrder, TrustRegion
 
 
 @pytest.mark.parametrize("name", sorted(registry.ALGORITHMS))
-def test_presets_are_valid_settings_and_say_only_what_differs(name):
+def test_every_entry_leads_to_valid_settings_and_is_described(name):
     entry = registry.ALGORITHMS[name]
-    defaults = importlib.import_module(entry.module).Hyperparameters()
     settings = registry.hyperparameters(name)
-    for field, value in entry.preset.items():
-        assert getattr(settings, field) == value != getattr(defaults, field), field
-    assert entry.summary and entry.paper and entry.year > 1990
+    assert type(settings) is registry.settings_class(name)
+    assert type(settings).__doc__ and entry.summary and entry.paper and entry.year > 1990
+    steps = {"passes": FirstOrder, "natural step": TrustRegion}
+    assert isinstance(settings, steps[entry.improver])
 
 
-def test_overrides_win_over_the_preset():
+@pytest.mark.parametrize(
+    "name, fields, now",
+    [("trpo_smpo", (), "smpo"), ("smpo", ("clip", "epochs"), "smpo-ppo"), ("smpo", (), "smpo")],
+)
+def test_names_of_old_runs_lead_to_what_they_were(name, fields, now):
+    found, notice = registry.current(name, fields)
+    assert found == now
+    assert notice == (None if name == now else f"the algorithm {name} is called {now} now")
+
+
+def test_overrides_win_over_the_defaults():
     assert registry.hyperparameters("smpo").cost_trace != 0.5
     assert registry.hyperparameters("smpo", cost_trace=0.5).cost_trace == 0.5
 

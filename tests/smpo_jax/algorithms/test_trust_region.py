@@ -23,7 +23,7 @@ def test_without_a_limit_every_constrained_method_is_trpo(name):
     assert np.all(np.asarray(trpo[1]["policy/step_fraction"]) > 0)  # something was learnt
 
 
-@pytest.mark.parametrize("name", ["trpo", "cpo", "pcpo", "trpo_smpo"])
+@pytest.mark.parametrize("name", ["trpo", "cpo", "pcpo", "smpo"])
 @pytest.mark.usefixtures("quick_compilation")
 def test_the_trust_region_shrinks_geometrically(name):
     """To 1e-20 times over 20 iterations: tenfold in the second, so small that theory is exact."""

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from smpo_jax.core import calibration, modulation
+from smpo_jax.core import calibration
 
 
 def test_bins_are_by_quantile_of_the_prediction():
@@ -34,9 +34,3 @@ def test_settled_steps_have_seen_99_percent_of_their_weight():
     assert 0.99 ** (1000 - known) <= 0.01 < 0.99 ** (1000 - known - 1)
     assert calibration.settled(10, 0.99) == 5  # half of a window too short
     assert calibration.settled(10, 1.0) == 5
-
-
-def test_shrinkage_undoes_the_penalty_of_a_steady_cost():
-    # c = 1, γ = 0.5, λ = 0, ρ = 0.1: (1 + ρ) Q = 1 + γ Q has Q = 1 / 0.6; unpenalised, V = 2
-    assert_allclose(modulation.shrinkage(0.5, 0.0, 0.1) / 0.6, 2.0, rtol=1e-6)
-    assert modulation.shrinkage(1.0, 1.0, 0.0) == 1.0

@@ -3,7 +3,8 @@ import numpy as np
 import oracles
 
 from smpo_jax.core import episodes
-from smpo_jax.types import DiagonalGaussian, EpisodeStats, Transition
+from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.types import EpisodeStats, Transition
 
 
 def transition(reward, cost, terminated, truncated):

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from precision import double_precision
 from scipy import optimize
 
-from smpo_jax.core import distributions, trust_region
+from smpo_jax.core import trust_region
 from smpo_jax.core.trust_region import Trial
 from smpo_jax.networks import ACTIVATIONS, gaussian_policy
 
@@ -74,7 +74,7 @@ def test_fisher_product_equals_the_matrix_of_its_definition_and_the_hessian_of_t
             return (
                 (dist, jax.jacobian(apply)(params), params),
                 jax.vmap(product)(jnp.eye(params.size)),
-                jax.hessian(lambda p: jnp.mean(distributions.kl(dist, apply(p))))(params),
+                jax.hessian(lambda p: jnp.mean(dist.kl(apply(p))))(params),
                 damped(params),
             )
 

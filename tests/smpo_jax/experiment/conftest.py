@@ -4,12 +4,11 @@ import sys
 
 import jax
 import pytest
+import toy_algorithm
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from smpo_jax.algorithms.registry import ALGORITHMS, Entry
+from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
-
-TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,7 +37,7 @@ def _configure(settings):
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
     """Registers the toy algorithm and works in an empty folder."""
-    monkeypatch.setitem(ALGORITHMS, "toy", TOY)
+    monkeypatch.setitem(ALGORITHMS, "toy", toy_algorithm.ENTRY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 import smpo_envs
+from smpo_jax.core.distributions import DiagonalGaussian
 from smpo_jax.training.calibration import calibrate
-from smpo_jax.types import Algorithm, CostCritic, DiagonalGaussian
+from smpo_jax.types import Algorithm, CostCritic
 
 UNUSED: Any = ()
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import toy
 
+from smpo_jax.core.distributions import DiagonalGaussian
 from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
-from smpo_jax.types import Algorithm, DiagonalGaussian, LearnerState
+from smpo_jax.types import Algorithm, LearnerState
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_algorithm import Hyperparameters
+from toy_algorithm import ToyPreset
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
@@ -177,9 +177,9 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_other_hyperparameters_are_named_one_by_one(tmp_path):
-    save(tmp_path, [1], hyperparameters=Hyperparameters(step=1.0, start=2.0))
+    save(tmp_path, [1], hyperparameters=ToyPreset(step=1.0, start=2.0))
     with pytest.raises(UserError, match=r"another run: step is 1\.0 there and 3\.0 here"):
-        restore(tmp_path, hyperparameters=Hyperparameters(step=3.0, start=2.0))
+        restore(tmp_path, hyperparameters=ToyPreset(step=3.0, start=2.0))
 
 
 def test_fields_that_only_say_how_to_watch_may_change(tmp_path):

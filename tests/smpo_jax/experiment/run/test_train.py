@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_algorithm
 
 import smpo_jax as sx
-from smpo_jax.algorithms.registry import ALGORITHMS, Entry
+from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
@@ -23,8 +24,6 @@ from smpo_jax.experiment.run.progress import ProgressLines
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
-
-TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
 
 # 12 iterations of 4 x 5 steps
 BASE = "train --algo toy --env ProbeFollow --num-envs 4 --rollout-length 5 --steps 240"
@@ -50,7 +49,7 @@ def arrays(folder):
 def whole_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ALGORITHMS, "toy", TOY)
+        patch.setitem(ALGORITHMS, "toy", toy_algorithm.ENTRY)
         assert cli.main([*BASE.split(), "--out", str(folder)]) == 0
     return folder
 

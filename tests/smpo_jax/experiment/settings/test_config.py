@@ -30,11 +30,11 @@ def error_of(text):
     return str(caught.value)
 
 
-def test_hyperparameters_come_from_defaults_then_preset_then_file_then_command_line():
+def test_hyperparameters_come_from_defaults_then_file_then_command_line():
     path = write("algo: toy\nhyperparameters: {step: 0.3, start: 2}\n")
     config = parse_train(["--config", str(path), "--start", "5"]).config
     own = config.hyperparameters
-    # form: nobody set it; repeats: the preset (default 1); step: the file; start: all but the line
+    # form, repeats: nobody set them; step: the file; start: both
     assert (own.form, own.repeats, own.step, own.start) == ("plain", 2, 0.3, 5.0)
 
 
@@ -176,3 +176,32 @@ def test_config_file_is_flat_names_and_plain_values():
     assert config_file.as_mapping(config) == plain
     assert config.hyperparameters.form == "fancy"
     assert config.hazard_shift.at(1e6) == {"hazards": 12.0, "size": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("data", "now", "kind"),
+    [
+        ({"algo": "trpo_smpo"}, "smpo", "SMPO"),
+        ({"algo": "trpo_smpo", "hyperparameters": {"target_kl": 0.01}}, "smpo", "SMPO"),
+        ({"algo": "smpo", "hyperparameters": {"clip": 0.1}}, "smpo-ppo", "SMPOPPO"),
+    ],
+)
+def test_old_name_of_an_algorithm_loads_with_a_notice_that_is_said_once(capsys, data, now, kind):
+    config_file._tell.cache_clear()
+    first, again = (config_file.from_mapping(data, where="test") for _ in range(2))
+    assert (first.algo, type(first.hyperparameters).__name__) == (now, kind) and again == first
+    assert (
+        capsys.readouterr().err == f"smpo-jax: the algorithm {data['algo']} is called {now} now\n"
+    )
+
+
+def test_old_name_on_the_command_line_is_the_new_algorithm(capsys):
+    config_file._tell.cache_clear()
+    config = parse_train(["--algo", "trpo_smpo", "--target-kl", "0.01"]).config
+    assert config.algo == "smpo" and config.hyperparameters.target_kl == 0.01
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_record_of_another_algorithm_is_refused():
+    with pytest.raises(TypeError, match="is not of ppo"):
+        Config(algo="ppo", hyperparameters=Config(algo="toy").hyperparameters)

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import toy_algorithm
 
-from smpo_jax.algorithms.registry import ALGORITHMS, Entry
+from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
 from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.suite import displays, executor, main, suite_folder
-
-TOY = Entry("toy_algorithm", "Nobody, Nowhere", 2000, "a toy", {"repeats": 2})
 
 # 6 iterations of 4 x 5 steps, four cells in which all is the same but floats and seeds
 SUITE = """
@@ -45,7 +43,7 @@ def whole_suites(tmp_path_factory):
     folder = tmp_path_factory.mktemp("suites")
     (folder / "s.yaml").write_text(SUITE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ALGORITHMS, "toy", TOY)
+        patch.setitem(ALGORITHMS, "toy", toy_algorithm.ENTRY)
         for batch in (1, 4):
             words = ["--out", str(folder / str(batch)), "--batch", str(batch)]
             assert cli.main(["suite", str(folder / "s.yaml"), *words]) == 0
@@ -236,9 +234,7 @@ def test_resume_with_a_changed_cell_is_refused_and_changes_nothing(
 def test_algorithm_that_needs_its_values_says_so_and_goes_on_in_batches_of_one(
     command, monkeypatch
 ):
-    monkeypatch.setattr(
-        toy_algorithm.Hyperparameters, "__post_init__", lambda self: bool(self.step)
-    )
+    monkeypatch.setattr(toy_algorithm.Toy, "__post_init__", lambda self: bool(self.step))
     result = command("suite s.yaml --out d --batch 4")
     assert (
         result.status == 1

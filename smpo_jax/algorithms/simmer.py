@@ -1,8 +1,9 @@
-"""Simmer PPO (Sootla, Cowen-Rivers, Wang & Bou Ammar 2022): Sauté with a budget under control.
+"""Simmer (Sootla, Cowen-Rivers, Wang & Bou Ammar 2022): Sauté with a budget under control.
 
 The share of the budget that an episode may spend follows the measured cost: a PI controller lowers
 it while episodes cost more than it allows, and lets it rise again, up to the whole, while they cost
-less (section 4.2). Everything else is `saute`.
+less (section 4.2). Everything else is `saute`, the method within PPO (`ppo_simmer`) or TRPO
+(`trpo_simmer`).
 
 Deviation: the share holds at once for episodes under way, not from their next start; there is no
 derivative term, whose gain is 0 in OmniSafe.
@@ -15,14 +16,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.algorithms import base, ppo, ppo_saute, saute
+from smpo_jax.algorithms import base, saute
 from smpo_jax.core import episodes, multipliers
+from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, EpisodeStats, Scalar, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters(ppo_saute.Hyperparameters):
-    """Sauté PPO's, and the controller's; OmniSafe's numbers."""
+class Control(base.Settings):
+    """What Simmer adds to Sauté's settings; OmniSafe's numbers."""
 
     budget_start: float = 1.0  # share of the budget that may be spent at first
     budget_step: float = 1.0  # largest change per iteration, in units of cost
@@ -40,6 +42,16 @@ class Hyperparameters(ppo_saute.Hyperparameters):
         super().__post_init__()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PPOSimmer(Control, saute.PPOSaute):
+    """Sauté PPO's, and the controller's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRPOSimmer(Control, saute.TRPOSaute):
+    """Sauté TRPO's, and the controller's."""
+
+
 class State(NamedTuple):
     """The controller's."""
 
@@ -48,17 +60,12 @@ class State(NamedTuple):
     slacks: Float[Array, " W"]  # smoothed, the newest last; 0 before there were any
 
 
-def make(spec: Spec, hyperparameters: Hyperparameters) -> Algorithm:
-    """Simmer PPO for a problem with an account of its costs."""
-    return saute.wrap(
-        lambda inner: ppo.make(inner, hyperparameters),
-        spec,
-        hyperparameters,
-        controller(hyperparameters, spec.cost_limit),
-    )
+def make(spec: Spec, settings: PPOSimmer | TRPOSimmer, networks: Networks = DEFAULT) -> Algorithm:
+    """Simmer for a problem with an account of its costs."""
+    return saute.controlled(spec, settings, controller(settings, spec.cost_limit), networks)
 
 
-def controller(settings: Hyperparameters, cost_limit: Scalar) -> saute.Controller:
+def controller(settings: Control, cost_limit: Scalar) -> saute.Controller:
     """The rule of the share, for a whole budget of `cost_limit`."""
 
     def init() -> State:

@@ -1,0 +1,275 @@
+"""The safety critic Q^c(s, a): expected SARSA on costs, kept small by a penalty (SMPO, eqs. 1-3).
+
+    Q^c(s, a) = E[ Σ_k γ^k c_{t+k} | s_t = s, a_t = a ]                                         (1)
+    y_t = c_t + γ (1 − terminated_t) E_{a'~π(·|s_{t+1})} Q^c(s_{t+1}, a')                       (2)
+    loss = mean (Q^c(s_t, a_t) − y_t)² + λ mean Q^c(s_t, a_t)²                                  (3)
+
+s_{t+1} is the true successor, also at a time limit. Targets may look further than one step
+(`trace`), in which case y is the λ-return with that expectation as its value.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from smpo_jax.algorithms.recipes import ActorCritic, Estimates
+from smpo_jax.core import optimise, returns
+from smpo_jax.networks import Network
+from smpo_jax.types import (
+    CostCritic,
+    Distribution,
+    Key,
+    LearnerState,
+    Metrics,
+    Params,
+    Scalar,
+    Transition,
+)
+
+Steps = Float[Array, "T N"]
+Predict = Callable[[Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]]
+ENTRY = "cost_value"  # of the learner's params and opt_state
+
+
+class Learning(NamedTuple):
+    """How a safety critic learns."""
+
+    discount: Scalar  # γ
+    trace: Scalar  # λ of the return; 0 is one-step expected SARSA
+    regularisation: Scalar  # λ of eq. 3
+    samples: int  # actions for the expectation; 0 takes the policy's mode
+    rounds: int  # times that targets are computed per update
+    epochs: int  # passes on each set of targets
+    minibatches: int
+    learning_rate: Scalar  # Adam's; decays as the policy's does
+
+
+class Regression(NamedTuple):
+    """What the critic's loss learns from."""
+
+    obs: Float[Array, "B O"]  # normalised
+    action: Float[Array, "B A"]
+    target: Float[Array, " B"]
+
+
+class SafetyCritic(NamedTuple):
+    """A network, its optimiser, and how it learns about the policy of an actor-critic."""
+
+    ac: ActorCritic
+    learning: Learning
+    network: Network  # (obs, action) -> Q^c >= 0
+    optimiser: optax.GradientTransformation
+
+    def init(self, learner: LearnerState, key: Key) -> LearnerState:
+        """The learner with a fresh safety critic."""
+        params = self.network.init(key)
+        return learner.replace(
+            params={**learner.params, ENTRY: params},
+            opt_state={**learner.opt_state, ENTRY: self.optimiser.init({ENTRY: params})},
+        )
+
+    def predict(self, learner: LearnerState) -> Predict:
+        """Q^c of a learner, from normalised observations."""
+        params = learner.params[ENTRY]
+        return lambda obs, action: self.network.apply(params, obs, action)
+
+    def cost_critic(self) -> CostCritic:
+        """Q^c as a prediction of the costs to come, what the penalty takes from it given back."""
+
+        def predict(learner, obs, action):
+            q = self.predict(learner)(self.ac.normalise(learner, obs), action)
+            return q * shrinkage(self.learning)
+
+        return CostCritic(self.learning.discount, predict)
+
+
+class Seen(NamedTuple):
+    """A rollout as the safety critic of its time sees it."""
+
+    value: Steps  # Q^c(s_t, a_t)
+    next_value: Steps  # Q^c(s_{t+1}, mode of the policy)
+    advantage: Steps  # how much more the action cost than the policy's mode was predicted to
+
+
+def see(
+    critic: SafetyCritic, learner: LearnerState, transition: Transition, estimates: Estimates
+) -> Seen:
+    """What Q^c says of a rollout, under the policy that acted."""
+    predict = critic.predict(learner)
+    next_dist = critic.ac.policy.apply(learner.params["policy"], estimates.next_obs)
+    next_value = predict(estimates.next_obs, next_dist.mode())
+    return Seen(
+        value=predict(estimates.obs, transition.action),
+        next_value=next_value,
+        advantage=advantage(critic.learning, predict, transition, estimates, next_value),
+    )
+
+
+def expectation(
+    predict: Predict,
+    obs: Float[Array, "*batch O"],
+    dist: Distribution,
+    key: Key,
+    *,
+    samples: int,
+) -> Float[Array, "*batch"]:
+    """E_{a~dist} Q^c(s, a): the mean over `samples` draws, or Q^c at the mode if 0.
+
+    The latter is exact where Q^c is linear in the action (and the mode is the mean), and has no
+    variance.
+    """
+    if samples == 0:
+        return predict(obs, dist.mode())
+    draws = jax.vmap(lambda k: predict(obs, dist.sample(k)))
+    return jnp.mean(draws(jax.random.split(key, samples)), axis=0)
+
+
+def targets(learning: Learning, transition: Transition, next_value: Steps) -> Steps:
+    """Y of eq. 2, `next_value` being E_{a'} Q^c(s_{t+1}, a'); no gradient flows through it."""
+    return returns.lambda_return(
+        transition.cost,
+        next_value,
+        transition.terminated,
+        transition.truncated,
+        discount=learning.discount,
+        lambda_=learning.trace,
+    )
+
+
+def loss(
+    critic: SafetyCritic, params: Params, samples: Regression
+) -> tuple[Float[Array, ""], Metrics]:
+    """Eq. 3 on samples with their targets; `params` are those of Q^c."""
+    q = critic.network.apply(params, samples.obs, samples.action)
+    error = jnp.mean((q - samples.target) ** 2)
+    return error + critic.learning.regularisation * jnp.mean(q**2), {"cost_value/loss": error}
+
+
+def fit(
+    critic: SafetyCritic,
+    learner: LearnerState,
+    transition: Transition,
+    estimates: Estimates,
+    key: Key,
+) -> tuple[LearnerState, Metrics]:
+    """Rounds of: compute the targets, make passes on them.
+
+    The policy that is evaluated is the learner's, which may be newer than the one that acted: that
+    is what makes expected SARSA more than an average of what was seen.
+    """
+    ac, learning = critic.ac, critic.learning
+    next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
+    learning_rate = ac.decayed(learning.learning_rate, learner)
+
+    def step(carry, minibatch):
+        params, opt_state = carry
+        gradients, metrics = jax.grad(
+            lambda params: loss(critic, params[ENTRY], minibatch), has_aux=True
+        )(params)
+        metrics["cost_value/gradient_norm"] = optimise.norm(gradients)
+        carry = optimise.descend(
+            critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate
+        )
+        return carry, metrics
+
+    def one_round(carry, _):
+        params, opt_state, key = carry
+        action_key, shuffle_key, key = jax.random.split(key, 3)
+
+        def predict(obs, action):
+            return critic.network.apply(params[ENTRY], obs, action)
+
+        next_value = expectation(
+            predict, estimates.next_obs, next_dist, action_key, samples=learning.samples
+        )
+        target = targets(learning, transition, next_value)
+        (params, opt_state), metrics = optimise.minibatch_passes(
+            step,
+            (params, opt_state),
+            optimise.flatten(Regression(estimates.obs, transition.action, target)),
+            shuffle_key,
+            minibatches=learning.minibatches,
+            passes=learning.epochs,
+        )
+        return (params, opt_state, key), metrics
+
+    start = ({ENTRY: learner.params[ENTRY]}, learner.opt_state[ENTRY], key)
+    (params, opt_state, _), metrics = jax.lax.scan(one_round, start, length=learning.rounds)
+    metrics = {name: x[-1] for name, x in metrics.items() if name != "passes"}
+    return learner.replace(
+        params={**learner.params, **params}, opt_state={**learner.opt_state, ENTRY: opt_state}
+    ), metrics
+
+
+def advantage(
+    learning: Learning,
+    predict: Predict,
+    transition: Transition,
+    estimates: Estimates,
+    next_value: Steps,
+) -> Steps:
+    """How much more an action cost than the policy's mode was predicted to.
+
+    Generalised advantages of the costs that were measured, with V^c(s) = Q^c(s, mode), from which
+    what the penalty takes is given back. `next_value` is Q^c(s_{t+1}, mode).
+    """
+    grown = shrinkage(learning)
+    return returns.gae(
+        transition.cost,
+        grown * predict(estimates.obs, transition.dist.mode()),
+        grown * next_value,
+        transition.terminated,
+        transition.truncated,
+        discount=learning.discount,
+        lambda_=learning.trace,
+    )[0]
+
+
+def cost_per_step(learning: Learning) -> Scalar:
+    """κ such that κ Q^c is the cost per step, for a steady cost.
+
+    With the target's discount γ and trace λ and the penalty ρ mean(Q²), a constant cost c has the
+    fixed point (1 + ρ) Q = (c + γ (1 − λ) Q) / (1 − γλ), that is Q = c / κ with
+
+        κ = 1 − γ + ρ (1 − γλ).
+
+    Without the penalty this is the familiar 1 − γ; one-step targets (λ = 0) with γ = 0.99 and
+    ρ = 0.1 shrink Q^c eleven times over, to a horizon of 9 steps.
+    """
+    return (
+        1.0
+        - learning.discount
+        + learning.regularisation * (1.0 - learning.discount * learning.trace)
+    )
+
+
+def shrinkage(learning: Learning) -> Scalar:
+    """How many times smaller the penalty makes Q^c, for a steady cost: κ / (1 − γ), see above.
+
+    Q^c times this is the discounted cost-to-go; 1 without the penalty, also for γ = 1.
+    """
+    kept = jnp.maximum(1.0 - learning.discount, 1e-9)
+    return 1.0 + learning.regularisation * (1.0 - learning.discount * learning.trace) / kept
+
+
+def calibration(critic: SafetyCritic, seen: Seen, transition: Transition) -> Metrics:
+    """How predictions compare with the discounted cost that then followed in the rollout.
+
+    What followed is the Monte-Carlo sum to the end of the window, and `next_value` from there on.
+    `ratio` is that of the means (below 1: the critic predicts too little, as a penalised one must),
+    0 where nothing cost anything; `correlation` is over all steps.
+    """
+    followed = targets(critic.learning._replace(trace=1.0), transition, seen.next_value)
+    mean_p, mean_f = jnp.mean(seen.value), jnp.mean(followed)
+    covariance = jnp.mean((seen.value - mean_p) * (followed - mean_f))
+    spread = jnp.std(seen.value) * jnp.std(followed)
+    is_costly = mean_f > 1e-6
+    return {
+        "cost_value/mean": mean_p,
+        "cost_value/ratio": jnp.where(is_costly, mean_p / jnp.where(is_costly, mean_f, 1.0), 0.0),
+        "cost_value/correlation": covariance / jnp.maximum(spread, 1e-8),
+    }

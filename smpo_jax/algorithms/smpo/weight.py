@@ -1,0 +1,172 @@
+"""The cost-aware weight f, and what it makes of rewards (SMPO, Definition 1, eqs. 5-6).
+
+With the cost C_t that the episode has spent, the predicted cost Q^c and the threshold d',
+
+    x = C_t + clip(Q^c, 0, d') − d',    f(x) = (1 − b^x) / (1 − b^(−d')),    M(r) = f r,
+
+so that f is 1 where nothing is spent or expected, 0 where the whole budget is, negative beyond.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from smpo_jax.core import returns
+from smpo_jax.core.episodes import ends
+from smpo_jax.types import Rollout, Scalar, Transition
+
+Steps = Float[Array, "T N"]
+
+
+class Weight(NamedTuple):
+    """f(x) and df/dx."""
+
+    value: Float[Array, "*batch"]  # at most 1 for x >= -d'
+    slope: Float[Array, "*batch"]  # < 0
+
+
+def cost_aware_weight(
+    x: Float[Array, "*batch"],
+    threshold: Scalar,
+    *,
+    base: Scalar,
+    temperature: Scalar = 1.0,
+    floor: Scalar = -5.0,
+) -> Weight:
+    """How much of the reward a step keeps, given by how much it is over budget (eqs. 5-6).
+
+        f(x) = (1 − b^(x/τ)) / (1 − b^(−d'/τ))
+
+    1 at x = −d' (nothing spent, nothing expected), 0 at x = 0, and never below `floor` (< 1). The
+    floor is imposed on x, at f⁻¹(floor), so that nothing overflows whatever b, d', x are; what is
+    beyond it has the slope of the floor, not 0: cost is no cheaper there. `threshold` is d' > 0.
+    """
+    rate = jnp.log(base) / temperature
+    full = jnp.expm1(-rate * threshold)  # in (-1, 0)
+    exponent = jnp.minimum(rate * x, jnp.log1p(floor * full))
+    return Weight(jnp.expm1(exponent) / full, rate * jnp.exp(exponent) / full)
+
+
+class Modulation(NamedTuple):
+    """Definition 1 with its open choices made.
+
+    Attributes:
+        f: the weight of x, given d'.
+        spent: C_t of each step.
+        scale: of Q^c, to the cost of a whole episode.
+        prediction_clip: bound on the scaled Q^c, in multiples of d'.
+        shift: what is added to rewards before f multiplies, so that none is negative.
+        reward: `(r, f, shift) -> M(r)`.
+        advantage: `(standardised A, f) -> A` as the policy is paid.
+        at_stake: `(r + shift, transition) -> [T, N]`, what f puts at stake at each step.
+    """
+
+    f: Callable[[Steps, Scalar], Weight]
+    spent: Callable[[Rollout], Steps]
+    scale: Scalar
+    prediction_clip: Scalar
+    shift: Callable[[Transition], Steps]
+    reward: Callable[[Steps, Steps, Steps], Steps]
+    advantage: Callable[[Steps, Steps], Steps]
+    at_stake: Callable[[Steps, Transition], Steps]
+
+    def weigh(
+        self, rollout: Rollout, q: Steps, threshold: Scalar, *, is_on: Bool[Array, ""]
+    ) -> Weight:
+        """F of every step and its slope in Q^c(s_t, a_t); 1 and 0 while SMPO is not on yet.
+
+        The clip on the prediction guards f; like f's floor it does not make further cost free, so
+        that the slope is kept.
+        """
+        predicted = jnp.clip(self.scale * q, 0.0, self.prediction_clip * threshold)
+        weight = self.f(self.spent(rollout) + predicted - threshold, threshold)
+        return Weight(
+            jnp.where(is_on, weight.value, 1.0), jnp.where(is_on, self.scale * weight.slope, 0.0)
+        )
+
+    def charge(self, weight: Weight, transition: Transition) -> Steps:
+        """−r ∂f/∂Q^c: what a unit of Q^c(s_t, a_t) takes from the modulated reward of step t."""
+        return -weight.slope * self.at_stake(transition.reward + self.shift(transition), transition)
+
+
+# What counts as spent
+
+
+def episode_cost(rollout: Rollout) -> Steps:
+    """C_t as in the paper: the cost of the episode before step t."""
+    return rollout.cost_so_far
+
+
+def nothing(rollout: Rollout) -> Steps:
+    """C_t = 0: f looks ahead only."""
+    return jnp.zeros_like(rollout.cost_so_far)
+
+
+# What is modulated. f (r + shift) − shift is written so that f = 1 leaves r exactly.
+
+
+def modulated_reward(reward: Steps, f: Steps, shift: Steps) -> Steps:
+    """M(r) = f (r + shift) − shift."""
+    return reward + (f - 1.0) * (reward + shift)
+
+
+def shifted_reward(reward: Steps, f: Steps, shift: Steps) -> Steps:
+    """The reward itself, where f multiplies the advantage."""
+    del f
+    return reward + shift
+
+
+def unchanged(advantage: Steps, f: Steps) -> Steps:
+    """The advantage itself, where f has multiplied the reward."""
+    del f
+    return advantage
+
+
+def modulated_advantage(advantage: Steps, f: Steps) -> Steps:
+    """F A, as in the author's published code."""
+    return f * advantage
+
+
+# The shift that leaves no reward negative
+
+
+def constant_shift(amount: Scalar) -> Callable[[Transition], Steps]:
+    """The same for all steps."""
+    return lambda transition: jnp.full_like(transition.reward, amount)
+
+
+def running_minimum_shift(transition: Transition) -> Steps:
+    """What lifts the least reward of the episode so far to 0, as in the author's published code."""
+    end = ends(transition.terminated, transition.truncated)
+    return jnp.maximum(-running_minimum(transition.reward, end), 0.0)
+
+
+def running_minimum(x: Float[Array, "T N"], end: Float[Array, "T N"]) -> Float[Array, "T N"]:
+    """The least x of the episode up to and with each step, as far as the rollout shows it."""
+
+    def step(before, inputs):
+        x_t, end_t = inputs
+        least = jnp.minimum(before, x_t)
+        return jnp.where(end_t > 0, jnp.inf, least), least
+
+    _, least = jax.lax.scan(step, jnp.full_like(x[0], jnp.inf), (x, end))
+    return least
+
+
+# What is at stake
+
+
+def reward_of_step(reward: Steps, transition: Transition) -> Steps:
+    """The reward of the step, as in the paper."""
+    del transition
+    return reward
+
+
+def reward_to_go(discount: Scalar) -> Callable[[Steps, Transition], Steps]:
+    """The discounted reward from the step on, as in the author's published code."""
+    return lambda reward, transition: returns.to_go(
+        reward, transition.terminated, transition.truncated, discount=discount
+    )
