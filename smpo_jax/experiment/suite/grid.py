@@ -10,7 +10,7 @@
         hyperparameters: {threshold_feedback: 0.2}
         grid: {weight_base: [2, 3], cost_limit: [10, 25]}
 
-What comes later wins: defaults, the algorithm's preset, the suite, the task, the variant, its grid.
+What comes later wins: the algorithm's defaults, the suite, the task, the variant, its grid.
 It is read as strictly as a run's own file.
 """
 
