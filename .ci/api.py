@@ -4,6 +4,7 @@ Their names load on first use, which pdoc does not see, so that they are loaded 
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import pdoc
@@ -27,6 +28,7 @@ MODULES = (
 if __name__ == "__main__":
     for package in (smpo_jax, smpo_envs):
         vars(package).update({name: getattr(package, name) for name in package.__all__})
+    warnings.filterwarnings("error", message="Found .* does not resolve")
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "site")
     pdoc.pdoc(*MODULES, output_directory=folder)
     print(f"API reference: {folder / 'index.html'}")
