@@ -12,6 +12,7 @@ import csv
 import io
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,9 +91,9 @@ def _report(suite: str, file: Path) -> list[Row]:
     lines = list(csv.DictReader(io.StringIO(file.read_text())))
     old = suite in WITH_OLD_NAMES
     given = {line["algo"] for line in lines}
-    if "smpo-ppo" in given if old else "trpo_smpo" in given:
-        change = "remove it from" if old else "add it to"
-        raise SystemExit(f"{file}: names of methods: {change} WITH_OLD_NAMES in tables.py")
+    if ("smpo-ppo" if old else "trpo_smpo") in given:
+        what = "has new names: remove it from" if old else "has old names: add it to"
+        raise SystemExit(f"the report on {suite} {what} WITH_OLD_NAMES in {__file__}")
     return [_row(suite, line, NEW_NAMES if old else {}) for line in lines]
 
 
@@ -144,9 +145,8 @@ def _find(rows: list[Row], task: str, method: str) -> Row:
     return next(r for suite in REPORTS_OF_RESULTS for r in found if r.suite == suite)
 
 
-def _seeds(rows) -> int:
-    (number,) = {row.seeds for row in rows}
-    return number
+def _seeds(rows: Iterable[Row]) -> str:
+    return " or ".join(str(number) for number in sorted({row.seeds for row in rows}))
 
 
 def _with_intervals(row: Row) -> str:
@@ -161,10 +161,10 @@ def fill(text: str, rows: list[Row]) -> str:
         if name == "results":
             content = "\n" + results(rows)
         else:
-            (row,) = [r for r in rows if f"{r.suite}/{r.task}/{r.variant}" == name] or [None]
-            if row is None:
-                raise SystemExit(f"no row {name!r} in {RESULTS}, which a README asks for")
-            content = f"{row.return_.mean:.1f} / {row.cost.mean:.1f}"
+            found = [r for r in rows if f"{r.suite}/{r.task}/{r.variant}" == name]
+            if not found:
+                raise SystemExit(f"a README asks for {name}, and no report has that")
+            content = f"{found[0].return_.mean:.1f} / {found[0].cost.mean:.1f}"
         return f"<!-- table: {name} -->{content}<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
