@@ -6,6 +6,7 @@ What only constrained methods share is in `constrained`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -35,7 +36,8 @@ VALUES = ("value", "cost_value")  # and of those that don't: V of rewards, V_c o
 SettingsT = TypeVar("SettingsT", bound=base.ActorCriticSettings, covariant=True)
 
 
-class ActorCritic(NamedTuple, Generic[SettingsT]):
+@dataclass(frozen=True)
+class ActorCritic(Generic[SettingsT]):
     """Policy and critics, and how they learn.
 
     A learner's `params` have the entry `policy` and one for each critic; a method adds its own

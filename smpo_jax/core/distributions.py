@@ -95,9 +95,9 @@ class SquashedGaussian(NamedTuple):
     def entropy(self) -> Float[Array, "*batch"]:
         """In nats: the normal's plus E log tanh', by Gauss-Hermite quadrature."""
         nodes, weights = (jnp.asarray(x, self.mean.dtype) for x in (_NODES, _WEIGHTS))
-        std = jnp.exp(self.log_std)
-        slopes = _log_slope(self.mean[..., None] + std[..., None] * nodes)
-        return self.normal.entropy() + jnp.sum(jnp.sum(slopes * weights, axis=-1), axis=-1)
+        noise = jnp.multiply.outer(jnp.exp(self.log_std), nodes)
+        slope = _log_slope(self.mean[..., None] + noise) @ weights
+        return self.normal.entropy() + jnp.sum(slope, axis=-1)
 
     def kl(self, other: "SquashedGaussian") -> Float[Array, "*batch"]:
         """KL(self || other) in nats, summed over components; exactly 0 for equal arguments."""

@@ -33,8 +33,8 @@ MODULATES = {
     "advantage": (weight.shifted_reward, weight.modulated_advantage),
 }
 FORMS = {
-    "score": gradient.SCORE,
     "reparameterised": gradient.REPARAMETERISED,
+    "score": gradient.SCORE,
     "advantage": gradient.ON_ADVANTAGE,
     "off": gradient.OFF,
 }
@@ -124,7 +124,7 @@ class WeightSettings(base.Settings):
 class GradientSettings(base.Settings):
     """The gradient through the safety critic, eqs. 10-13."""
 
-    critic_gradient: Literal["score", "reparameterised", "advantage", "off"] = "score"  # its form
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "score"  # its form
     critic_gradient_coefficient: float = 1.0  # times its loss
     critic_gradient_reward: Literal["reward", "reward-to-go"] = "reward"  # what is at stake
     critic_gradient_trace: float = 0.0  # 0: one step, as in the paper; 1: the whole recursion
@@ -239,16 +239,16 @@ class Choices(
         )
 
 
-# The presets
+# The presets. The improver comes first: of the settings that both have, its defaults hold.
 
 
 @dataclass(frozen=True, kw_only=True)
-class SMPOPaper(Choices, FirstOrder):
+class SMPOPaper(FirstOrder, Choices):
     """The paper as literally as it can be read: the defaults of every part, with PPO's passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SMPOCode(Choices, FirstOrder):
+class SMPOCode(FirstOrder, Choices):
     """The choices of the first author's published PyTorch code, where they differ from the paper.
 
     Not known from it, and left as in the paper: how steep the schedule is, learning rates.
@@ -292,7 +292,7 @@ class Ours(Choices):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SMPO(Ours, TrustRegion):
+class SMPO(TrustRegion, Ours):
     """The flagship: natural steps, a price on measured cost, a threshold that is steered.
 
     Deviation: the paper has PPO's clipped surrogate. Where that moves the policy by a divergence of
@@ -306,7 +306,7 @@ class SMPO(Ours, TrustRegion):
     # The whole recursion, as a price on the cost that was measured: each unit is paid for where it
     # falls due, and f, which pays for forecasts, can stay near 1. The coefficient decides how the
     # two share the work.
-    critic_gradient: Literal["score", "reparameterised", "advantage", "off"] = "advantage"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "advantage"
     critic_gradient_trace: float = 1.0  # the whole recursion
     critic_gradient_coefficient: float = 0.4
     # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's threshold
@@ -322,11 +322,11 @@ class SMPO(Ours, TrustRegion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SMPOPPO(Ours, FirstOrder):
+class SMPOPPO(FirstOrder, Ours):
     """Our modulation with the paper's clipped passes; learns before it tightens."""
 
     # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
-    critic_gradient: Literal["score", "reparameterised", "advantage", "off"] = "reparameterised"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "reparameterised"
     # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
     # epochs, the policy stands still before it has learnt to move.
     threshold_factor: float = 8.0  # the first threshold in multiples of the limit

@@ -19,6 +19,16 @@ def test_every_entry_leads_to_valid_settings_and_is_described(name):
     assert isinstance(settings, steps[entry.improver])
 
 
+def test_defaults_of_the_improver_hold_where_a_method_says_nothing_else():
+    """Two records may have the same field; which default wins is easily turned round."""
+    for name, entry in registry.ALGORITHMS.items():
+        settings = registry.hyperparameters(name)
+        rate = 1e-3 if entry.improver == "natural step" else 3e-4
+        assert settings.learning_rate == rate, name
+        decays = entry.improver == "passes" or name in ("cpo", "pcpo")
+        assert settings.learning_rate_decay == decays, name
+
+
 @pytest.mark.parametrize(
     "name, fields, now",
     [("trpo_smpo", (), "smpo"), ("smpo", ("clip", "epochs"), "smpo-ppo"), ("smpo", (), "smpo")],
