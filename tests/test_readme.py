@@ -244,7 +244,7 @@ def test_config_file_loads(tmp_path):
     (tmp_path / "mine.yaml").write_text(text)
     config = load_yaml(tmp_path / "mine.yaml")
     assert (config.env, config.steps) == ("PointGoal1", 10_000_000)
-    assert config.hyperparameters["discount"] == 0.997
+    assert config.hyperparameters.discount == 0.997
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
