@@ -8,62 +8,58 @@
 Names are imported on first use, so that `import smpo_jax` costs milliseconds.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
+    from smpo_jax import algorithms, core
+    from smpo_jax.algorithms import smpo
     from smpo_jax.algorithms.registry import ALGORITHMS, make
+    from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
     from smpo_jax.experiment.results.policy import load_policy
     from smpo_jax.experiment.results.render import render
     from smpo_jax.experiment.run.train import run
+    from smpo_jax.networks import Network, Networks, Normaliser
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
     from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
-    from smpo_jax.types import Algorithm, Spec, TrainState
+    from smpo_jax.training.tracking import start_tracking, track
+    from smpo_jax.types import (
+        Algorithm,
+        Distribution,
+        EpisodeStats,
+        LearnerState,
+        Metrics,
+        Rollout,
+        Spec,
+        TrainState,
+        Transition,
+    )
 
-__all__ = [
-    "ALGORITHMS",
-    "Algorithm",
-    "Spec",
-    "TrainState",
-    "chunk",
-    "evaluate",
-    "init",
-    "iteration",
-    "load_policy",
-    "make",
-    "make_act",
-    "make_evaluator",
-    "make_spec",
-    "render",
-    "run",
-    "train",
-]
-
-_HOME = {
-    "ALGORITHMS": "algorithms.registry",
-    "Algorithm": "types",
-    "Spec": "types",
-    "TrainState": "types",
-    "chunk": "training.loop",
-    "evaluate": "training.evaluation",
-    "init": "training.loop",
-    "iteration": "training.loop",
-    "load_policy": "experiment.results.policy",
-    "make": "algorithms.registry",
-    "make_act": "training.evaluation",
-    "make_evaluator": "training.evaluation",
-    "make_spec": "training.loop",
-    "render": "experiment.results.render",
-    "run": "experiment.run.train",
-    "train": "training.loop",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["algorithms", "core"],
+    submod_attrs={
+        "algorithms": ["smpo"],
+        "algorithms.registry": ["ALGORITHMS", "make"],
+        "core.distributions": ["DiagonalGaussian", "SquashedGaussian"],
+        "experiment.results.policy": ["load_policy"],
+        "experiment.results.render": ["render"],
+        "experiment.run.train": ["run"],
+        "networks": ["Network", "Networks", "Normaliser"],
+        "training.evaluation": ["evaluate", "make_act", "make_evaluator"],
+        "training.loop": ["chunk", "init", "iteration", "make_spec", "train"],
+        "training.tracking": ["start_tracking", "track"],
+        "types": [
+            "Algorithm",
+            "Distribution",
+            "EpisodeStats",
+            "LearnerState",
+            "Metrics",
+            "Rollout",
+            "Spec",
+            "TrainState",
+            "Transition",
+        ],
+    },
+)

@@ -1,1 +1,25 @@
-"""Pure maths: arrays in, arrays out. Knows no environment, logger or clock."""
+"""Pure functions from arrays to arrays that methods are made of."""
+
+from smpo_jax.core import (
+    calibration,
+    distributions,
+    episodes,
+    moments,
+    multipliers,
+    optimise,
+    returns,
+    surrogate,
+    trust_region,
+)
+
+__all__ = [
+    "calibration",
+    "distributions",
+    "episodes",
+    "moments",
+    "multipliers",
+    "optimise",
+    "returns",
+    "surrogate",
+    "trust_region",
+]

@@ -1,0 +1,29 @@
+"""From what happened in a rollout to what an update learns from, wherever it was collected."""
+
+from smpo_jax.core import episodes
+from smpo_jax.types import Rollout, Spec, Transition
+
+
+def start_tracking(spec: Spec) -> episodes.Tracker:
+    """Sums over the episodes under way, before the first step of `spec.num_envs` environments."""
+    return episodes.start(spec.num_envs)
+
+
+def track(
+    spec: Spec, tracker: episodes.Tracker, transition: Transition
+) -> tuple[episodes.Tracker, Rollout]:
+    """A rollout for `Algorithm.update`, from the steps of a loop of one's own.
+
+    Args:
+        spec: says how long an episode is and what it may cost.
+        tracker: of `start_tracking` at first, then what the last call returned: episodes may begin
+            in one rollout and end in another.
+        transition: `spec.rollout_length` steps of `spec.num_envs` environments, `[T, N, ...]`.
+
+    Returns:
+        The tracker to go on with, and the rollout: the steps with each one's cost so far and age,
+        and the statistics of the episodes that ended.
+    """
+    return episodes.annotate(
+        tracker, transition, episode_length=spec.episode_length, cost_limit=spec.cost_limit
+    )
