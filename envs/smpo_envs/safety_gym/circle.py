@@ -97,7 +97,7 @@ def reset(level: Level, key: PRNGKeyArray) -> State:
 
 def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
-    motion = physics.advance(NOTHING, state.pipeline_state.world, jnp.clip(action, -1.0, 1.0))
+    motion = physics.advance(NOTHING, state.pipeline_state.world, action)
     robot = motion.world.point
     position = point.position(robot)
     return episode.stepped(

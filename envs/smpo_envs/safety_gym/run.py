@@ -69,7 +69,7 @@ def reset(key: PRNGKeyArray) -> State:
 def step(state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
     before = state.pipeline_state.world.point
-    motion = physics.advance(NOTHING, state.pipeline_state.world, jnp.clip(action, -1.0, 1.0))
+    motion = physics.advance(NOTHING, state.pipeline_state.world, action)
     after = motion.world.point
     return episode.stepped(
         state,
