@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from smpo_envs.registry import TASKS, make
-    from smpo_envs.safe_env import Environment, SafeEnv, State, Step
+    from smpo_envs.safe_env import Environment, SafeEnv, State
     from smpo_envs.shift import Shift
-    from smpo_envs.vector_env import Course, VectorEnv, VectorState
+    from smpo_envs.step import Step
+    from smpo_envs.vector_env import Curriculum, VectorEnv, VectorState
 
 _HOME = {
     "TASKS": "registry",
@@ -19,16 +20,16 @@ _HOME = {
     "Environment": "safe_env",
     "SafeEnv": "safe_env",
     "State": "safe_env",
-    "Step": "safe_env",
+    "Step": "step",
     "Shift": "shift",
-    "Course": "vector_env",
+    "Curriculum": "vector_env",
     "VectorEnv": "vector_env",
     "VectorState": "vector_env",
 }
 
 __all__ = [
     "TASKS",
-    "Course",
+    "Curriculum",
     "Environment",
     "SafeEnv",
     "Shift",

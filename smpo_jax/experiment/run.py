@@ -108,7 +108,7 @@ def begin(config: Config, problem: Problem, folder: Path, say: Say = print) -> S
     with Checkpoints(folder, config, write=True) as checkpoints:
         if not checkpoints.iterations() and not _has_metrics(folder):
             return _initial(config, problem)
-        init = functools.partial(loop.init, problem.algorithm, problem.env)
+        init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
         template = jax.eval_shape(init, jax.random.key(config.seed))
         found = checkpoints.restore(template)
         for iteration, why in found.damaged.items():
@@ -119,7 +119,8 @@ def begin(config: Config, problem: Problem, folder: Path, say: Say = print) -> S
                 "the run goes on, but its last digits may differ"
             )
         checkpoints.discard_after(found.iteration)
-    return Start(jax.jit(functools.partial(loop.placed, problem.env))(found.state), found.iteration)
+    place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=config.num_envs)
+    return Start(jax.jit(place)(found.state), found.iteration)
 
 
 def advance(
@@ -164,7 +165,8 @@ def _save(program: Program, recorders: Mapping[int, Recorder]) -> None:
 
 
 def _initial(config: Config, problem: Problem) -> Start:
-    return Start(loop.init(problem.algorithm, problem.env, jax.random.key(config.seed)), 0)
+    key = jax.random.key(config.seed)
+    return Start(loop.init(problem.algorithm, problem.env, key, problem.mesh), 0)
 
 
 def _train(config: Config, problem: Problem, folder: Path, start: Start, stop: StopRequest) -> int:

@@ -1,6 +1,7 @@
 """States of the tasks of Goal, Button and Push, built from recordings of the real package."""
 
 import importlib
+from functools import partial
 from types import ModuleType
 
 import jax
@@ -10,10 +11,12 @@ from precision import double_precision
 
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import gremlins
-from smpo_envs.safety_gym.arena import GOAL, Arena, Level
+from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes, turned_by
 from smpo_envs.safety_gym.collision import Post
+from smpo_envs.safety_gym.goal import GoalState
 from smpo_envs.safety_gym.gremlins import Circling
+from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.physics import Motion, World
 from smpo_envs.safety_gym.point import Point
 
@@ -121,12 +124,17 @@ def states(recording: dict):
     """The task's own state after reset and after each step, leaves `[T + 1, ...]`."""
     around, rows = arenas(recording), len(recording["qpos"])
     keys = jax.random.split(jax.random.key(0), rows)
-    state_of = jax.vmap(task_of(recording).state_of)
+    task = task_of(recording)
     if "goal_button" in recording:
         lit, timer = (jnp.asarray(recording[x], jnp.int32) for x in ("goal_button", "button_timer"))
-        return state_of(around, lit, timer, keys)
+        return jax.vmap(task.state_of)(around, lit, timer, keys)
     goal = jnp.asarray(recording["goal_pos"][:, :2], jnp.result_type(float))
-    return state_of(around, goal, keys)
+    return jax.vmap(partial(goal_state, task))(around, goal, keys)
+
+
+def goal_state(task: ModuleType, around: Arena, goal: jax.Array, key: jax.Array) -> GoalState:
+    """The state of Goal or Push in which things stand like this."""
+    return GoalState(around, goal, task.distances(around, goal), key)
 
 
 def state(pipeline_state) -> State:

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from smpo_envs.host.compat import check_installed
-from smpo_envs.host.worker import HostStep, Sizes
+from smpo_envs.host.worker import Sizes
 from smpo_envs.registry import TASKS, resolve
+from smpo_envs.step import Step
 
 
 class WorkerError(RuntimeError):
@@ -41,7 +42,7 @@ def vector_env(name: str, num_envs: int, processes: int | None = None) -> "Safet
 
 
 class SafetyGymnasiumVector:
-    """`num_envs` real environments, spread over worker processes; they reset themselves.
+    """`num_envs` real environments, shared out over worker processes; they reset themselves.
 
     The workers are fresh interpreters, not forks: the trainer's process is full of threads. What
     an environment does depends on its seed and actions alone, not on how many processes there are.
@@ -90,15 +91,23 @@ class SafetyGymnasiumVector:
         seeds = [(seed + i) % 2**32 for i in range(self.num_envs)]
         return np.concatenate(self._ask("reset", [seeds[part] for part in self._parts]))
 
-    def step(self, action: Float[np.ndarray, "N A"]) -> HostStep:
-        """Acts, and starts a new episode wherever one has ended (its random stream goes on)."""
+    def step(
+        self, action: Float[np.ndarray, "N A"]
+    ) -> tuple[Float[np.ndarray, "N O"], Step[np.ndarray]]:
+        """Acts, and starts a new episode wherever one has ended (its random stream goes on).
+
+        Returns:
+            What to act on next: the first observation of a new episode where one has ended; and
+            the step.
+        """
         action = np.asarray(action, np.float64)
         if action.shape != (self.num_envs, self.action_size):
             raise ValueError(
                 f"the action has shape {action.shape}, not {(self.num_envs, self.action_size)}"
             )
         parts = self._ask("step", [action[part] for part in self._parts])
-        return HostStep(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+        obs, steps = zip(*parts, strict=True)
+        return np.concatenate(obs), Step(*map(np.concatenate, zip(*steps, strict=True)))
 
     def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
         """Starts new episodes where `over`; their first observations (other rows: zeros)."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recorded
 from scipy import stats
 
 import smpo_envs
@@ -136,7 +137,7 @@ def test_native_step_from_a_real_state_does_what_the_real_step_does(difficulty):
 def step(env, state_and_action):
     where, action = state_and_action
     zero = jnp.zeros(())
-    state = goal.state_of(*where, key=jax.random.key(0))
+    state = recorded.goal_state(goal, *where, key=jax.random.key(0))
     unseen = State(state, jnp.zeros(env.observation_size), zero, zero, {}, {"cost": zero})
     return env.step(unseen, action).replace(pipeline_state=None)
 

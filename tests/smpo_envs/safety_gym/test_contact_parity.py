@@ -12,7 +12,7 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import physics
+from smpo_envs.safety_gym import physics, task
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -23,9 +23,9 @@ UNDECIDED = 0
 
 
 @lru_cache
-def compiled(task, level):
+def compiled(played, level):
     def step(state, action):
-        return task.step(level, recorded.state(state), action)
+        return task.step(played, level, recorded.state(state), action)
 
     return jax.jit(jax.vmap(step))
 
@@ -34,11 +34,11 @@ def compiled(task, level):
 def one_step_each(name, double):
     """(ours, recording): what one step from every recorded state leads to."""
     r = golden.recording(name)
-    task = recorded.task_of(r)
+    played = recorded.task_of(r).TASK
     with double_precision() if double else contextlib.nullcontext():
         states = jax.tree.map(lambda x: x[:-1], recorded.states(r))
         action = jnp.asarray(r["action"], jnp.result_type(float))
-        out = compiled(task, recorded.level_of(r))(states, action)
+        out = compiled(played, recorded.level_of(r))(states, action)
         keyless = out.pipeline_state._replace(key=None)
         return jax.tree.map(np.asarray, out.replace(pipeline_state=keyless)), r
 
