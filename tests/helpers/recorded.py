@@ -17,8 +17,8 @@ from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.goal import GoalState
 from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.levels import GOAL, Level
-from smpo_envs.safety_gym.physics import Motion, World
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.worlds import Motion, World
 
 # How the original calls the objects of a kind, but for their number.
 _PREFIX = {
@@ -99,7 +99,7 @@ def _arenas(recording: dict) -> Arena:
 def _circling(rows: int, home: np.ndarray) -> Circling:
     """The common motion of gremlins, from our own integration of it."""
     start = gremlins.start(jnp.asarray(home, jnp.result_type(float)))
-    _, steps = jax.lax.scan(lambda c, _: (gremlins.advance(c), c), start, length=rows)
+    _, steps = jax.lax.scan(lambda c, _: (gremlins.simulate_free(c), c), start, length=rows)
     return steps
 
 

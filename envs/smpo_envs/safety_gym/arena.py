@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.drawing import ROBOT
-from smpo_envs.safety_gym import layout, physics, point
+from smpo_envs.safety_gym import layout, point
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.levels import GOAL, HAZARDS, Level
-from smpo_envs.safety_gym.physics import World
+from smpo_envs.safety_gym.worlds import World, box_positions, initial_world
 from smpo_envs.shift import Shift
 from smpo_envs.sparse import apply_where
 
@@ -64,7 +64,7 @@ def sample(
     places = None if pushed is None else jnp.column_stack([pushed, rotation[1:]])
     robot = point.at_rest(agent, rotation[0])
     radii = None if shift is None else {HAZARDS: jnp.asarray(shift.size, positions.dtype)}
-    return Arena(physics.among(level.solids, robot, places, fixed), markers, radii)
+    return Arena(initial_world(level.solids, robot, places, fixed), markers, radii)
 
 
 def _subset(level: Level, shift: Shift) -> layout.Subset:
@@ -84,7 +84,7 @@ def positions(level: Level, arena: Arena) -> dict[str, Float[Array, "K 2"]]:
     where = dict(arena.markers)
     for kind, _ in level.objects:
         if isinstance(kind.solid, Body):
-            where[kind.name] = physics.box_positions(arena.world)[:, :2]
+            where[kind.name] = box_positions(arena.world)[:, :2]
         elif isinstance(kind.solid, Post):
             where[kind.name] = arena.world.fixed
     return where

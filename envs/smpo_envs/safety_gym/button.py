@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from smpo_envs.safety_gym import costs, levels, point
 from smpo_envs.safety_gym.arena import Arena, distance
 from smpo_envs.safety_gym.levels import BUTTONS, GREMLINS, Level
-from smpo_envs.safety_gym.physics import Motion
 from smpo_envs.safety_gym.task import REWARD_LIMIT, Outcome, Task, maker
+from smpo_envs.safety_gym.worlds import Motion
 from smpo_envs.sparse import apply_where
 
 HAZARD_RADIUS = 0.2

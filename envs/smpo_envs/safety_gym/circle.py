@@ -17,8 +17,8 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.lidar import BINS, lidar
-from smpo_envs.safety_gym.physics import NOTHING, Motion, World
 from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 RADIUS = 1.5  # of the circle about the origin, m
 START_EXTENT = 0.8  # half width of the square that the robot starts in, m
@@ -91,13 +91,13 @@ def reset(level: Level, key: PRNGKeyArray) -> State:
     dtype = jnp.result_type(float)
     start = START_EXTENT * jax.random.uniform(start_key, (2,), dtype, minval=-1.0)
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (), dtype)
-    world = physics.among(NOTHING, point.at_rest(start, rotation))
-    return episode.started(CircleState(world), observe(physics.standing(world)), level.costs)
+    world = initial_world(NOTHING, point.at_rest(start, rotation))
+    return episode.started(CircleState(world), observe(standing(world)), level.costs)
 
 
 def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
-    motion = physics.advance(NOTHING, state.pipeline_state.world, action)
+    motion = physics.simulate(NOTHING, state.pipeline_state.world, action)
     robot = motion.world.point
     position = point.position(robot)
     return episode.stepped(

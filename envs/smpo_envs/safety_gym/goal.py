@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from smpo_envs.safety_gym import costs, levels, point
 from smpo_envs.safety_gym.arena import Arena, distance, obstacles, place_goal, redraw_goal
 from smpo_envs.safety_gym.levels import VASES, Level
-from smpo_envs.safety_gym.physics import Motion
 from smpo_envs.safety_gym.task import REWARD_LIMIT, Outcome, Task, maker
+from smpo_envs.safety_gym.worlds import Motion
 
 GOAL_RADIUS = 0.3
 HAZARD_RADIUS = 0.2

@@ -13,8 +13,8 @@ from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.costs import Cost
 from smpo_envs.safety_gym.gremlins import GREMLIN
 from smpo_envs.safety_gym.lidar import BINS
-from smpo_envs.safety_gym.physics import Solids
 from smpo_envs.safety_gym.sensors import POINT_SENSORS
+from smpo_envs.safety_gym.worlds import Solids
 
 GOAL = "goal"  # the kind that a task moves by itself
 HAZARDS = "hazards"  # the kind that a shift is about

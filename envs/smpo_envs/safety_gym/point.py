@@ -90,7 +90,7 @@ def rotate(vector: Float[Array, " 2"], cos: jax.Array, sin: jax.Array) -> Float[
     return jnp.stack([cos * x - sin * y, sin * x + cos * y])
 
 
-def advance(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
+def simulate_free(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
     """Ten physics steps without contact, and the joint acceleration after them.
 
     The acceleration is the one at the new state under the same action, without the implicit part

@@ -13,8 +13,8 @@ from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.costs import Scene
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.lidar import lidar
-from smpo_envs.safety_gym.physics import Motion
 from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.safety_gym.worlds import Motion
 
 
 def scene(arena: Arena, motion: Motion, exempt: Bool[Array, " F"] | None = None) -> Scene:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym import point
-from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.safety_gym.worlds import Motion
 
 GRAVITY = 9.81  # m/s²
 MAGNETIC_FIELD = -0.5  # along world y

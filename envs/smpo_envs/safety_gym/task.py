@@ -15,8 +15,8 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import arena, costs, episode, physics, scene
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.levels import GOAL, Level
-from smpo_envs.safety_gym.physics import Motion
 from smpo_envs.safety_gym.shifts import shifted
+from smpo_envs.safety_gym.worlds import Motion, standing
 from smpo_envs.shift import Shift
 
 EPISODE_LENGTH = 1000
@@ -113,14 +113,14 @@ def reset(task: Task, level: Level, key: PRNGKeyArray, shift: Shift | None = Non
     layout_key, rotation_key, goal_key, next_key = jax.random.split(key, 4)
     around = arena.sample(level, layout_key, rotation_key, shift)
     state = task.start(level, around, goal_key, next_key)
-    observation = observe(task, level, state, physics.standing(around.world))
+    observation = observe(task, level, state, standing(around.world))
     return episode.started(state, observation, level.costs, events=("goal_met",))
 
 
 def step(task: Task, level: Level, state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, and what the task and the level make of them."""
     before = state.pipeline_state
-    motion = physics.advance(level.solids, before.arena.world, action)
+    motion = physics.simulate(level.solids, before.arena.world, action)
     now = before.arena._replace(world=motion.world)
     outcome = task.judge(level, before, now, motion)
     return episode.stepped(

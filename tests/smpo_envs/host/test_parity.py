@@ -15,7 +15,7 @@ from smpo_envs.host.worker import Environments
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import boxes, goal, point
 from smpo_envs.safety_gym.arena import Arena
-from smpo_envs.safety_gym.physics import World
+from smpo_envs.safety_gym.worlds import World
 from smpo_jax.training.evaluation import evaluate
 from smpo_jax.training.host import evaluate_host
 

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from smpo_envs.safety_gym import physics
 from smpo_envs.safety_gym.point import Point
 from smpo_envs.safety_gym.sensors import Frame, into, point_sensors
+from smpo_envs.safety_gym.worlds import NOTHING, initial_world, standing
 
 
 def test_point_sensors_are_in_the_body_frame():
@@ -17,7 +17,7 @@ def test_point_sensors_are_in_the_body_frame():
         q=jnp.array([0.0, 0.0, np.pi / 2]),
         v=jnp.array([1.0, 2.0, 0.3]),
     )
-    motion = physics.standing(physics.among(physics.NOTHING, robot))
+    motion = standing(initial_world(NOTHING, robot))
     motion = motion._replace(acceleration=jnp.array([5.0, 7.0, 11.0]))
     readings = point_sensors(motion, Frame(jnp.zeros(2), jnp.asarray(-1.0), jnp.asarray(0.0)))
     expected = [

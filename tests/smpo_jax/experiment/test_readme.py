@@ -19,13 +19,15 @@ from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.suite import grid
 from smpo_jax.training import loop
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+HOME = Path(__file__).parents[3]
+README = (HOME / "README.md").read_text()
+ENVIRONMENTS = (HOME / "envs" / "README.md").read_text()
 
 
 def example(mark):
-    """What the README's program that contains `mark` defines."""
-    programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (program,) = (x for x in programs if mark in x)
+    """What the program of a README that contains `mark` defines."""
+    programs = re.findall(r"```python\n(.*?)```", README + ENVIRONMENTS, re.DOTALL)
+    (program,) = {x for x in programs if mark in x}
     mine: dict[str, Any] = {"__name__": "mine"}
     exec(program, mine)
     return mine
@@ -49,7 +51,7 @@ def test_program_runs(capsys):
 def test_devices_can_be_shared_by_a_program():
     programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (program,) = (x for x in programs if "jax_num_cpu_devices" in x)
-    program += "print(env.reset(jax.random.key(0)).obs.sharding.num_devices)"
+    program += "print(state.env_state.obs.sharding.num_devices)"
     # In a process of its own: it must come before anything else of jax.
     line = [sys.executable, "-c", program.replace("PointButton1", "ProbeFollow")]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "2\n"
@@ -159,8 +161,8 @@ def test_no_hyperparameter_has_the_name_of_a_field_of_the_run(algo):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_schedule_of_ones_own_adds_hazards():
-    course = example("def harder")["course"]
-    first = jax.jit(course.reset)
+    curriculum = example("def harder")["curriculum"]
+    first = jax.jit(curriculum.reset)
     for taken, number in ((0, 8), (20_000, 10)):
         markers = first(jax.random.key(0), np.int32(taken)).pipeline_state.arena.markers
         assert markers["hazards"].shape == (16, 2)
