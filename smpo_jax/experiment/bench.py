@@ -15,7 +15,7 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.options import BenchOptions
 from smpo_jax.experiment.problem import build, machine, provide
 from smpo_jax.training import loop
-from smpo_jax.training.devices import make_mesh, shared
+from smpo_jax.training.devices import make_mesh, sharded
 
 BUDGET = 10_000_000  # environment steps of a run of the usual length
 
@@ -66,7 +66,7 @@ def environment(env: str, num_envs: int, options: BenchOptions) -> dict[str, Any
     """Random actions, resets included."""
     try:
         mesh = make_mesh(options.devices, num_envs)
-        envs = shared(smpo_envs.VectorEnv(smpo_envs.make(env), num_envs), mesh)
+        envs = sharded(smpo_envs.VectorEnv(smpo_envs.make(env), num_envs), mesh)
         seen = throughput.measure(envs, repeats=options.repeats)
     except ValueError as error:  # devices that are not there
         raise UserError(one_line(error)) from error

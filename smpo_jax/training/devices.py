@@ -34,7 +34,7 @@ def make_mesh(devices: int, num_envs: int) -> Mesh | None:
     return jax.make_mesh((devices,), ("envs",), (AxisType.Auto,), devices=there[:devices])
 
 
-def shared(env: VectorEnv, mesh: Mesh | None) -> VectorEnv:
+def sharded(env: VectorEnv, mesh: Mesh | None) -> VectorEnv:
     """The environments, dealt out to the devices of a mesh; themselves if there is none.
 
     Args:
@@ -45,10 +45,10 @@ def shared(env: VectorEnv, mesh: Mesh | None) -> VectorEnv:
     Raises:
         ValueError: the mesh has more axes, or the devices cannot share the environments evenly.
     """
-    return env if mesh is None else SharedVectorEnv(env, mesh)
+    return env if mesh is None else ShardedVectorEnv(env, mesh)
 
 
-class SharedVectorEnv:
+class ShardedVectorEnv:
     """Environments that devices share; the same functions as those of any `VectorEnv`."""
 
     def __init__(self, env: VectorEnv, mesh: Mesh):
@@ -64,14 +64,14 @@ class SharedVectorEnv:
 
     def reset(self, key: Key) -> Any:
         """The first state of all environments."""
-        return deal(gather(self._env.reset(key), self._mesh), self._mesh, self.num_envs)
+        return shard_state(replicate(self._env.reset(key), self._mesh), self._mesh, self.num_envs)
 
     def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, StepLike[jax.Array]]:
         """Acts, and starts a new episode wherever one has ended: each device in its own."""
         return _on_each_device(self._env.step, self._mesh)(state, action)
 
 
-def deal(state: Any, mesh: Mesh | None, num_envs: int) -> Any:
+def shard_state(state: Any, mesh: Mesh | None, num_envs: int) -> Any:
     """A state of environments, with those of each device on that device.
 
     Raises:
@@ -88,7 +88,7 @@ def deal(state: Any, mesh: Mesh | None, num_envs: int) -> Any:
     return _on_each_device(lambda state: state, mesh)(state)
 
 
-def gather(tree: Tree, mesh: Mesh | None) -> Tree:
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     """Arrays, whole on each of the devices."""
     if mesh is None:
         return tree

@@ -62,7 +62,7 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
     learner_key, env_key, key = jax.random.split(key, 3)
     state = TrainState(
         learner=algorithm.init(learner_key),
-        env_state=devices.shared(env, mesh).reset(env_key),
+        env_state=devices.sharded(env, mesh).reset(env_key),
         tracker=episodes.start(env.num_envs),
         key=key,
     )
@@ -71,8 +71,8 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
     """The state where an iteration takes and leaves it: only environments differ by device."""
-    whole = devices.gather(state.replace(env_state=None), mesh)
-    return whole.replace(env_state=devices.deal(state.env_state, mesh, num_envs))
+    whole = devices.replicate(state.replace(env_state=None), mesh)
+    return whole.replace(env_state=devices.shard_state(state.env_state, mesh, num_envs))
 
 
 def iteration(
@@ -85,7 +85,7 @@ def iteration(
             these.
     """
     _require_match(env, spec)
-    env = devices.shared(env, mesh)
+    env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
         rollout_key, update_key, key = jax.random.split(state.key, 3)
@@ -94,7 +94,7 @@ def iteration(
         )
         tracker, rollout = episodes.annotate(
             state.tracker,
-            devices.gather(transition, mesh),
+            devices.replicate(transition, mesh),
             episode_length=spec.episode_length,
             cost_limit=spec.cost_limit,
         )
@@ -102,7 +102,7 @@ def iteration(
         metrics = {**episode_metrics(rollout.episodes), **metrics}
         metrics["learner/norm"] = optimise.norm(learner.params)
         after = TrainState(learner, env_state, tracker, key)
-        return placed(after, mesh, env.num_envs), devices.gather(metrics, mesh)
+        return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
     return run
 

@@ -12,7 +12,7 @@ from precision import double_precision
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import gremlins
 from smpo_envs.safety_gym.arena import Arena
-from smpo_envs.safety_gym.boxes import Body, FreeBoxes, turned_by
+from smpo_envs.safety_gym.boxes import Body, FreeBoxes, yaw_quaternion
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.goal import GoalState
 from smpo_envs.safety_gym.gremlins import Circling
@@ -107,7 +107,7 @@ def _beside(boxes: FreeBoxes, circling: Circling) -> FreeBoxes:
     """Gremlins beside their common motion, exactly where they belong if they are close to it."""
     home, height = circling.home, gremlins.GREMLIN.height
     place = jnp.concatenate([home[..., :2], jnp.full_like(home[..., :1], height)], axis=-1)
-    turn = turned_by(home[..., 2])
+    turn = yaw_quaternion(home[..., 2])
     position = boxes.position - circling.offset[:, None]
     velocity = boxes.velocity - circling.velocity[:, None]
     near = jnp.all(jnp.abs(position - place) < IN_TUNE, axis=-1, keepdims=True)

@@ -116,7 +116,7 @@ class SafetyGymnasiumVector:
     def close(self) -> None:
         """Ends the workers; may be called again."""
         for worker in self._workers:
-            worker.hang_up()
+            worker.close_pipes()
         for worker in self._workers:
             worker.wait()
         self._workers = []
@@ -185,7 +185,7 @@ class _Worker:
             raise WorkerError(f"{self._name} failed: {result}")
         return result
 
-    def hang_up(self) -> None:
+    def close_pipes(self) -> None:
         """Closes the pipes, which makes the process end."""
         for pipe in (self._to, self._from):
             with suppress(BrokenPipeError):
@@ -204,5 +204,5 @@ class _Worker:
         status = self._process.wait()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         self._log.seek(0)
-        last_words = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
-        return WorkerError(": ".join([f"{self._name} died ({how})", *last_words]))
+        last_line = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
+        return WorkerError(": ".join([f"{self._name} died ({how})", *last_line]))

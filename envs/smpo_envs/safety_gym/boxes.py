@@ -114,13 +114,13 @@ def at_rest(
     zeros = jnp.zeros_like(rotation)
     return FreeBoxes(
         position=jnp.concatenate([position_xy, (zeros + body.height)[..., None]], axis=-1),
-        quaternion=turned_by(rotation),
+        quaternion=yaw_quaternion(rotation),
         velocity=jnp.stack([zeros, zeros, zeros - body.initial_fall], axis=-1),
         angular_velocity=jnp.zeros((*rotation.shape, 3), rotation.dtype),
     )
 
 
-def turned_by(rotation: Float[Array, "*s"]) -> Float[Array, "*s 4"]:
+def yaw_quaternion(rotation: Float[Array, "*s"]) -> Float[Array, "*s 4"]:
     """The quaternion of a rotation about the vertical, rad."""
     half, zero = rotation / 2, jnp.zeros_like(rotation)
     return jnp.stack([jnp.cos(half), zero, zero, jnp.sin(half)], axis=-1)

@@ -17,7 +17,7 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.lidar import BINS, lidar
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors
 from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 RADIUS = 1.5  # of the circle about the origin, m
@@ -128,4 +128,6 @@ def observe(motion: Motion) -> Float[Array, " 28"]:
     """Sensors, then a lidar of the circle's centre."""
     frame = frame_of(motion.world.point)
     centre = jnp.zeros((1, 2), frame.origin.dtype)
-    return jnp.concatenate([point_sensors(motion, frame), lidar(*into(frame, centre), reach=REACH)])
+    return jnp.concatenate(
+        [point_sensors(motion, frame), lidar(*in_frame(frame, centre), reach=REACH)]
+    )

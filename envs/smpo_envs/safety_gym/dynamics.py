@@ -11,7 +11,7 @@ from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Touch
 from smpo_envs.safety_gym.contact import LENGTH
-from smpo_envs.safety_gym.island import Island, Spring, Surroundings, axes, turned
+from smpo_envs.safety_gym.island import Island, Spring, Surroundings, rotated, rotation_matrix
 from smpo_envs.safety_gym.narrowphase import system_of, touches_of_robot
 
 GRAVITY = 9.81
@@ -96,7 +96,7 @@ def dynamics(
         control: of the robot's two actuators.
         warm: a guess of what contacts add, such as the last step's.
     """
-    rotation = axes(island.quaternion)
+    rotation = rotation_matrix(island.quaternion)
     if surroundings.body is None:
         free = Free(warm, solver.Inertia(island.position[0], rotation))  # of no boxes
     elif surroundings.spring is None:
@@ -128,7 +128,7 @@ def integrate(island: Island, control: tuple[jax.Array, jax.Array], acting: Dyna
     angular = acceleration[3:] / LENGTH
     spin = island.spin + h * batched.apply_transposed(acting.rotation, angular)
     return Island(
-        point, island.position + h * velocity, turned(island.quaternion, h * spin), velocity, spin
+        point, island.position + h * velocity, rotated(island.quaternion, h * spin), velocity, spin
     )
 
 
@@ -192,7 +192,7 @@ def would_touch(
     All boxes are taken to move by `displacement` (m), steadily.
     """
     control = robot.controls(action.T)
-    rotation = axes(island.quaternion)
+    rotation = rotation_matrix(island.quaternion)
 
     def substep(island, _):
         point, position = island.point, island.position

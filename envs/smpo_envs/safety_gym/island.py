@@ -47,7 +47,7 @@ class Surroundings(NamedTuple):
     spring: Spring | None
 
 
-def axes(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
+def rotation_matrix(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
     """Rotation matrix of a unit quaternion: its columns are the body's axes."""
     w, x, y, z = quaternion
     return jnp.stack(
@@ -59,7 +59,7 @@ def axes(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
     )
 
 
-def turned(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) -> jax.Array:
+def rotated(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) -> jax.Array:
     """A unit quaternion after a small rotation given in body axes (its length is the angle)."""
     square = batched.dot(rotation, rotation) / 4
     c = 1 - square * (1 / 2 - square * (1 / 24 - square / 720))

@@ -87,7 +87,9 @@ def touches_of_robot(
     middle = origin + (ARROW_OFFSET / 2) * ahead
     return RobotTouches(
         fixed,
-        _touches_of_robot(surroundings.body, (origin, arrow, middle), island.position, rotation),
+        _touches_of_robot_and_boxes(
+            surroundings.body, (origin, arrow, middle), island.position, rotation
+        ),
     )
 
 
@@ -138,7 +140,7 @@ def system_of(
             for touch, friction in zip(robot_touches.boxes, frictions, strict=True)
         ]
         posts = _posts(surroundings.near_boxes)
-        touch = _touches_of_surroundings(body, surroundings.post, posts, center, rotation)
+        touch = _touches_of_boxes_and_surroundings(body, surroundings.post, posts, center, rotation)
         ground = [_slots(touch, contact.DEFAULT_FRICTION, body.weight, center)]
         if len(first) and body.collide_with_each_other:
             core = _core(body, center, rotation)
@@ -174,7 +176,7 @@ def _number(touch: Touch) -> Int[Array, "*s"]:
     return jnp.sum(touch.distance <= 0, 0, jnp.int32)
 
 
-def _touches_of_robot(
+def _touches_of_robot_and_boxes(
     body: Body, parts: tuple[jax.Array, Box, jax.Array], position: jax.Array, rotation: jax.Array
 ) -> tuple[Touch, Touch]:
     """Contacts of the robot's sphere and of its arrow with each body.
@@ -194,7 +196,7 @@ def _touches_of_robot(
     return _joined(by_sphere, -3), _joined(by_arrow, -3)
 
 
-def _touches_of_surroundings(
+def _touches_of_boxes_and_surroundings(
     body: Body, post: Post, posts: Float[Array, "3 G K B"], position: jax.Array, rotation: jax.Array
 ) -> Touch:
     """Contacts of each body with what stands fast near it, and with the floor."""

@@ -111,8 +111,8 @@ def _select(solids: Solids, number: int, world: World, ranking: Ranking) -> _Sel
     surroundings = island.Surroundings(
         body=solids.body if number else None,
         post=solids.post or Post(0.0),
-        near_robot=_about(world.point, world.fixed, near_robot)[:, :, 0],
-        near_boxes=_about(world.point, world.fixed, near_boxes),
+        near_robot=_relative_to_start(world.point, world.fixed, near_robot)[:, :, 0],
+        near_boxes=_relative_to_start(world.point, world.fixed, near_boxes),
         spring=_spring(world.circling, world.point, chosen) if number and world.circling else None,
     )
     begin = island.gather(world.point, absolute, chosen)
@@ -157,7 +157,7 @@ def _simulate_contacts(
     end = moved.end
     if world.circling is not None and new.circling is not None:
         end = _without_circling(end, world.circling, new.circling)
-    end = _unmoved(begin, end, idle)
+    end = _keep_idle(begin, end, idle)
     put = partial(jnp.put_along_axis, axis=1, inplace=False)
     by_box = put(untouched.box_contacts, chosen, moved.touching)
     by_fixed = put(untouched.fixed_contacts, fixed, moved.touching_fixed)
@@ -173,7 +173,7 @@ def _simulate_contacts(
     )
 
 
-def _unmoved(begin: island.Island, end: island.Island, idle: Bool[Array, "B K"]) -> island.Island:
+def _keep_idle(begin: island.Island, end: island.Island, idle: Bool[Array, "B K"]) -> island.Island:
     """The end, but for boxes that nothing has happened to."""
     kept = jax.tree.map(lambda old, new: jnp.where(idle.T, old, new), begin[1:], end[1:])
     return island.Island(end.point, *kept)
@@ -194,7 +194,7 @@ def _nearest(fixed: Float[Array, "B F 2"], places: Float[Array, "B K 2"]) -> Int
     return jax.lax.top_k(-square, min(_NEAR_FIXED, fixed.shape[1]))[1]
 
 
-def _about(
+def _relative_to_start(
     point: Point, fixed: Float[Array, "B F 2"], chosen: Int[Array, "B K G"]
 ) -> Float[Array, "2 G K B"]:
     """Positions of chosen fixed things, relative to where the robot started."""
@@ -208,7 +208,7 @@ def _spring(circling: Circling, point: Point, chosen: Int[Array, "B K"]) -> isla
     start = jnp.concatenate([point.start.T, jnp.full_like(home[:1, 0], -gremlins.GREMLIN.height)])
     place = home.at[2].set(0) - start[:, None]
     target = place + gremlins.targets(circling.step)[:, :, None]
-    return island.Spring(target, jnp.moveaxis(boxes.turned_by(home[2]), -1, 0))
+    return island.Spring(target, jnp.moveaxis(boxes.yaw_quaternion(home[2]), -1, 0))
 
 
 def _put_to_rest(body: Body, world: World, touched: Bool[Array, "B V"]) -> FreeBoxes:

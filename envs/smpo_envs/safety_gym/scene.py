@@ -13,7 +13,7 @@ from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.costs import Scene
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.lidar import lidar
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors
 from smpo_envs.safety_gym.worlds import Motion
 
 
@@ -32,7 +32,7 @@ def observe(
     frame = frame_of(motion.world.point)
     readings = [point_sensors(motion, frame)]
     for name in level.seen:
-        reading = lidar(*into(frame, where[name]))
+        reading = lidar(*in_frame(frame, where[name]))
         dark = (hidden or {}).get(name)
         readings.append(reading if dark is None else jnp.where(dark, 0, reading))
     return jnp.concatenate(readings)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from numpy.testing import assert_array_equal
 
 import smpo_envs
-from smpo_jax.training.devices import deal, make_mesh, shared
+from smpo_jax.training.devices import make_mesh, shard_state, sharded
 
 
 def rollout(env, steps):
@@ -32,7 +32,7 @@ def test_devices_share_the_environments_and_change_nothing(start):
             update=lambda c: c + jnp.arange(c.size).reshape(c.shape) + 1,
         )
     env = smpo_envs.VectorEnv(probe, 6, curriculum=curriculum)
-    together = shared(env, make_mesh(2, 6))
+    together = sharded(env, make_mesh(2, 6))
     for x, y in zip(*(jax.tree.leaves(rollout(e, 12)) for e in (env, together)), strict=True):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
@@ -60,12 +60,12 @@ def test_a_mesh_that_does_not_fit_is_refused():
     env = smpo_envs.VectorEnv(smpo_envs.make("ProbeExits"), 3)
     two = np.array(jax.devices()[:2])
     with pytest.raises(ValueError, match="devices=2 must be at least 1 and divide num_envs=3"):
-        shared(env, Mesh(two, ("any",)))
+        sharded(env, Mesh(two, ("any",)))
     with pytest.raises(ValueError, match=r"axes \('a', 'b'\)"):
-        shared(env, Mesh(two[None], ("a", "b")))
+        sharded(env, Mesh(two[None], ("a", "b")))
 
 
 def test_a_state_with_something_in_common_is_refused():
     state = {"obs": jnp.zeros((4, 2)), "total": jnp.zeros(())}
     with pytest.raises(ValueError, match=r"state\['total'\] has shape \(\).*num_envs=4"):
-        deal(state, make_mesh(2, 4), 4)
+        shard_state(state, make_mesh(2, 4), 4)
