@@ -106,7 +106,10 @@ def simulate_free(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Floa
 
 
 def controls(action: Float[Array, " 2"]) -> tuple[jax.Array, jax.Array]:
-    """The drive force (N) and the commanded turn (before the servo's feedback)."""
+    """The drive force (N) and the commanded turn (before the servo's feedback).
+
+    Actions are clipped here and nowhere else; the force limit is within [-1, 1].
+    """
     drive = GEAR * jnp.clip(action[0], -FORCE_LIMIT, FORCE_LIMIT)
     return drive, jnp.clip(action[1], -1.0, 1.0)
 
