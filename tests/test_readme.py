@@ -146,7 +146,7 @@ def test_program_runs(capsys):
 
 def test_devices_can_be_shared_by_a_program():
     (program,) = (x for x in programs(EXPERIMENT_README) if "jax_num_cpu_devices" in x)
-    program += "print(env.reset(jax.random.key(0)).obs.sharding.num_devices)"
+    program += "print(state.env_state.obs.sharding.num_devices)"
     # In a process of its own: it must come before anything else of jax.
     line = [sys.executable, "-c", program.replace("PointButton1", "ProbeFollow")]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "2\n"
@@ -268,8 +268,8 @@ def test_no_hyperparameter_has_the_name_of_a_field_of_the_run(algo):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_schedule_of_ones_own_adds_hazards():
-    course = example(ENVS_README, "def harder")["course"]
-    first = jax.jit(course.reset)
+    curriculum = example(ENVS_README, "def harder")["curriculum"]
+    first = jax.jit(curriculum.reset)
     for taken, number in ((0, 8), (20_000, 10)):
         markers = first(jax.random.key(0), np.int32(taken)).pipeline_state.arena.markers
         assert markers["hazards"].shape == (16, 2)
