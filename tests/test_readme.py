@@ -159,7 +159,7 @@ def test_a_method_of_ones_own_learns_what_it_says():
     spec = loop.make_spec(env, rollout_length=20, total_iterations=60)
     costs = []
     for price in (0.0, 5.0):
-        settings = mine["Hyperparameters"](
+        settings = mine["PricedPPO"](
             cost_price=price, minibatches=4, learning_rate=1e-2, hidden=(8,)
         )
         run = jax.jit(lambda key, s=settings: loop.train(mine["make"](spec, s), env, spec, key, 60))

@@ -51,6 +51,4 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
             )
         checkpoints.discard_after(found.iteration)
     place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=config.num_envs)
-    return StartingPoint(
-        jax.jit(place)(found.state), found.iteration
-    )
+    return StartingPoint(jax.jit(place)(found.state), found.iteration)
