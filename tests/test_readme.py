@@ -136,12 +136,29 @@ def test_there_are_two_setup_commands_of_one_line_each():
 
 
 def test_program_runs(capsys):
-    (program,) = programs(ROOT / "README.md")
+    (program,) = (x for x in programs(ROOT / "README.md") if "sx.train" in x)
     for large, small in {"PointGoal1": "ProbeFollow", "=250": "=10", "100": "2"}.items():
         assert large in program
         program = program.replace(large, small)
     exec(program, {})
     assert capsys.readouterr().out == "(3, 2)\n"
+
+
+def test_a_loop_of_ones_own_learns(capsys):
+    """Carts that drive faster than 0.5 cost; the threshold moves with the measured cost."""
+    (program,) = (x for x in programs(ROOT / "README.md") if "sx.track" in x)
+    mine: dict[str, Any] = {}
+    exec(program, mine)
+    assert mine["learner"].iteration == 20
+    assert np.isfinite(mine["metrics"]["policy/kl"])
+    finished = mine["rollout"].episodes
+    assert finished.count == 8 and finished.length == 100
+    moved = (
+        mine["learner"].params["policy"]["w"]
+        - mine["algorithm"].init(jax.random.key(0)).params["policy"]["w"]
+    )
+    assert np.any(moved != 0)
+    assert capsys.readouterr().out
 
 
 def test_devices_can_be_shared_by_a_program():
