@@ -5,7 +5,7 @@ Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples,
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import jax
 from flax import struct
@@ -161,33 +161,43 @@ class Algorithm(NamedTuple):
     cost_critic: CostCritic | None = None
 
 
+A_co = TypeVar("A_co", covariant=True)  # jax.Array, or np.ndarray from outside JAX
+
+
 @runtime_checkable
-class StepLike(Protocol):
-    """What a batch of environments reports of one step (see `smpo_envs.safe_env.Step`)."""
+class StepLike(Protocol[A_co]):
+    """What `N` environments report of one step, a NamedTuple (see `smpo_envs.Step`).
+
+    Flags are float 0/1.
+    """
 
     @property
-    def reward(self) -> Float[Array, " N"]:
-        """Rewards of the step."""
+    def reward(self) -> A_co:
+        """Rewards of the step, `[N]`."""
         ...
 
     @property
-    def cost(self) -> Float[Array, " N"]:
-        """Costs of the step, >= 0."""
+    def cost(self) -> A_co:
+        """Costs of the step, `[N]`, >= 0."""
         ...
 
     @property
-    def terminated(self) -> Float[Array, " N"]:
-        """1 where the episode ended in a state of no future."""
+    def terminated(self) -> A_co:
+        """1 where the episode ended in a state of no future, `[N]`."""
         ...
 
     @property
-    def truncated(self) -> Float[Array, " N"]:
-        """1 where the episode was cut by the time limit."""
+    def truncated(self) -> A_co:
+        """1 where the episode was cut by the time limit, `[N]`."""
         ...
 
     @property
-    def next_obs(self) -> Float[Array, "N O"]:
-        """The true successor, never the observation after a reset."""
+    def next_obs(self) -> A_co:
+        """The true successor, `[N, O]`, never the observation after a reset."""
+        ...
+
+    def _replace(self, *, terminated: Any = ..., truncated: Any = ..., next_obs: Any = ...) -> Self:
+        """The same with some fields changed, as NamedTuples have it."""
         ...
 
 
@@ -196,7 +206,8 @@ class VectorEnv(Protocol):
     """`N` environments of pure functions that reset themselves.
 
     A state has an attribute `obs`, `[N, O]`: the observation to act on next, which after the end
-    of an episode is the first of a fresh one.
+    of an episode is the first of a fresh one. To be shared by several devices, all leaves of a
+    state have a leading axis `N`, and `step` takes any number of environments.
     """
 
     num_envs: int
@@ -208,14 +219,6 @@ class VectorEnv(Protocol):
         """The first state of all environments."""
         ...
 
-    def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, StepLike]:
+    def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, StepLike[jax.Array]]:
         """Acts, and starts a new episode wherever one has ended."""
-        ...
-
-    def spread(self, state: Any) -> Any:
-        """The state, dealt out to devices as `step` takes and leaves it; itself if there is one."""
-        ...
-
-    def gather(self, tree: Any) -> Any:
-        """Arrays, whole on each of these devices; themselves if there is one."""
         ...

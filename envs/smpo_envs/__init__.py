@@ -1,50 +1,27 @@
 """Native JAX versions of the Safety-Gymnasium tasks.
 
-Attributes load on first use, so that importing the package, or its table of tasks alone, costs
+Names are imported on first use, so that importing the package, or its table of tasks alone, costs
 milliseconds.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from smpo_envs.registry import TASKS, make
-    from smpo_envs.safe_env import Environment, SafeEnv, State, Step
+    from smpo_envs.safe_env import Environment, SafeEnv, State
     from smpo_envs.shift import Shift
-    from smpo_envs.vector_env import Course, VectorEnv, VectorState
+    from smpo_envs.step import Step
+    from smpo_envs.vector_env import Curriculum, VectorEnv, VectorState
 
-_HOME = {
-    "TASKS": "registry",
-    "make": "registry",
-    "Environment": "safe_env",
-    "SafeEnv": "safe_env",
-    "State": "safe_env",
-    "Step": "safe_env",
-    "Shift": "shift",
-    "Course": "vector_env",
-    "VectorEnv": "vector_env",
-    "VectorState": "vector_env",
-}
-
-__all__ = [
-    "TASKS",
-    "Course",
-    "Environment",
-    "SafeEnv",
-    "Shift",
-    "State",
-    "Step",
-    "VectorEnv",
-    "VectorState",
-    "make",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "registry": ["TASKS", "make"],
+        "safe_env": ["Environment", "SafeEnv", "State"],
+        "shift": ["Shift"],
+        "step": ["Step"],
+        "vector_env": ["Curriculum", "VectorEnv", "VectorState"],
+    },
+)

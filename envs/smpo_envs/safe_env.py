@@ -7,7 +7,7 @@ contract: `state.info["cost"]` is the cost of this step, a float >= 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 from flax import struct
@@ -77,21 +77,3 @@ class Environment:
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
     shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
-
-
-class Step(NamedTuple):
-    """What happened in one step of `N` environments; flags are float 0/1.
-
-    Attributes:
-        reward: `[N]`.
-        cost: `[N]`, >= 0.
-        terminated: `[N]`, the episode ended in a state of no future.
-        truncated: `[N]`, the episode was cut by the time limit.
-        next_obs: `[N, O]`, the true successor, never the observation after a reset.
-    """
-
-    reward: Float[Array, " N"]
-    cost: Float[Array, " N"]
-    terminated: Float[Array, " N"]
-    truncated: Float[Array, " N"]
-    next_obs: Float[Array, "N O"]

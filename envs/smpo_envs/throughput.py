@@ -2,14 +2,28 @@
 
 import statistics
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs import compilation
-from smpo_envs.registry import make
-from smpo_envs.vector_env import VectorEnv
+
+
+class Steppable(Protocol):
+    """Environments that reset themselves."""
+
+    num_envs: int
+    action_size: int
+
+    def reset(self, key: PRNGKeyArray) -> Any:
+        """The first state of all of them."""
+        ...
+
+    def step(self, state: Any, action: Float[Array, "N A"]) -> tuple[Any, Any]:
+        """The state after an action of each, and a `Step`."""
+        ...
 
 
 class Throughput(NamedTuple):
@@ -19,14 +33,12 @@ class Throughput(NamedTuple):
     steps_per_second: float
 
 
-def measure(
-    env_name: str, num_envs: int, steps: int = 200, repeats: int = 5, devices: int = 1
-) -> Throughput:
-    """Steps/s of `num_envs` environments under random actions, resets included.
+def measure(env: Steppable, steps: int = 200, repeats: int = 5) -> Throughput:
+    """Steps/s of environments such as a `VectorEnv` under random actions, resets included.
 
     Each repeat is one compiled scan of `steps` steps; the draws of the actions are part of it.
     """
-    env = VectorEnv(make(env_name), num_envs, devices=devices)
+    num_envs = env.num_envs
 
     def act_and_step(carry, _):
         state, key = carry

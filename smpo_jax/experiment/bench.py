@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+import smpo_envs
 from smpo_envs import compilation, throughput
 from smpo_envs.registry import TASKS
 from smpo_jax.experiment.errors import UserError, one_line
@@ -17,6 +18,7 @@ from smpo_jax.experiment.problem import build, provide
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
+from smpo_jax.training.devices import make_mesh, sharded
 
 BUDGET = 10_000_000  # environment steps of a run of the usual length
 
@@ -66,7 +68,9 @@ def main(options: BenchOptions) -> None:
 def environment(env: str, num_envs: int, options: BenchOptions) -> dict[str, Any]:
     """Random actions, resets included."""
     try:
-        seen = throughput.measure(env, num_envs, repeats=options.repeats, devices=options.devices)
+        mesh = make_mesh(options.devices, num_envs)
+        envs = sharded(smpo_envs.VectorEnv(smpo_envs.make(env), num_envs), mesh)
+        seen = throughput.measure(envs, repeats=options.repeats)
     except ValueError as error:  # devices that are not there
         raise UserError(one_line(error)) from error
     return {"num_envs": num_envs, **seen._asdict()}
@@ -83,8 +87,8 @@ def training(algo: str, options: BenchOptions) -> dict[str, Any]:
     )
     problem = build(config)
     keys = jax.random.split(jax.random.key(0), options.seeds)
-    state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key))(keys)
-    iteration = jax.vmap(loop.iteration(problem.algorithm, problem.env, problem.spec))
+    state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key, problem.mesh))(keys)
+    iteration = jax.vmap(loop.iteration(problem.algorithm, problem.env, problem.spec, problem.mesh))
     began = time.perf_counter()
     compiled = jax.jit(iteration, donate_argnums=0).lower(state).compile(compilation.options())
     compile_seconds = time.perf_counter() - began

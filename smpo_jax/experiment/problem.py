@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 import smpo_envs
@@ -17,6 +18,7 @@ from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
@@ -29,6 +31,7 @@ class Problem(NamedTuple):
     env: VectorEnv
     spec: Spec
     algorithm: Algorithm
+    mesh: Mesh | None = None  # the devices that share the environments
 
 
 def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
@@ -49,6 +52,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         raise UserError(one_line(error)) from error
     try:
         limit, hyperparameters = _settings(config, traced)
+        mesh = make_mesh(config.devices, config.num_envs)
         env = vector_env(config, traced)
         spec = make_spec(
             env,
@@ -59,13 +63,13 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         algorithm = registry.build(config.algo, spec, hyperparameters)
     except ValueError as error:
         raise UserError(one_line(error)) from error
-    return Problem(env, spec, algorithm)
+    return Problem(env, spec, algorithm, mesh)
 
 
 def provide(devices: int) -> None:
     """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them."""
     if devices > 1:
-        with contextlib.suppress(RuntimeError):  # `VectorEnv` tells those who come too late
+        with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
             jax.config.update("jax_num_cpu_devices", devices)
 
 
@@ -76,9 +80,7 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
     """
     schedule = config.hazard_shift
     if schedule.is_constant:
-        return smpo_envs.VectorEnv(
-            single_env(config, traced), config.num_envs, devices=config.devices
-        )
+        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
     reached = [schedule.at(step) for step in schedule.steps]
     tasks = task_by_shift(config, reached, traced)
 
@@ -86,9 +88,9 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
         steps = jnp.asarray(taken, jnp.result_type(float)) * config.num_envs
         return tasks(scheduled(schedule.points, steps)).reset(key)
 
-    course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
+    curriculum = smpo_envs.Curriculum(reset, np.int32(0), lambda taken: taken + 1)
     last = tasks(smpo_envs.Shift(**schedule.at(config.total_steps)))
-    return smpo_envs.VectorEnv(last, config.num_envs, course=course, devices=config.devices)
+    return smpo_envs.VectorEnv(last, config.num_envs, curriculum=curriculum)
 
 
 def task_by_shift(

@@ -6,7 +6,7 @@ tracking, the compiled update) is the same.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +15,11 @@ from jaxtyping import Bool, Float
 
 from smpo_jax.augmentation import NONE, Augmentation
 from smpo_jax.training.evaluation import Act, Episodes
-from smpo_jax.types import Algorithm, Key, LearnerState, Transition
+from smpo_jax.types import Algorithm, Key, LearnerState, StepLike, Transition
 
 Collect = Callable[
     [LearnerState, Float[np.ndarray, "N O"], Key], tuple[Float[np.ndarray, "N O"], Transition]
 ]
-
-
-class HostStep(Protocol):
-    """What a batch of environments outside JAX reports of one step; flags are float 0/1."""
-
-    @property
-    def obs(self) -> Float[np.ndarray, "N O"]:
-        """What to act on next: the first observation of a new episode where one has ended."""
-        ...
-
-    @property
-    def reward(self) -> Float[np.ndarray, " N"]:
-        """Rewards of the step."""
-        ...
-
-    @property
-    def cost(self) -> Float[np.ndarray, " N"]:
-        """Costs of the step, >= 0."""
-        ...
-
-    @property
-    def terminated(self) -> Float[np.ndarray, " N"]:
-        """1 where the episode ended in a state of no future."""
-        ...
-
-    @property
-    def truncated(self) -> Float[np.ndarray, " N"]:
-        """1 where the episode was cut by the time limit."""
-        ...
-
-    @property
-    def next_obs(self) -> Float[np.ndarray, "N O"]:
-        """The true successor, never the observation after a reset."""
-        ...
 
 
 class HostVectorEnv(Protocol):
@@ -68,8 +34,15 @@ class HostVectorEnv(Protocol):
         """First observations of new episodes."""
         ...
 
-    def step(self, action: Float[np.ndarray, "N A"]) -> HostStep:
-        """Acts, and starts a new episode wherever one has ended."""
+    def step(
+        self, action: Float[np.ndarray, "N A"]
+    ) -> tuple[Float[np.ndarray, "N O"], StepLike[np.ndarray]]:
+        """Acts, and starts a new episode wherever one has ended.
+
+        Returns:
+            What to act on next, which after the end of an episode is the first observation of a
+            fresh one; and the step.
+        """
         ...
 
 
@@ -79,17 +52,6 @@ class RestartingHostVectorEnv(HostVectorEnv, Protocol):
     def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
         """Starts new episodes where `over`; their first observations (other rows: anything)."""
         ...
-
-
-class AugmentedStep(NamedTuple):
-    """A `HostStep`."""
-
-    obs: Float[np.ndarray, "N O"]
-    reward: Float[np.ndarray, " N"]
-    cost: Float[np.ndarray, " N"]
-    terminated: Float[np.ndarray, " N"]
-    truncated: Float[np.ndarray, " N"]
-    next_obs: Float[np.ndarray, "N O"]
 
 
 class AugmentedHostEnv:
@@ -117,22 +79,22 @@ class AugmentedHostEnv:
         self._account = self._start
         return self._show(self._env.reset(seed))
 
-    def step(self, action: Float[np.ndarray, "N A"]) -> AugmentedStep:
+    def step(
+        self, action: Float[np.ndarray, "N A"]
+    ) -> tuple[Float[np.ndarray, "N O"], StepLike[np.ndarray]]:
         """Acts; a new episode starts also where the account ends one."""
-        seen = self._env.step(action)
+        obs, seen = self._env.step(action)
         self._account, is_over = map(np.asarray, self._advance(self._account, seen.cost))
         next_obs = self._show(seen.next_obs)
         terminated = np.maximum(seen.terminated, is_over)
-        obs = seen.obs
         early = is_over & (seen.terminated + seen.truncated == 0)
         if early.any():
             obs = np.where(early[:, None], self._env.restart(early), obs)
         truncated = np.where(terminated > 0, 0.0, seen.truncated)
         ended = (terminated + truncated > 0)[:, None]
         self._account = np.where(ended, self._start, self._account)
-        return AugmentedStep(
-            self._show(obs), seen.reward, seen.cost, terminated, truncated, next_obs
-        )
+        seen = seen._replace(terminated=terminated, truncated=truncated, next_obs=next_obs)
+        return self._show(obs), seen
 
     def _show(self, obs: Float[np.ndarray, "N O"]) -> Float[np.ndarray, "N P"]:
         return np.concatenate([obs, np.asarray(self._observe(self._account))], axis=-1)
@@ -161,12 +123,12 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
         acted, happened = [], []
         for _ in range(length):
             action, log_prob, dist, key = act(learner, obs, key)
-            step = env.step(np.asarray(action))
+            following, step = env.step(np.asarray(action))
             acted.append((action, log_prob, dist))
             happened.append(
                 (obs, step.reward, step.cost, step.terminated, step.truncated, step.next_obs)
             )
-            obs = step.obs
+            obs = following
         action, log_prob, dist = jax.tree.map(_stack, *acted)
         seen, reward, cost, terminated, truncated, next_obs = map(_stack, *happened)
         transition = Transition(
@@ -206,13 +168,12 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Epis
     finished: list[list[np.ndarray]] = [[] for _ in index]
     t = 0
     while any(len(own) < share for own, share in zip(finished, shares, strict=True)):
-        step = env.step(np.asarray(jitted(obs, key, t)))
+        obs, step = env.step(np.asarray(jitted(obs, key, t)))
         totals += [step.reward, step.cost, np.ones(env.num_envs)]
         over = np.maximum(step.terminated, step.truncated) > 0
         for i in index[over]:
             finished[i].append(totals[:, i].copy())
         totals[:, over] = 0.0
-        obs = step.obs
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
     return_, cost, length = np.array([row for own in counted for row in own]).T

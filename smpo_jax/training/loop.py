@@ -14,9 +14,12 @@ import functools
 from collections.abc import Callable
 
 import jax
+from jax.sharding import Mesh
 
 from smpo_jax.core import episodes, optimise
+from smpo_jax.training import devices
 from smpo_jax.training.rollout import collect
+from smpo_jax.training.tracking import track
 from smpo_jax.types import (
     Algorithm,
     EpisodeStats,
@@ -47,54 +50,67 @@ def make_spec(
 
 
 # One program instead of hundreds of small ones, and no two leaves share a buffer.
-@functools.partial(jax.jit, static_argnames=("algorithm", "env"))
-def init(algorithm: Algorithm, env: VectorEnv, key: Key) -> TrainState:
-    """The state before the first iteration."""
+@functools.partial(jax.jit, static_argnames=("algorithm", "env", "mesh"))
+def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
+    """The state before the first iteration.
+
+    Args:
+        algorithm: the method.
+        env: what it acts in.
+        key: for the network's parameters and everything to come.
+        mesh: of one axis: devices that share the environments (see `devices`); None: one device.
+    """
     learner_key, env_key, key = jax.random.split(key, 3)
     state = TrainState(
         learner=algorithm.init(learner_key),
-        env_state=env.reset(env_key),
+        env_state=devices.sharded(env, mesh).reset(env_key),
         tracker=episodes.start(env.num_envs),
         key=key,
     )
-    return placed(env, state)
+    return placed(state, mesh, env.num_envs)
 
 
-def placed(env: VectorEnv, state: TrainState) -> TrainState:
+def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
     """The state where an iteration takes and leaves it: only environments differ by device."""
-    whole = env.gather(state.replace(env_state=None))
-    return whole.replace(env_state=env.spread(state.env_state))
+    whole = devices.replicate(state.replace(env_state=None), mesh)
+    return whole.replace(env_state=devices.shard_state(state.env_state, mesh, num_envs))
 
 
-def iteration(algorithm: Algorithm, env: VectorEnv, spec: Spec) -> Iterate:
-    """Roll out, track episodes, learn: one iteration as a function of the state."""
+def iteration(
+    algorithm: Algorithm, env: VectorEnv, spec: Spec, mesh: Mesh | None = None
+) -> Iterate:
+    """Roll out, track episodes, learn: one iteration as a function of the state.
+
+    Raises:
+        ValueError: the spec is one of other environments, or the devices of the mesh cannot share
+            these.
+    """
     _require_match(env, spec)
+    env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
         rollout_key, update_key, key = jax.random.split(state.key, 3)
         env_state, transition = collect(
             algorithm.policy(state.learner), env, state.env_state, rollout_key, spec.rollout_length
         )
-        tracker, rollout = episodes.annotate(
-            state.tracker,
-            env.gather(transition),
-            episode_length=spec.episode_length,
-            cost_limit=spec.cost_limit,
-        )
+        tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
         metrics = {**episode_metrics(rollout.episodes), **metrics}
         metrics["learner/norm"] = optimise.norm(learner.params)
-        return placed(env, TrainState(learner, env_state, tracker, key)), env.gather(metrics)
+        after = TrainState(learner, env_state, tracker, key)
+        return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
     return run
 
 
-def chunk(algorithm: Algorithm, env: VectorEnv, spec: Spec, iterations: int) -> Iterate:
+def chunk(
+    algorithm: Algorithm, env: VectorEnv, spec: Spec, iterations: int, mesh: Mesh | None = None
+) -> Iterate:
     """`iterations` iterations as one compiled program; metrics have a leading axis of that length.
 
     The state that goes in is donated: its buffers are reused, so go on with the one that comes out.
     """
-    one = iteration(algorithm, env, spec)
+    one = iteration(algorithm, env, spec, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
         return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
@@ -103,14 +119,19 @@ def chunk(algorithm: Algorithm, env: VectorEnv, spec: Spec, iterations: int) -> 
 
 
 def train(
-    algorithm: Algorithm, env: VectorEnv, spec: Spec, key: Key, iterations: int
+    algorithm: Algorithm,
+    env: VectorEnv,
+    spec: Spec,
+    key: Key,
+    iterations: int,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
 
     A batch of runs equals the same runs one by one.
     """
-    one = iteration(algorithm, env, spec)
-    state = init(algorithm, env, key)
+    one = iteration(algorithm, env, spec, mesh)
+    state = init(algorithm, env, key, mesh)
     return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
 
 

@@ -1,5 +1,7 @@
 """From what happened in a rollout to what an update learns from, wherever it was collected."""
 
+import chex
+
 from smpo_jax.core import episodes
 from smpo_jax.types import Rollout, Spec, Transition
 
@@ -20,10 +22,14 @@ def track(
             in one rollout and end in another.
         transition: `spec.rollout_length` steps of `spec.num_envs` environments, `[T, N, ...]`.
 
+    Raises:
+        AssertionError: a leaf of the transition has other leading axes; it is named.
+
     Returns:
         The tracker to go on with, and the rollout: the steps with each one's cost so far and age,
         and the statistics of the episodes that ended.
     """
+    chex.assert_tree_shape_prefix(transition, (spec.rollout_length, spec.num_envs))
     return episodes.annotate(
         tracker, transition, episode_length=spec.episode_length, cost_limit=spec.cost_limit
     )

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smpo_envs.safety_gym import physics
-from smpo_envs.safety_gym.physics import Motion, World
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 
 def worlds(recording: dict) -> World:
@@ -25,9 +24,9 @@ def worlds(recording: dict) -> World:
         q=jnp.asarray(recording["qpos"], dtype),
         v=jnp.asarray(recording["qvel"], dtype),
     )
-    return jax.vmap(partial(physics.among, physics.NOTHING))(agent)
+    return jax.vmap(partial(initial_world, NOTHING))(agent)
 
 
 def motion(world: World) -> Motion:
     """What led to a world, without the acceleration, which is not recorded."""
-    return physics.standing(world)._replace(acceleration=jnp.full(3, jnp.nan, world.point.q.dtype))
+    return standing(world)._replace(acceleration=jnp.full(3, jnp.nan, world.point.q.dtype))

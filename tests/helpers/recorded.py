@@ -1,6 +1,7 @@
 """States of the tasks of Goal, Button and Push, built from recordings of the real package."""
 
 import importlib
+from functools import partial
 from types import ModuleType
 
 import jax
@@ -10,12 +11,14 @@ from precision import double_precision
 
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import gremlins
-from smpo_envs.safety_gym.arena import GOAL, Arena, Level
-from smpo_envs.safety_gym.boxes import Body, FreeBoxes, turned_by
+from smpo_envs.safety_gym.arena import Arena
+from smpo_envs.safety_gym.boxes import Body, FreeBoxes, yaw_quaternion
 from smpo_envs.safety_gym.collision import Post
+from smpo_envs.safety_gym.goal import GoalState
 from smpo_envs.safety_gym.gremlins import Circling
-from smpo_envs.safety_gym.physics import Motion, World
+from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.worlds import Motion, World
 
 # How the original calls the objects of a kind, but for their number.
 _PREFIX = {
@@ -96,7 +99,7 @@ def _arenas(recording: dict) -> Arena:
 def _circling(rows: int, home: np.ndarray) -> Circling:
     """The common motion of gremlins, from our own integration of it."""
     start = gremlins.start(jnp.asarray(home, jnp.result_type(float)))
-    _, steps = jax.lax.scan(lambda c, _: (gremlins.advance(c), c), start, length=rows)
+    _, steps = jax.lax.scan(lambda c, _: (gremlins.simulate_free(c), c), start, length=rows)
     return steps
 
 
@@ -104,7 +107,7 @@ def _beside(boxes: FreeBoxes, circling: Circling) -> FreeBoxes:
     """Gremlins beside their common motion, exactly where they belong if they are close to it."""
     home, height = circling.home, gremlins.GREMLIN.height
     place = jnp.concatenate([home[..., :2], jnp.full_like(home[..., :1], height)], axis=-1)
-    turn = turned_by(home[..., 2])
+    turn = yaw_quaternion(home[..., 2])
     position = boxes.position - circling.offset[:, None]
     velocity = boxes.velocity - circling.velocity[:, None]
     near = jnp.all(jnp.abs(position - place) < IN_TUNE, axis=-1, keepdims=True)
@@ -121,12 +124,17 @@ def states(recording: dict):
     """The task's own state after reset and after each step, leaves `[T + 1, ...]`."""
     around, rows = arenas(recording), len(recording["qpos"])
     keys = jax.random.split(jax.random.key(0), rows)
-    state_of = jax.vmap(task_of(recording).state_of)
+    task = task_of(recording)
     if "goal_button" in recording:
         lit, timer = (jnp.asarray(recording[x], jnp.int32) for x in ("goal_button", "button_timer"))
-        return state_of(around, lit, timer, keys)
+        return jax.vmap(task.state_of)(around, lit, timer, keys)
     goal = jnp.asarray(recording["goal_pos"][:, :2], jnp.result_type(float))
-    return state_of(around, goal, keys)
+    return jax.vmap(partial(goal_state, task))(around, goal, keys)
+
+
+def goal_state(task: ModuleType, around: Arena, goal: jax.Array, key: jax.Array) -> GoalState:
+    """The state of Goal or Push in which things stand like this."""
+    return GoalState(around, goal, task.distances(around, goal), key)
 
 
 def state(pipeline_state) -> State:

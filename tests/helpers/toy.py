@@ -43,11 +43,10 @@ def problem(
     cost_limit=1.0,
     stagger=True,
     task="ProbeFollow",
-    devices=1,
 ):
     """`follow` with episodes of 10 steps, and what the method adds to it: (env, spec)."""
     single = with_account(algo, smpo_envs.make(task), cost_limit)
-    env = smpo_envs.VectorEnv(single, num_envs, stagger=stagger, devices=devices)
+    env = smpo_envs.VectorEnv(single, num_envs, stagger=stagger)
     spec = sx.make_spec(
         env,
         rollout_length=rollout_length,

@@ -137,7 +137,7 @@ def test_size_must_be_positive():
         smpo_envs.VectorEnv(counter(), 0)
 
 
-def test_course_decides_what_episodes_begin_with_as_time_goes_on():
+def test_curriculum_decides_what_episodes_begin_with_as_time_goes_on():
     plain = counter(episode_length=3)
 
     def reset(key, taken):
@@ -147,42 +147,21 @@ def test_course_decides_what_episodes_begin_with_as_time_goes_on():
             pipeline_state=(state.pipeline_state[0], fresh), obs=state.obs.at[1].set(fresh)
         )
 
-    course = smpo_envs.Course(reset, np.int32(0), lambda taken: taken + 1)
-    env = smpo_envs.VectorEnv(plain, 2, stagger=False, course=course)
+    curriculum = smpo_envs.Curriculum(reset, np.int32(0), lambda taken: taken + 1)
+    env = smpo_envs.VectorEnv(plain, 2, stagger=False, curriculum=curriculum)
     obs, _, _ = rollout(env, 7)
     # The third and the sixth step of all environments end an episode.
     assert_array_equal(obs[:, 0, 1], [0, 0, 0, 3, 3, 3, 6])
     assert_array_equal(obs[:, 1, 1], obs[:, 0, 1])
 
 
-def test_devices_share_the_environments_and_change_nothing():
-    course = smpo_envs.Course(
-        lambda key, c: counter().reset(key).replace(reward=jnp.float32(c)),
-        start=np.int32(0),
-        advance=lambda c: c + 1,
-    )
-    for c in (None, course):
-        alone, shared = (
-            smpo_envs.VectorEnv(counter(terminate_at=4), 6, course=c, devices=n) for n in (1, 2)
-        )
-        for x, y in zip(
-            *(jax.tree.leaves(rollout(env, 12)) for env in (alone, shared)), strict=True
-        ):
-            assert_array_equal(x, y)
-        state = jax.jit(shared.reset)(jax.random.key(0))
-        after, seen = jax.jit(shared.step)(state, jnp.ones((6, 1)))
-        for x in (state.obs, state.steps, after.obs, after.env.pipeline_state[0], seen.cost):
-            assert [piece.data.shape[0] for piece in x.addressable_shards] == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("devices", "message"),
-    [
-        (0, "devices=0 must be at least 1"),
-        (4, "devices=4 .* divide num_envs=6"),
-        (3, "devices=3 are not there, only 2 .*JAX_NUM_CPU_DEVICES=3"),
-    ],
-)
-def test_devices_that_cannot_share_the_environments_are_refused(devices, message):
-    with pytest.raises(ValueError, match=message):
-        smpo_envs.VectorEnv(counter(), 6, devices=devices)
+def test_every_environment_has_what_its_state_holds_in_a_row_of_its_own():
+    curriculum = smpo_envs.Curriculum(lambda key, c: counter().reset(key), np.zeros(3))
+    env = smpo_envs.VectorEnv(counter(), 4, curriculum=curriculum)
+    state = env.reset(jax.random.key(0))
+    after, _ = env.step(state, jnp.ones((4, 1)))
+    for each in (state, after):
+        assert {leaf.shape[0] for leaf in jax.tree.leaves(each)} == {4}
+    some = jax.tree.map(lambda leaf: leaf[:2], state)  # as on one device of two
+    part, _ = env.step(some, jnp.ones((2, 1)))
+    assert_array_equal(part.obs, after.obs[:2])

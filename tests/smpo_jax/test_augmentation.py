@@ -122,7 +122,7 @@ class Tradeoff:
         self._steps += 1
         cut = (self._steps >= self.episode_length) * 1.0
         obs = self.restart(cut > 0)
-        return host.AugmentedStep(obs, a, np.maximum(a, 0), 0 * a, cut, next_obs)
+        return obs, smpo_envs.Step(a, np.maximum(a, 0), 0 * a, cut, next_obs)
 
     def restart(self, over):
         self._episode += over
@@ -134,11 +134,11 @@ def test_outside_jax_the_account_ends_episodes_and_starts_anew():
     env = host.augment_host(Tradeoff(), early_terminated.augmentation(PPO, 3.0))
     env.reset(0)
     speeds = np.array([[1.0], [0.25]])
-    seen = [env.step(speeds) for _ in range(10)]
+    shown, seen = zip(*(env.step(speeds) for _ in range(10)), strict=True)
     np.testing.assert_array_equal(
         [step.terminated[0] for step in seen], [0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
     )
-    np.testing.assert_array_equal([step.obs[0, 0] for step in seen][:4], [0, 0, 1, 1])
+    np.testing.assert_array_equal([obs[0, 0] for obs in shown][:4], [0, 0, 1, 1])
     np.testing.assert_array_equal([step.next_obs[0, 0] for step in seen][:4], [0, 0, 0, 1])
     assert all(step.terminated[1] == 0 for step in seen) and seen[-1].truncated[1] == 1
     episodes = host.evaluate_host(always(1.0), env, jax.random.key(0), 4)
@@ -154,7 +154,7 @@ def test_outside_jax_the_account_is_shown_as_natively():
     np.testing.assert_allclose(env.reset(0)[0, 1:], state.obs[1:])
     for speed in (1.0, -1.0, 0.5):
         state = native.step(state, jnp.full(1, speed))
-        step = env.step(np.full((2, 1), speed))
+        _, step = env.step(np.full((2, 1), speed))
         np.testing.assert_allclose(step.next_obs[0, 1:], state.obs[1:])
     assert host.augment_host(Tradeoff(), NONE).observation_size == 1
 

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from smpo_envs.host.compat import check_installed
-from smpo_envs.host.worker import HostStep, Sizes
+from smpo_envs.host.worker import Sizes
 from smpo_envs.registry import TASKS, resolve
+from smpo_envs.step import Step
 
 
 class WorkerError(RuntimeError):
@@ -41,7 +42,7 @@ def vector_env(name: str, num_envs: int, processes: int | None = None) -> "Safet
 
 
 class SafetyGymnasiumVector:
-    """`num_envs` real environments, spread over worker processes; they reset themselves.
+    """`num_envs` real environments, shared out over worker processes; they reset themselves.
 
     The workers are fresh interpreters, not forks: the trainer's process is full of threads. What
     an environment does depends on its seed and actions alone, not on how many processes there are.
@@ -90,15 +91,23 @@ class SafetyGymnasiumVector:
         seeds = [(seed + i) % 2**32 for i in range(self.num_envs)]
         return np.concatenate(self._ask("reset", [seeds[part] for part in self._parts]))
 
-    def step(self, action: Float[np.ndarray, "N A"]) -> HostStep:
-        """Acts, and starts a new episode wherever one has ended (its random stream goes on)."""
+    def step(
+        self, action: Float[np.ndarray, "N A"]
+    ) -> tuple[Float[np.ndarray, "N O"], Step[np.ndarray]]:
+        """Acts, and starts a new episode wherever one has ended (its random stream goes on).
+
+        Returns:
+            What to act on next: the first observation of a new episode where one has ended; and
+            the step.
+        """
         action = np.asarray(action, np.float64)
         if action.shape != (self.num_envs, self.action_size):
             raise ValueError(
                 f"the action has shape {action.shape}, not {(self.num_envs, self.action_size)}"
             )
         parts = self._ask("step", [action[part] for part in self._parts])
-        return HostStep(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+        obs, steps = zip(*parts, strict=True)
+        return np.concatenate(obs), Step(*map(np.concatenate, zip(*steps, strict=True)))
 
     def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
         """Starts new episodes where `over`; their first observations (other rows: zeros)."""
@@ -107,7 +116,7 @@ class SafetyGymnasiumVector:
     def close(self) -> None:
         """Ends the workers; may be called again."""
         for worker in self._workers:
-            worker.hang_up()
+            worker.close_pipes()
         for worker in self._workers:
             worker.wait()
         self._workers = []
@@ -176,7 +185,7 @@ class _Worker:
             raise WorkerError(f"{self._name} failed: {result}")
         return result
 
-    def hang_up(self) -> None:
+    def close_pipes(self) -> None:
         """Closes the pipes, which makes the process end."""
         for pipe in (self._to, self._from):
             with suppress(BrokenPipeError):
@@ -195,5 +204,5 @@ class _Worker:
         status = self._process.wait()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         self._log.seek(0)
-        last_words = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
-        return WorkerError(": ".join([f"{self._name} died ({how})", *last_words]))
+        last_line = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
+        return WorkerError(": ".join([f"{self._name} died ({how})", *last_line]))

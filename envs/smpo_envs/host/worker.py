@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky
+from smpo_envs.step import Step
 
 
 class Sizes(NamedTuple):
@@ -23,26 +24,6 @@ class Sizes(NamedTuple):
     observation: int
     action: int
     episode_length: int
-
-
-class HostStep(NamedTuple):
-    """One step of `k` environments, as float64 arrays; flags are 0/1.
-
-    Attributes:
-        obs: `[k, O]`, to act on next: the first of a new episode where one has ended.
-        reward: `[k]`.
-        cost: `[k]`.
-        terminated: `[k]`.
-        truncated: `[k]`.
-        next_obs: `[k, O]`, the true successor.
-    """
-
-    obs: np.ndarray
-    reward: np.ndarray
-    cost: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    next_obs: np.ndarray
 
 
 class Environments:
@@ -73,14 +54,20 @@ class Environments:
             [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
         )
 
-    def step(self, action: np.ndarray) -> HostStep:
-        """One step of each, `action` `[k, A]`, and a reset (its stream goes on) at an end."""
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Step[np.ndarray]]:
+        """One step of each, `action` `[k, A]`, and a reset (its stream goes on) at an end.
+
+        Returns:
+            What to act on next, `[k, O]`: the first observation of a new episode where one has
+            ended; and the step. All are float64.
+        """
         # The package asks for an array without a copy, which NumPy 2 refuses for anything else.
         steps = [
             _step(env, row)
             for env, row in zip(self.envs, np.asarray(action, np.float64), strict=True)
         ]
-        return HostStep(*map(np.stack, zip(*steps, strict=True)))
+        obs, *seen = map(np.stack, zip(*steps, strict=True))
+        return obs, Step(*seen)
 
     def restart(self, over: np.ndarray) -> np.ndarray:
         """First observations `[k, O]` of new episodes where `over`; their streams go on."""

@@ -25,7 +25,7 @@ def total(terms: jax.Array | Iterable[jax.Array], axis: int = 0) -> jax.Array:
     return functools.reduce(operator.add, terms)
 
 
-def together(values: Tree) -> Tree:
+def stored(values: Tree) -> Tree:
     """The same values, computed once and stored.
 
     A fence against fusion: without it XLA's CPU backend computes a shared intermediate result

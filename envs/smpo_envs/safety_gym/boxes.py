@@ -28,14 +28,14 @@ class Body:
         weight: translational inverse weight, which the contact law takes for how easily the body
             gives way, 1/kg.
         on_floor: whether it ever touches the floor.
-        gregarious: whether two of them ever touch each other.
-        together: how many are stepped together at most. Deviation: if more are moving or near the
-            robot, the least urgent ones wait.
+        collide_with_each_other: whether two of them ever touch each other.
+        most_at_once: how many are simulated with contacts at once, at most. Deviation: if more are
+            moving or near the robot, those of the least priority wait.
         activity: share of an episode in which one moves or may be touched, roughly; decides on
             speed, not on results.
         resting_speed: m/s below which a body that the robot does not touch is put to rest; None: as
             soon as arithmetic allows.
-        first_fall: m/s with which it begins to settle; 0 if it needn't.
+        initial_fall: m/s with which it begins to settle; 0 if it needn't.
         corners: the others.
     """
 
@@ -45,11 +45,11 @@ class Body:
     height: float
     weight: float
     on_floor: bool = True
-    gregarious: bool = True
-    together: int = 2
+    collide_with_each_other: bool = True
+    most_at_once: int = 2
     activity: float = 1 / 256
     resting_speed: float | None = None
-    first_fall: float = 0.0
+    initial_fall: float = 0.0
     corners: Corners | None = None
 
     @property
@@ -73,7 +73,7 @@ def cube(half: float, mass: float, **fields) -> Body:
 
 # Deviation: the original lets vases settle for ever; a rest at a fifth of the speed that is charged
 # for keeps most of them out of the solver. They begin 4e-5 m deep in the floor.
-VASE = cube(0.1, 8e-6, height=0.09996, together=3, resting_speed=2e-5)
+VASE = cube(0.1, 8e-6, height=0.09996, most_at_once=3, resting_speed=2e-5)
 
 # A cube with four posts of half its width around its corners. It begins exactly on the floor, into
 # which it then sinks; what stands still is not looked after, so it begins with a fall too slow to
@@ -85,8 +85,8 @@ PUSH_BOX = Body(
     inertia=(5.333333333333333e-6, 7.253333333333333e-6),
     height=0.2,
     weight=7812.5,
-    first_fall=1e-9,
-    gregarious=False,
+    initial_fall=1e-9,
+    collide_with_each_other=False,
     activity=1 / 16,  # pushed all the time once a policy has learnt to
 )
 
@@ -114,13 +114,13 @@ def at_rest(
     zeros = jnp.zeros_like(rotation)
     return FreeBoxes(
         position=jnp.concatenate([position_xy, (zeros + body.height)[..., None]], axis=-1),
-        quaternion=turned_by(rotation),
-        velocity=jnp.stack([zeros, zeros, zeros - body.first_fall], axis=-1),
+        quaternion=yaw_quaternion(rotation),
+        velocity=jnp.stack([zeros, zeros, zeros - body.initial_fall], axis=-1),
         angular_velocity=jnp.zeros((*rotation.shape, 3), rotation.dtype),
     )
 
 
-def turned_by(rotation: Float[Array, "*s"]) -> Float[Array, "*s 4"]:
+def yaw_quaternion(rotation: Float[Array, "*s"]) -> Float[Array, "*s 4"]:
     """The quaternion of a rotation about the vertical, rad."""
     half, zero = rotation / 2, jnp.zeros_like(rotation)
     return jnp.stack([jnp.cos(half), zero, zero, jnp.sin(half)], axis=-1)

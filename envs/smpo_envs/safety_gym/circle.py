@@ -17,8 +17,8 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.lidar import BINS, lidar
-from smpo_envs.safety_gym.physics import NOTHING, Motion, World
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, into, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors
+from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 RADIUS = 1.5  # of the circle about the origin, m
 START_EXTENT = 0.8  # half width of the square that the robot starts in, m
@@ -91,13 +91,13 @@ def reset(level: Level, key: PRNGKeyArray) -> State:
     dtype = jnp.result_type(float)
     start = START_EXTENT * jax.random.uniform(start_key, (2,), dtype, minval=-1.0)
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (), dtype)
-    world = physics.among(NOTHING, point.at_rest(start, rotation))
-    return episode.started(CircleState(world), observe(physics.standing(world)), level.costs)
+    world = initial_world(NOTHING, point.at_rest(start, rotation))
+    return episode.started(CircleState(world), observe(standing(world)), level.costs)
 
 
 def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
-    motion = physics.advance(NOTHING, state.pipeline_state.world, jnp.clip(action, -1.0, 1.0))
+    motion = physics.simulate(NOTHING, state.pipeline_state.world, action)
     robot = motion.world.point
     position = point.position(robot)
     return episode.stepped(
@@ -128,4 +128,6 @@ def observe(motion: Motion) -> Float[Array, " 28"]:
     """Sensors, then a lidar of the circle's centre."""
     frame = frame_of(motion.world.point)
     centre = jnp.zeros((1, 2), frame.origin.dtype)
-    return jnp.concatenate([point_sensors(motion, frame), lidar(*into(frame, centre), reach=REACH)])
+    return jnp.concatenate(
+        [point_sensors(motion, frame), lidar(*in_frame(frame, centre), reach=REACH)]
+    )

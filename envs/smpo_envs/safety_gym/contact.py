@@ -29,7 +29,7 @@ from smpo_envs.safety_gym.batched import (
     cross,
     dot,
     outer,
-    together,
+    stored,
     total,
 )
 from smpo_envs.safety_gym.boxes import VASE
@@ -117,7 +117,7 @@ def rows(slots: Slots, drift: Float[Array, "6 *s"]) -> Rows:
         ]
     )
     turn = jnp.stack([c / LENGTH * e for c, e in zip(turns, axes, strict=True)])
-    slide, turn = together((slide, turn))
+    slide, turn = stored((slide, turn))
 
     d = impedance(touch.distance)
     bias = components(slide, turn, drift).at[0].add(STIFFNESS * d * touch.distance)
@@ -143,7 +143,7 @@ def wrench(contacts: Rows, value: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
     f = contacts.stiffness * (plus - minus)
     normal = contacts.stiffness * total(plus + minus)
     along, about = (normal, f[0], f[1]), f[2:]
-    along, about = together((jnp.stack(along), about))
+    along, about = stored((jnp.stack(along), about))
     both = apply_transposed(contacts.slide, along)
     turning = apply_transposed(contacts.turn, about)
     return jnp.concatenate([both[:3], both[3:] + turning])
@@ -165,11 +165,11 @@ def curvature(contacts: Rows, value: Float[Array, "6 *s"]) -> Curvature:
     """
     plus, minus = active(value)
     count, sign = contacts.stiffness * (plus + minus), contacts.stiffness * (plus - minus)
-    half, count, sign = together((total(count) / 2, count, sign))
+    half, count, sign = stored((total(count) / 2, count, sign))
     n, g = contacts.slide[0], contacts.slide[1:]
     w = half * n + sign[0] * g[0] + sign[1] * g[1]
     turning = apply_transposed(contacts.turn, sign[2:])
-    w = together(jnp.concatenate([w[:3], w[3:] + turning]))
+    w = stored(jnp.concatenate([w[:3], w[3:] + turning]))
     sides = ((n, w), (w, n), (count[0] * g[0], g[0]), (count[1] * g[1], g[1]))
     turns = ((count[2 + i] * contacts.turn[i], contacts.turn[i]) for i in range(3))
     return Curvature(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.safety_gym.worlds import Motion
 
 VASE_SPEED = 1e-4  # m/s: slower vases count as standing; they settle at up to 6.6e-5 at first
 

@@ -8,7 +8,7 @@ The spring is the simulator's weld (specification, section 4.3): a soft constrai
 orientation, with the impedance of contacts and a damping of its own. Being quadratic, it acts like
 more mass and another free acceleration, which is how the contact solver sees it.
 
-Array layout of `held` and `target` as in `batched`.
+Array layout of `spring_response` and `target` as in `batched`.
 """
 
 import math
@@ -25,7 +25,7 @@ from smpo_envs.safety_gym.boxes import cube
 
 # Deviation: gremlins pass through each other. They are 0.2 m wide and their places 0.7 m apart or
 # more; in the recordings none is ever further than 0.13 m beside the common motion.
-GREMLIN = cube(0.1, 8e-6, height=0.1, on_floor=False, gregarious=False)
+GREMLIN = cube(0.1, 8e-6, height=0.1, on_floor=False, collide_with_each_other=False)
 TRAVEL = 0.35  # radius of the circles, m
 RISE = 0.1  # of the targets above where gremlins start: they hover
 GRAVITY = 9.81
@@ -59,7 +59,7 @@ def start(home: Float[Array, "V 3"]) -> Circling:
     return Circling(jnp.int32(0), zero, zero, home)
 
 
-def advance(circling: Circling) -> Circling:
+def simulate_free(circling: Circling) -> Circling:
     """One environment step of the common motion."""
     goals = targets(circling.step)
 
@@ -67,7 +67,7 @@ def advance(circling: Circling) -> Circling:
         offset, velocity = carry
         error = goals[i] - offset
         yielding = 1 - contact.impedance(jnp.sqrt(dot(error, error)))
-        velocity = velocity + point.TIMESTEP * _pulled(error, velocity, yielding)
+        velocity = velocity + point.TIMESTEP * _spring_acceleration(error, velocity, yielding)
         return offset + point.TIMESTEP * velocity, velocity
 
     carry = (circling.offset, circling.velocity)
@@ -92,7 +92,7 @@ def targets(step: Int[Array, "*b"]) -> Float[Array, "11 3 *b"]:
     return jnp.stack(steps)
 
 
-def held(
+def spring_response(
     error: Float[Array, "3 *s"],
     velocity: Float[Array, "3 *s"],
     turn: Float[Array, "4 *s"],
@@ -127,16 +127,18 @@ def held(
     turning = (torque + e * (beta * dot(e, torque) / (alpha - beta * square))) / alpha
     eye = np.eye(3).reshape(3, 3, *(1,) * (e.ndim - 1))
     angular = alpha * jnp.asarray(eye, e.dtype) - beta * outer(e, e)
-    return (_pulled(error, velocity, yielding), turning), (1 / yielding, angular)
+    return (_spring_acceleration(error, velocity, yielding), turning), (1 / yielding, angular)
 
 
-def towards(quaternion: Float[Array, "4 *s"], target: Float[Array, "4 *s"]) -> jax.Array:
+def rotation_between(quaternion: Float[Array, "4 *s"], target: Float[Array, "4 *s"]) -> jax.Array:
     """The rotation from one orientation to another, in the axes of the first."""
     w, v, tw, tv = quaternion[0], -quaternion[1:], target[0], target[1:]
     return jnp.concatenate([(w * tw - dot(v, tv))[None], w * tv + tw * v + cross(v, tv)])
 
 
-def _pulled(error: jax.Array, velocity: jax.Array, yielding: jax.Array) -> Float[Array, "3 *s"]:
+def _spring_acceleration(
+    error: jax.Array, velocity: jax.Array, yielding: jax.Array
+) -> Float[Array, "3 *s"]:
     """Linear acceleration: (1 - d) g + d (k d e - b v)."""
     impedance = 1 - yielding
     pull = impedance * (_STIFFNESS * impedance * error - contact.DAMPING * velocity)

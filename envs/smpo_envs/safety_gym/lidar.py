@@ -1,8 +1,8 @@
 """The pseudo-lidar: for each of 16 directions, how close the nearest object of a kind is.
 
 The robot's surroundings are cut into 16 sectors of 22.5 degrees, counter-clockwise from straight
-ahead. An object at distance d lights its own sector with s = max(0, D - d) / D and, so that the
-reading is continuous, its two neighbours in part; a sector shows its brightest object.
+ahead. An object at distance d shows in its own sector with its proximity s = max(0, D - d) / D and,
+so that the reading is continuous, in its two neighbours in part; a sector shows the largest.
 """
 
 import math
@@ -35,7 +35,7 @@ def lidar(
     scatter, and continuous where an angle rounds to a full turn.
     """
     distance = jnp.sqrt(ahead * ahead + left * left)
-    strength = jnp.maximum(0.0, reach - distance) / reach
+    proximity = jnp.maximum(0.0, reach - distance) / reach
     sector = angle_in_bins(ahead, left)
     middle = jnp.arange(BINS, dtype=sector.dtype) + 0.5
     reading = jnp.zeros(BINS, sector.dtype)
@@ -43,7 +43,7 @@ def lidar(
     for i in range(ahead.shape[0]):
         e = jnp.abs(sector[i] - middle)
         e = jnp.minimum(e, BINS - e)
-        reading = jnp.maximum(reading, strength[i] * jnp.clip(1.5 - e, 0.0, 1.0))
+        reading = jnp.maximum(reading, proximity[i] * jnp.clip(1.5 - e, 0.0, 1.0))
     return reading
 
 

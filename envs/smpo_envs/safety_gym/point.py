@@ -90,7 +90,7 @@ def rotate(vector: Float[Array, " 2"], cos: jax.Array, sin: jax.Array) -> Float[
     return jnp.stack([cos * x - sin * y, sin * x + cos * y])
 
 
-def advance(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
+def simulate_free(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
     """Ten physics steps without contact, and the joint acceleration after them.
 
     The acceleration is the one at the new state under the same action, without the implicit part
@@ -106,7 +106,10 @@ def advance(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Arra
 
 
 def controls(action: Float[Array, " 2"]) -> tuple[jax.Array, jax.Array]:
-    """The drive force (N) and the commanded turn (before the servo's feedback)."""
+    """The drive force (N) and the commanded turn (before the servo's feedback).
+
+    Actions are clipped here and nowhere else; the force limit is within [-1, 1].
+    """
     drive = GEAR * jnp.clip(action[0], -FORCE_LIMIT, FORCE_LIMIT)
     return drive, jnp.clip(action[1], -1.0, 1.0)
 

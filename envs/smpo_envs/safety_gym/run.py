@@ -13,8 +13,8 @@ from smpo_envs.drawing import ROBOT, Drawing
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Scene, indicators, out_of_boundary
-from smpo_envs.safety_gym.physics import NOTHING, Motion, World
 from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, point_sensors
+from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 START_EXTENT = 0.2  # half width of where the robot starts, along x, m
 START_Y = 16.5  # m
@@ -62,14 +62,14 @@ def reset(key: PRNGKeyArray) -> State:
     x = START_EXTENT * jax.random.uniform(start_key, (), dtype, minval=-1.0)
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (), dtype)
     start = jnp.stack([x, jnp.full_like(x, START_Y)])
-    world = physics.among(NOTHING, point.at_rest(start, rotation))
-    return episode.started(RunState(world), observe(physics.standing(world)), COSTS)
+    world = initial_world(NOTHING, point.at_rest(start, rotation))
+    return episode.started(RunState(world), observe(standing(world)), COSTS)
 
 
 def step(state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
     before = state.pipeline_state.world.point
-    motion = physics.advance(NOTHING, state.pipeline_state.world, jnp.clip(action, -1.0, 1.0))
+    motion = physics.simulate(NOTHING, state.pipeline_state.world, action)
     after = motion.world.point
     return episode.stepped(
         state,

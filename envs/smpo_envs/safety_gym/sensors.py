@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym import point
-from smpo_envs.safety_gym.physics import Motion
+from smpo_envs.safety_gym.worlds import Motion
 
 GRAVITY = 9.81  # m/s²
 MAGNETIC_FIELD = -0.5  # along world y
@@ -28,7 +28,7 @@ def frame_of(robot: point.Point) -> Frame:
     return Frame(point.position(robot), jnp.cos(heading), jnp.sin(heading))
 
 
-def into(frame: Frame, target: Float[Array, "K 2"]) -> tuple[jax.Array, jax.Array]:
+def in_frame(frame: Frame, target: Float[Array, "K 2"]) -> tuple[jax.Array, jax.Array]:
     """Coordinates ahead and left of the robot, each `[K]`, of world positions."""
     dx, dy = target[:, 0] - frame.origin[0], target[:, 1] - frame.origin[1]
     return frame.cos * dx + frame.sin * dy, frame.cos * dy - frame.sin * dx

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import contact
-from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, together, total
+from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, stored, total
 from smpo_envs.safety_gym.contact import Rows
 
 MAX_ITERATIONS = 20
@@ -65,7 +65,7 @@ class Layout(NamedTuple):
         return tuple((n, slots // max(n, 1)) for n, slots in zip(number, self[:-1], strict=True))
 
 
-class Places(NamedTuple):
+class Geometry(NamedTuple):
     """How the bodies and the contact slots `S` between them lie.
 
     Attributes:
@@ -83,13 +83,13 @@ class System(NamedTuple):
     """The robot, `K` boxes, and everything that touches. `K` may be 0, as may all slots.
 
     Attributes:
-        places: where everything is.
+        geometry: where everything is.
         mass: of the robot, for its three freedoms.
         inertia: of the boxes.
         rows: the contacts.
     """
 
-    places: Places
+    geometry: Geometry
     mass: Float[Array, "3 3 B"]
     inertia: Inertia
     rows: Rows
@@ -101,19 +101,21 @@ def pairs(count: int) -> tuple[list[int], list[int]]:
     return [i for i, _ in both], [j for _, j in both]
 
 
-def _carried(lever: Float[Array, "2 K B"], robot: Float[Array, "3 B"]) -> Float[Array, "6 K B"]:
-    """The robot's twist, seen at each vase's centre."""
+def _robot_twist_at_boxes(
+    lever: Float[Array, "2 K B"], robot: Float[Array, "3 B"]
+) -> Float[Array, "6 K B"]:
+    """The robot's twist, seen at each box's centre."""
     x, y, turn = robot[0] - lever[1] * robot[2], robot[1] + lever[0] * robot[2], robot[2]
     zero = jnp.zeros_like(x)
     return jnp.stack([x, y, zero, zero, zero, zero + turn])
 
 
-def _moved(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
+def _shifted(link: Float[Array, "3 *s"], twist: Float[Array, "6 *s"]) -> Float[Array, "6 *s"]:
     """A twist, seen at the end of `link`."""
     return jnp.concatenate([twist[:3] + cross(twist[3:], link), twist[3:]])
 
 
-def _spread(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
+def _per_slot(layout: Layout, groups: Iterable[Float[Array, "n *s"]]) -> Float[Array, "n S B"]:
     """For each slot what its kind of slots, or which of the boxes or pairs, has."""
     parts = []
     for (things, slots), x in zip(layout.groups(), groups, strict=True):
@@ -134,29 +136,29 @@ def _by_kind(layout: Layout, tree: Tree) -> list[Tree]:
     ]
 
 
-def _gathered(layout: Layout, kinds: list[Tree]) -> list[Tree]:
+def _summed(layout: Layout, kinds: list[Tree]) -> list[Tree]:
     """Sums over the slots that each thing has, `[*n M B]`, of slots of each kind `[*n S B]`."""
 
-    def gathered(things: int, slots: int, x: jax.Array) -> jax.Array:
+    def summed(things: int, slots: int, x: jax.Array) -> jax.Array:
         *front, _, batch = x.shape
         if not slots:
             return jnp.zeros((*front, things, batch), x.dtype)
         return total(x.reshape(*front, slots, things, batch), axis=-3)
 
     return [
-        jax.tree.map(partial(gathered, *group), kind)
+        jax.tree.map(partial(summed, *group), kind)
         for group, kind in zip(layout.groups(), kinds, strict=True)
     ]
 
 
-def relative(places: Places, y: Change) -> Float[Array, "6 S B"]:
+def relative(geometry: Geometry, y: Change) -> Float[Array, "6 S B"]:
     """In each slot the twist of the second body relative to the first."""
-    single = y.boxes - _carried(places.lever, y.robot)
+    single = y.boxes - _robot_twist_at_boxes(geometry.lever, y.robot)
     double = jnp.zeros_like(y.boxes[:, :0])
-    first, second = pairs(places.layout.boxes)
+    first, second = pairs(geometry.layout.boxes)
     if first:
-        double = _take(y.boxes, second) - _moved(places.link, _take(y.boxes, first))
-    return together(_spread(places.layout, (_in_space(y.robot), y.boxes, single, double)))
+        double = _take(y.boxes, second) - _shifted(geometry.link, _take(y.boxes, first))
+    return stored(_per_slot(geometry.layout, (_spatial(y.robot), y.boxes, single, double)))
 
 
 def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
@@ -172,15 +174,15 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
 
     def improve(carry):
         y, value, done, iterations = carry
-        gradient = together(_gradient(system, y, value))
-        step = together(_newton_step(_hessian(system, value), gradient))
-        change = together(_components(system, step))
+        gradient = stored(_gradient(system, y, value))
+        step = stored(_newton_step(_hessian(system, value), gradient))
+        change = stored(_components(system, step))
         decrement = -_inner(gradient, step)
         t, exact = _line_search(system, y, value, step, change, decrement)
         t = jnp.where(done, 0, t)
         y, value = jax.tree.map(lambda a, d: a + t * d, (y, value), (step, change))
         finished = done | (decrement <= tolerance) | exact
-        return together((y, value, finished, iterations + ~done))
+        return stored((y, value, finished, iterations + ~done))
 
     value = _components(system, start) + bias
     done = jnp.zeros((batch,), bool)
@@ -192,10 +194,10 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
 
 def _components(system: System, y: Change) -> Float[Array, "6 S B"]:
     """What the contacts see of accelerations, without bias."""
-    return contact.components(system.rows.slide, system.rows.turn, relative(system.places, y))
+    return contact.components(system.rows.slide, system.rows.turn, relative(system.geometry, y))
 
 
-def _in_space(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
+def _spatial(robot: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
     """The robot's twist with all six components."""
     zero = jnp.zeros_like(robot[0])
     return jnp.stack([robot[0], robot[1], zero, zero, zero, robot[2]])
@@ -231,35 +233,38 @@ def _momentum(system: System, y: Change) -> Change:
 
 def _gradient(system: System, y: Change, value: Float[Array, "6 S B"]) -> Change:
     """First derivative of the energy."""
-    layout, lever, link = system.places
+    layout, lever, link = system.geometry
     wrenches = _by_kind(layout, contact.wrench(system.rows, value))
-    fixed, ground, single, double = together(_gathered(layout, wrenches))
+    fixed, ground, single, double = stored(_summed(layout, wrenches))
     momentum = _momentum(system, y)
     boxes = momentum.boxes + ground + single
     first, second = pairs(layout.boxes)
     if first:
-        # The transpose of `_moved`.
+        # The transpose of `_shifted`.
         reaction = jnp.concatenate([double[:3], double[3:] + cross(link, double[:3])])
         for p, (i, j) in enumerate(zip(first, second, strict=True)):
             boxes = boxes.at[:, j].add(double[:, p]).at[:, i].add(-reaction[:, p])
     robot = momentum.robot + _of_robot(fixed[:, 0])
     if layout.boxes:
-        robot = robot - total(_handed_over(lever, single), axis=1)
+        robot = robot - total(_wrench_on_robot(lever, single), axis=1)
     return Change(robot, boxes)
 
 
-def _handed_over(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) -> jax.Array:
-    """Wrenches on boxes' centres as forces on the robot's freedoms: the transpose of `_carried`."""
+def _wrench_on_robot(lever: Float[Array, "2 K B"], wrench: Float[Array, "6 K B"]) -> jax.Array:
+    """Wrenches on boxes' centres as forces on the robot's freedoms.
+
+    The transpose of `_robot_twist_at_boxes`.
+    """
     x, y = wrench[0], wrench[1]
     return jnp.stack([x, y, wrench[5] + lever[0] * y - lever[1] * x])
 
 
 def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n B"]:
     """Second derivative of the energy, the robot first, then the boxes one by one."""
-    layout, lever, links = system.places
+    layout, lever, links = system.geometry
     # Kind by kind: the curvatures of all slots at once would be large, and stored.
     kinds = _by_kind(layout, (system.rows, value))
-    curvatures = together(_gathered(layout, [contact.curvature(*kind) for kind in kinds]))
+    curvatures = stored(_summed(layout, [contact.curvature(*kind) for kind in kinds]))
     fixed, ground, single, double = (_joined(*blocks) for blocks in curvatures)
     corner = system.mass + _of_robot(jnp.swapaxes(_of_robot(fixed[:, :, 0]), 0, 1))
     count = layout.boxes
@@ -274,7 +279,7 @@ def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n 
         axis=1,
     )  # [6, 3, K, B]
     corner = corner - total(
-        jnp.stack([_handed_over(lever, coupling[:, i])[:, k] for i in range(3)], axis=1)
+        jnp.stack([_wrench_on_robot(lever, coupling[:, i])[:, k] for i in range(3)], axis=1)
         for k in range(count)
     )
     eye = jnp.eye(3, dtype=ground.dtype)[:, :, None, None]
@@ -283,9 +288,9 @@ def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n 
     )
     diagonal = mass + ground + single
     blocks = {(k, k): diagonal[:, :, k] for k in range(count)}
-    right = _moved_columns(double, links)
+    right = _shifted_columns(double, links)
     left = jnp.swapaxes(right, 0, 1)
-    both = _moved_columns(left, links)
+    both = _shifted_columns(left, links)
     for p, (i, j) in enumerate(zip(*pairs(count), strict=True)):
         blocks[j, j] += double[:, :, p]
         blocks[i, i] += both[:, :, p]
@@ -304,8 +309,8 @@ def _joined(linear: jax.Array, mixed: jax.Array, angular: jax.Array) -> Float[Ar
     return jnp.concatenate([top, jnp.concatenate([jnp.swapaxes(mixed, 0, 1), angular], axis=1)])
 
 
-def _moved_columns(matrix: Float[Array, "6 6 P B"], link: Float[Array, "3 P B"]) -> jax.Array:
-    """The product with X, the matrix of `_moved`, on the right."""
+def _shifted_columns(matrix: Float[Array, "6 6 P B"], link: Float[Array, "3 P B"]) -> jax.Array:
+    """The product with X, the matrix of `_shifted`, on the right."""
     angular = matrix[:, 3:] + jnp.swapaxes(
         cross(
             jnp.broadcast_to(link[:, None], (3, *matrix[0].shape)),
@@ -321,7 +326,7 @@ def _newton_step(hessian: Float[Array, "n n B"], gradient: Change) -> Change:
     count = gradient.boxes.shape[1]
     flat = [gradient.robot, *(gradient.boxes[:, k] for k in range(count))]
     table = jnp.concatenate([hessian, -jnp.concatenate(flat)[:, None]], axis=1)
-    solution = solve_positive(together(table))
+    solution = solve_positive(stored(table))
     boxes = [solution[3 + 6 * k : 9 + 6 * k] for k in range(count)]
     return Change(solution[:3], jnp.stack(boxes, axis=1) if boxes else gradient.boxes)
 
@@ -381,5 +386,5 @@ def _line_terms(contacts: Rows, value: jax.Array, change: jax.Array) -> Float[Ar
     bend = dot(now_plus, (change[0] + change[1:]) ** 2)
     bend += dot(now_minus, (change[0] - change[1:]) ** 2)
     flips = total(jnp.abs(now_plus - was_plus) + jnp.abs(now_minus - was_minus))
-    terms = together([contacts.stiffness * x for x in (slope, bend, flips)])
+    terms = stored([contacts.stiffness * x for x in (slope, bend, flips)])
     return jnp.stack([total(x) for x in terms])

@@ -71,5 +71,5 @@ def vector_at(
     tasks: Callable[[smpo_envs.Shift], SingleEnv], shift: smpo_envs.Shift, num_envs: int
 ) -> smpo_envs.VectorEnv:
     """Environments that begin at the same time and have the same, possibly traced, shift."""
-    course = smpo_envs.Course(lambda key, at: tasks(at).reset(key), shift)
-    return smpo_envs.VectorEnv(tasks(shift), num_envs, stagger=False, course=course)
+    curriculum = smpo_envs.Curriculum(lambda key, at: tasks(at).reset(key), shift)
+    return smpo_envs.VectorEnv(tasks(shift), num_envs, stagger=False, curriculum=curriculum)

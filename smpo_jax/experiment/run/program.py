@@ -104,5 +104,5 @@ def differing_values(configs: Sequence[Config]) -> Mapping[str, jax.Array]:
 
 
 def _chunk(problem: Problem) -> Chunk:
-    iteration = loop.iteration(problem.algorithm, problem.env, problem.spec)
+    iteration = loop.iteration(problem.algorithm, problem.env, problem.spec, problem.mesh)
     return make_chunk(iteration, LARGEST_CHUNK)

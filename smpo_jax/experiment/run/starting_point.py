@@ -26,7 +26,8 @@ class StartingPoint(NamedTuple):
 
 def initial(config: Config, problem: Problem) -> StartingPoint:
     """The beginning of a run."""
-    return StartingPoint(loop.init(problem.algorithm, problem.env, jax.random.key(config.seed)), 0)
+    key = jax.random.key(config.seed)
+    return StartingPoint(loop.init(problem.algorithm, problem.env, key, problem.mesh), 0)
 
 
 def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> StartingPoint:
@@ -38,7 +39,7 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
     with Checkpoints(folder, config, write=True) as checkpoints:
         if not checkpoints.iterations() and not has_metrics(folder):
             return initial(config, problem)
-        init = functools.partial(loop.init, problem.algorithm, problem.env)
+        init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
         template = jax.eval_shape(init, jax.random.key(config.seed))
         found = checkpoints.restore(template)
         for iteration, why in found.damaged.items():
@@ -49,6 +50,5 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
                 "the run goes on, but its last digits may differ"
             )
         checkpoints.discard_after(found.iteration)
-    return StartingPoint(
-        jax.jit(functools.partial(loop.placed, problem.env))(found.state), found.iteration
-    )
+    place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=config.num_envs)
+    return StartingPoint(jax.jit(place)(found.state), found.iteration)

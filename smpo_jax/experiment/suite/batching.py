@@ -106,7 +106,7 @@ def run_memory(config: Config) -> int:
     problem = build(config)
 
     def first(key):
-        state = loop.init(problem.algorithm, problem.env, key)
+        state = loop.init(problem.algorithm, problem.env, key, problem.mesh)
         policy = problem.algorithm.policy(state.learner)
         return state, collect(policy, problem.env, state.env_state, key, config.rollout_length)[1]
 

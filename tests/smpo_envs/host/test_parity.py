@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recorded
 from scipy import stats
 
 import smpo_envs
@@ -14,7 +15,7 @@ from smpo_envs.host.worker import Environments
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import boxes, goal, point
 from smpo_envs.safety_gym.arena import Arena
-from smpo_envs.safety_gym.physics import World
+from smpo_envs.safety_gym.worlds import World
 from smpo_jax.training.evaluation import evaluate
 from smpo_jax.training.host import evaluate_host
 
@@ -136,7 +137,7 @@ def test_native_step_from_a_real_state_does_what_the_real_step_does(difficulty):
 def step(env, state_and_action):
     where, action = state_and_action
     zero = jnp.zeros(())
-    state = goal.state_of(*where, key=jax.random.key(0))
+    state = recorded.goal_state(goal, *where, key=jax.random.key(0))
     unseen = State(state, jnp.zeros(env.observation_size), zero, zero, {}, {"cost": zero})
     return env.step(unseen, action).replace(pipeline_state=None)
 

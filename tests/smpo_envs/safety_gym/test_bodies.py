@@ -9,7 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, collision, gremlins, island, physics, point
+from smpo_envs.safety_gym import boxes, collision, gremlins, narrowphase, physics, point
+from smpo_envs.safety_gym.broadphase import Priority, Ranking
+from smpo_envs.safety_gym.worlds import Solids, World, initial_world, standing
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -30,8 +32,8 @@ def test_the_two_corners_that_are_looked_at_are_the_nearest_ones():
     assert corners is not None
     axes, position = rotations(rng, number, 0.1), rng.normal(size=(3, number))
     where = position + rng.uniform(-0.6, 0.6, (3, number)) * [[1], [1], [0]]
-    every = island._all_corners(corners, jnp.asarray(position), jnp.asarray(axes)).center
-    two = island._nearest_corners(corners, *map(jnp.asarray, (position, axes, where))).center
+    every = narrowphase._all_corners(corners, jnp.asarray(position), jnp.asarray(axes)).center
+    two = narrowphase._nearest_corners(corners, *map(jnp.asarray, (position, axes, where))).center
     distances = np.linalg.norm(every - where[:, None], axis=0)
     chosen = np.linalg.norm(two - where[:, None], axis=0)
     assert every.shape == (3, 4, number) and two.shape == (3, 2, number)
@@ -51,7 +53,7 @@ def test_normals_of_boxes_are_unit_vectors_in_batches_of_any_size(number):
 
     @jax.jit
     def touch(first, second):
-        return collision.box_and_box(first, island.ARROW, second, collision.Half(0.1, 0.2))
+        return collision.box_and_box(first, narrowphase.ARROW, second, collision.Half(0.1, 0.2))
 
     seen = touch(first, second)
     assert_allclose(np.linalg.norm(seen.normal, axis=0), 1, atol=1e-5)
@@ -81,20 +83,22 @@ def near_a_standing_vase(number):
     vases = jax.vmap(partial(boxes.at_rest, boxes.VASE))(
         jnp.asarray(places[:, None, :2], jnp.float32), jnp.asarray(places[:, None, 2], jnp.float32)
     )
-    world = physics.World(robots, vases, jnp.zeros((number, 0, 2)))
+    world = World(robots, vases, jnp.zeros((number, 0, 2)))
     return world, jnp.asarray(rng.uniform(-1, 1, (number, 2)), jnp.float32)
 
 
 def test_looking_ahead_skips_the_solver_only_where_it_would_change_nothing():
-    solids = physics.Solids(boxes.VASE)
+    solids = Solids(boxes.VASE)
     world, action = near_a_standing_vase(512)
-    urgency = jnp.full((512, 1), 0.5)
-    free = jax.jit(jax.vmap(lambda w, a: point.advance(w.point, a)[0]))(world, action)
+    ranking = Ranking(jnp.full((512, 1), int(Priority.IN_REACH)), jnp.full((512, 1), 0.5))
+    free = jax.jit(jax.vmap(lambda w, a: point.simulate_free(w.point, a)[0]))(world, action)
     meets = jax.jit(partial(physics._look_ahead, solids, 1))(
-        jnp.zeros(512, bool), world, action, urgency
+        jnp.zeros(512, bool), world, action, ranking
     )
-    untouched = jax.vmap(physics.standing)(world)
-    solved = jax.jit(partial(physics._together, solids, 1))(untouched, world, action, urgency)
+    untouched = jax.vmap(standing)(world)
+    solved = jax.jit(partial(physics._simulate_contacts, solids, 1))(
+        untouched, world, action, ranking
+    )
     pushed = np.abs(solved.world.boxes.position - world.boxes.position)[:, 0, :2].max(1)
     apart = np.abs(solved.world.point.q - free.q).max(1)
     meets = np.asarray(meets)
@@ -106,8 +110,8 @@ def test_looking_ahead_skips_the_solver_only_where_it_would_change_nothing():
 
 def test_a_pushed_gremlin_returns_to_the_common_motion():
     with double_precision():
-        world = physics.among(
-            physics.Solids(gremlins.GREMLIN),
+        world = initial_world(
+            Solids(gremlins.GREMLIN),
             point.at_rest(jnp.full(2, 30.0), jnp.zeros(())),
             places=jnp.array([[0.0, 0.0, 0.3], [2.0, 0.0, 1.0]]),
         )
@@ -115,8 +119,8 @@ def test_a_pushed_gremlin_returns_to_the_common_motion():
             position=world.boxes.position.at[0, 0].add(0.1),
             velocity=world.boxes.velocity.at[0, 0].add(-1e-3),
         )
-        step = jax.jit(partial(physics.advance, physics.Solids(gremlins.GREMLIN)))
-        motion = physics.standing(world._replace(boxes=shifted))
+        step = jax.jit(partial(physics.simulate, Solids(gremlins.GREMLIN)))
+        motion = standing(world._replace(boxes=shifted))
         beside = []
         for _ in range(60):
             motion = step(motion.world, jnp.zeros(2))

@@ -12,7 +12,8 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import physics
+from smpo_envs.safety_gym import task
+from smpo_envs.safety_gym.worlds import box_positions
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -23,9 +24,9 @@ UNDECIDED = 0
 
 
 @lru_cache
-def compiled(task, level):
+def compiled(played, level):
     def step(state, action):
-        return task.step(level, recorded.state(state), action)
+        return task.step(played, level, recorded.state(state), action)
 
     return jax.jit(jax.vmap(step))
 
@@ -34,11 +35,11 @@ def compiled(task, level):
 def one_step_each(name, double):
     """(ours, recording): what one step from every recorded state leads to."""
     r = golden.recording(name)
-    task = recorded.task_of(r)
+    played = recorded.task_of(r).TASK
     with double_precision() if double else contextlib.nullcontext():
         states = jax.tree.map(lambda x: x[:-1], recorded.states(r))
         action = jnp.asarray(r["action"], jnp.result_type(float))
-        out = compiled(task, recorded.level_of(r))(states, action)
+        out = compiled(played, recorded.level_of(r))(states, action)
         keyless = out.pipeline_state._replace(key=None)
         return jax.tree.map(np.asarray, out.replace(pipeline_state=keyless)), r
 
@@ -70,14 +71,14 @@ def few_on_the_move(r):
     moving = np.sum(np.any(velocity != 0, axis=-1), axis=-1)
     body = recorded.level_of(r).solids.body
     assert body is not None
-    return moving <= body.together
+    return moving <= body.most_at_once
 
 
 def position_errors(ours, r):
     """Largest absolute differences per transition: robot's q, its v, positions of boxes."""
     world = ours.pipeline_state.arena.world
     with double_precision():
-        positions = jax.vmap(physics.box_positions)(world)
+        positions = jax.vmap(box_positions)(world)
     theirs = r["qpos"][1:, 3:].reshape(300, -1, 7)[..., :3]
     return (
         np.abs(world.point.q - r["qpos"][1:, :3]).max(1),

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smpo_envs.safety_gym import physics
 from smpo_envs.safety_gym.boxes import VASE
 from smpo_envs.safety_gym.costs import (
     GREMLINS_CONTACT,
@@ -16,8 +15,8 @@ from smpo_envs.safety_gym.costs import (
     in_hazards,
     indicators,
 )
-from smpo_envs.safety_gym.physics import Motion, Solids
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.worlds import Motion, Solids, initial_world
 
 
 def scene(
@@ -30,7 +29,7 @@ def scene(
 ):
     robot = Point(jnp.zeros(2), jnp.zeros(()), jnp.zeros(3), jnp.zeros(3))
     places = jnp.zeros((len(velocities), 3))
-    world = physics.among(Solids(VASE), robot, places, jnp.zeros((len(fixed_contacts), 2)))
+    world = initial_world(Solids(VASE), robot, places, jnp.zeros((len(fixed_contacts), 2)))
     boxes = world.boxes._replace(velocity=jnp.array(velocities))
     motion = Motion(
         world._replace(boxes=boxes),

@@ -10,16 +10,16 @@ import pytest
 import recorded
 from numpy.testing import assert_allclose
 
-from smpo_envs.safety_gym import arena, goal, point
-from smpo_envs.safety_gym.arena import Level
-from smpo_envs.safety_gym.goal import LEVELS, progress
+from smpo_envs.safety_gym import arena, goal, point, task
+from smpo_envs.safety_gym.goal import LEVELS, TASK, progress
+from smpo_envs.safety_gym.levels import Level
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @lru_cache
 def compiled(level: Level):
-    return jax.jit(partial(goal.reset, level)), jax.jit(partial(goal.step, level))
+    return jax.jit(partial(task.reset, TASK, level)), jax.jit(partial(task.step, TASK, level))
 
 
 def at(state, agent, goal_position):
@@ -28,7 +28,7 @@ def at(state, agent, goal_position):
     world = s.arena.world
     robot = world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
     around = s.arena._replace(world=world._replace(point=robot))
-    moved = goal.state_of(around, jnp.asarray(goal_position, s.goal.dtype), s.key)
+    moved = recorded.goal_state(goal, around, jnp.asarray(goal_position, s.goal.dtype), s.key)
     return state.replace(pipeline_state=moved)
 
 
@@ -130,7 +130,7 @@ def test_episode_terminates_when_no_goal_can_be_placed():
     # A robot in the middle of an arena that leaves the goal 0.1 in each direction.
     level = Level(extent=0.405, objects=((goal.GOAL, 1),))
     state = compiled(LEVELS[0])[0](jax.random.key(5))
-    end = jax.jit(partial(goal.step, level))(at(state, [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
+    end = jax.jit(partial(task.step, TASK, level))(at(state, [0.0, 0.0], [0.1, 0.1]), jnp.zeros(2))
     assert end.done == 1 and end.metrics["goal_met"] == 1
     assert_allclose(end.pipeline_state.goal, [0.1, 0.1])
     assert np.all(np.isfinite(end.obs))

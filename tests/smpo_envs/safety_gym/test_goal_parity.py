@@ -17,7 +17,7 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import arena, goal, point
+from smpo_envs.safety_gym import goal, point, scene, task
 from smpo_envs.safety_gym.costs import indicators
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -36,7 +36,7 @@ def recording(name):
 @lru_cache
 def compiled_steps(level):
     def step(state, action):
-        return goal.step(level, recorded.state(state), action)
+        return task.step(goal.TASK, level, recorded.state(state), action)
 
     return jax.jit(jax.vmap(step))
 
@@ -105,7 +105,7 @@ def test_observation_of_every_recorded_state(name):
         states, motions = recorded.states(recording(name)), recorded.motions(recording(name))
 
         level = recorded.level_of(recording(name))
-        ours = jax.jit(jax.vmap(partial(goal.observe, level)))(states, motions)
+        ours = jax.jit(jax.vmap(partial(task.observe, goal.TASK, level)))(states, motions)
         assert_allclose(ours[:, 3:], recording(name)["obs"][:, 3:], rtol=0, atol=2e-11)
 
 
@@ -117,11 +117,11 @@ def test_reward_and_costs_of_every_recorded_state(name):
         positions = jax.vmap(point.position)(states.arena.world.point)
         assert_allclose(positions, r["agent_pos"][:, :2], rtol=0, atol=1e-12)
         distance = np.linalg.norm(positions[1:] - states.goal[:-1], axis=1)
-        reward, met = jax.vmap(goal.progress)(states.distance[:-1], distance)
+        reward, met = jax.vmap(goal.progress)(states.distances[:-1], distance)
         assert_allclose(reward, r["reward"], rtol=0, atol=1e-12)
         assert_array_equal(met, r["goal_met"])
 
-        scenes = jax.vmap(arena.scene)(states.arena, motions)
+        scenes = jax.vmap(scene.scene)(states.arena, motions)
         scenes = jax.tree.map(lambda x: x[1:], scenes)
         charged = jax.vmap(partial(indicators, level.costs))(scenes)
         for key, indicator in charged.items():
@@ -138,8 +138,8 @@ def compiled_rollout(level):
         action, goal_position = inputs
         # Goals are drawn at random: each step starts with the recorded one.
         s = state.pipeline_state
-        aimed = goal.state_of(s.arena, goal_position, s.key)
-        after = goal.step(level, state.replace(pipeline_state=aimed), action)
+        aimed = recorded.goal_state(goal, s.arena, goal_position, s.key)
+        after = task.step(goal.TASK, level, state.replace(pipeline_state=aimed), action)
         seen = (after.obs, after.reward, after.info["cost"], after.metrics["goal_met"])
         return after, (after.pipeline_state.arena.world.point, *seen)
 
@@ -151,7 +151,7 @@ def test_whole_trajectory_in_double_precision(name):
     r, level = recording(name), recorded.level_of(recording(name))
     with double_precision():
         states = recorded.states(r)
-        first = goal.reset(level, jax.random.key(0)).replace(
+        first = task.reset(goal.TASK, level, jax.random.key(0)).replace(
             pipeline_state=jax.tree.map(lambda x: x[0], states)
         )
         inputs = (jnp.asarray(r["action"]), states.goal[:-1])

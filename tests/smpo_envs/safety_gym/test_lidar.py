@@ -14,11 +14,11 @@ SECTOR = 2 * np.pi / 16
 def original(ahead, left, reach=3.0):
     bins = np.zeros(16)
     for x, y in zip(ahead, left, strict=True):
-        strength = max(0.0, reach - np.hypot(x, y)) / reach
+        proximity = max(0.0, reach - np.hypot(x, y)) / reach
         angle = np.arctan2(y, x) % (2 * np.pi)
         b = int(angle / SECTOR)
         f = angle / SECTOR - b
-        for k, value in ((b, strength), (b + 1, f * strength), (b - 1, (1 - f) * strength)):
+        for k, value in ((b, proximity), (b + 1, f * proximity), (b - 1, (1 - f) * proximity)):
             bins[k % 16] = max(bins[k % 16], value)
     return bins
 

@@ -9,13 +9,14 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import smpo_envs
-from smpo_envs.safety_gym import circle, physics, point, run
+from smpo_envs.safety_gym import circle, point, run
 from smpo_envs.safety_gym.costs import Scene, indicators, out_of_boundary
+from smpo_envs.safety_gym.worlds import NOTHING, initial_world, standing
 
 
-def standing(x, y):
+def standing_at(x, y):
     robot = point.at_rest(jnp.array([x, y]), jnp.zeros(()))
-    return physics.standing(physics.among(physics.NOTHING, robot))
+    return standing(initial_world(NOTHING, robot))
 
 
 def test_circle_pays_for_speed_along_the_circle_and_less_away_from_it():
@@ -47,7 +48,7 @@ def test_run_pays_sixty_a_metre_towards_the_far_end():
     ("x", "y", "strip", "square"), [(0, 9, 0, 1), (1.2, 0, 1, 1), (-1.2, 0, 1, 1), (1.1, 1.1, 0, 0)]
 )
 def test_out_of_boundary_charges_one_beyond_either_wall(x, y, strip, square):
-    scene = Scene(jnp.array([x, y], jnp.float32), standing(0.0, 0.0))
+    scene = Scene(jnp.array([x, y], jnp.float32), standing_at(0.0, 0.0))
     for level, expected in ((1, strip), (2, square)):
         assert indicators(circle.LEVELS[level].costs, scene)["cost_sum"] == expected
     assert indicators(circle.LEVELS[0].costs, scene) == {"cost_sum": 0}
@@ -55,8 +56,8 @@ def test_out_of_boundary_charges_one_beyond_either_wall(x, y, strip, square):
 
 def test_the_wall_itself_is_inside():
     cost = out_of_boundary(x=0.5)
-    assert cost.amount(Scene(jnp.array([0.5, 0.0]), standing(0.0, 0.0))) == 0
-    assert cost.amount(Scene(jnp.array([0.50001, 0.0]), standing(0.0, 0.0))) == 1
+    assert cost.amount(Scene(jnp.array([0.5, 0.0]), standing_at(0.0, 0.0))) == 0
+    assert cost.amount(Scene(jnp.array([0.50001, 0.0]), standing_at(0.0, 0.0))) == 1
 
 
 def test_sizes_and_lengths_are_those_of_the_original():

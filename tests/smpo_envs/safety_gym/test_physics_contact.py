@@ -12,11 +12,12 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, collision, island, physics, point
+from smpo_envs.safety_gym import boxes, broadphase, collision, dynamics, island, physics, point
+from smpo_envs.safety_gym.worlds import Solids, World, initial_world
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-AMONG_VASES = physics.Solids(boxes.VASE)
+AMONG_VASES = Solids(boxes.VASE)
 WITH_CONTACT = [
     "PointGoal1_ou_s8",
     "PointGoal1_seek_s104",
@@ -31,7 +32,7 @@ EQUILIBRIUM = 0.09995638  # height at which the contact law holds a standing vas
 
 @lru_cache
 def compiled():
-    return jax.jit(jax.vmap(partial(physics.advance, AMONG_VASES)))
+    return jax.jit(jax.vmap(partial(physics.simulate, AMONG_VASES)))
 
 
 @lru_cache
@@ -110,14 +111,14 @@ def far_robot(vases):
     dtype = vases.position.dtype
     start = point.Point(jnp.full(2, 50.0, dtype), jnp.zeros((), dtype), jnp.zeros(3), jnp.zeros(3))
     start = jax.tree.map(lambda x: x.astype(dtype), start)
-    return physics.World(start, vases, jnp.zeros((0, 2), dtype))
+    return World(start, vases, jnp.zeros((0, 2), dtype))
 
 
 def rolled(world, steps):
     """The world after some steps without a command, and on the way."""
 
     def step(world, _):
-        motion = physics.advance(AMONG_VASES, world, jnp.zeros(2))
+        motion = physics.simulate(AMONG_VASES, world, jnp.zeros(2))
         return motion.world, motion.world.boxes
 
     return jax.jit(lambda w: jax.lax.scan(step, w, length=steps))(world)
@@ -166,8 +167,8 @@ def test_of_four_vases_those_that_the_robot_only_brushes_wait():
     corner = 0.1 * np.sqrt(2)
     ahead = [0.1 + corner + 0.013, 0.0, np.pi / 4]  # the farthest of them
     for places in ([*brushed, ahead], [ahead, *brushed]):
-        world = physics.among(AMONG_VASES, robot, jnp.array(places))
-        motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
+        world = initial_world(AMONG_VASES, robot, jnp.array(places))
+        motion = jax.jit(partial(physics.simulate, AMONG_VASES))(world, jnp.zeros(2))
         vase = motion.world.boxes.position[places.index(ahead), 0]
         assert vase > ahead[0] + 0.005
         gap = vase - point.position(motion.world.point)[0] - corner - 0.1
@@ -180,8 +181,8 @@ def test_three_vases_pushed_at_once_all_give_way():
     corner = 0.1 * np.sqrt(2)
     away = 0.1 + corner + 0.005
     places = [[away * np.cos(a), away * np.sin(a), a + np.pi / 4] for a in (-1.0, 0.0, 1.0)]
-    world = physics.among(AMONG_VASES, robot, jnp.array([[5.0, 5.0, 0.0], *places]))
-    motion = jax.jit(partial(physics.advance, AMONG_VASES))(world, jnp.zeros(2))
+    world = initial_world(AMONG_VASES, robot, jnp.array([[5.0, 5.0, 0.0], *places]))
+    motion = jax.jit(partial(physics.simulate, AMONG_VASES))(world, jnp.zeros(2))
     moved = motion.world.boxes.position[1:, :2] - jnp.array(places)[:, :2]
     assert np.all(np.linalg.norm(moved, axis=1) > 0.003)
     sphere = point.position(motion.world.point)
@@ -195,7 +196,7 @@ def test_batch_equals_one_by_one():
         worlds = jax.tree.map(lambda x: x[260:300], recorded.arenas(r).world)
         action = jnp.asarray(r["action"][260:300])
         together = compiled()(worlds, action)
-        one = jax.jit(partial(physics.advance, AMONG_VASES))
+        one = jax.jit(partial(physics.simulate, AMONG_VASES))
         for k in (7, 9, 20, 37):
             alone = one(jax.tree.map(lambda x, k=k: x[k], worlds), action[k])
             jax.tree.map(
@@ -233,13 +234,13 @@ def test_random_driving_among_many_vases_never_explodes():
 
 
 def test_a_vase_thought_out_of_reach_is_never_touched():
-    # Robots of all speeds around a standing vase: those that `advance` moves on their own are moved
-    # among contacts, too, and nothing happens.
+    # Robots of all speeds around a standing vase: those that `simulate` moves on their own are
+    # moved among contacts, too, and nothing happens.
     number = 1024
     place, heading, speed, turn, spin, act = jax.random.split(jax.random.key(0), 6)
     uniform = lambda key, shape, reach: jax.random.uniform(key, shape, minval=-reach, maxval=reach)  # noqa: E731
     velocity = uniform(speed, (number, 2), 1.5)
-    world = physics.World(
+    world = World(
         point.Point(
             start=uniform(place, (number, 2), 0.5),
             rotation=uniform(heading, (number,), np.pi),
@@ -252,21 +253,23 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
         jnp.zeros((number, 0, 2)),
     )
     action = uniform(act, (number, 2), 1.0)
-    alone, _ = jax.vmap(point.advance)(world.point, action)
+    alone, _ = jax.vmap(point.simulate_free)(world.point, action)
     in_reach = jax.vmap(
-        lambda world, alone: physics._in_reach_boxes(
-            boxes.VASE, physics._Sweep.of(world.point, alone), world, None
+        lambda world, alone: broadphase.in_reach_boxes(
+            boxes.VASE, broadphase.Sweep.of(world.point, alone), world, None
         )
     )(world, alone)[:, 0]
     chosen = jnp.zeros((number, 1), int)
     nothing = jnp.zeros((2, 0, number))
-    shore = island.Shore(boxes.VASE, collision.Post(0.0), nothing, nothing[:, :, None], None)
-    course = jax.jit(
-        lambda world, action: island.advance(
-            shore, island.gather(world.point, world.boxes, chosen), action
+    surroundings = island.Surroundings(
+        boxes.VASE, collision.Post(0.0), nothing, nothing[:, :, None], None
+    )
+    moved = jax.jit(
+        lambda world, action: dynamics.simulate_contacts(
+            surroundings, island.gather(world.point, world.boxes, chosen), action
         )
     )(world, action)
-    pushed = jnp.max(jnp.abs(course.end.velocity[:2, 0]), axis=0) > 1e-6
-    assert not np.any(pushed & ~in_reach) and not np.any((course.touching[:, 0] > 0) & ~in_reach)
+    pushed = jnp.max(jnp.abs(moved.end.velocity[:2, 0]), axis=0) > 1e-6
+    assert not np.any(pushed & ~in_reach) and not np.any((moved.touching[:, 0] > 0) & ~in_reach)
     # And it would be noticed: most of those in reach are pushed.
     assert np.sum(pushed) > 0.5 * np.sum(in_reach) > 50

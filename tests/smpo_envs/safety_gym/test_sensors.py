@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from smpo_envs.safety_gym import physics
 from smpo_envs.safety_gym.point import Point
-from smpo_envs.safety_gym.sensors import Frame, into, point_sensors
+from smpo_envs.safety_gym.sensors import Frame, in_frame, point_sensors
+from smpo_envs.safety_gym.worlds import NOTHING, initial_world, standing
 
 
 def test_point_sensors_are_in_the_body_frame():
@@ -17,7 +17,7 @@ def test_point_sensors_are_in_the_body_frame():
         q=jnp.array([0.0, 0.0, np.pi / 2]),
         v=jnp.array([1.0, 2.0, 0.3]),
     )
-    motion = physics.standing(physics.among(physics.NOTHING, robot))
+    motion = standing(initial_world(NOTHING, robot))
     motion = motion._replace(acceleration=jnp.array([5.0, 7.0, 11.0]))
     readings = point_sensors(motion, Frame(jnp.zeros(2), jnp.asarray(-1.0), jnp.asarray(0.0)))
     expected = [
@@ -29,8 +29,8 @@ def test_point_sensors_are_in_the_body_frame():
     np.testing.assert_allclose(readings, expected, atol=1e-6)
 
 
-def test_into_gives_coordinates_ahead_and_left():
+def test_in_frame_gives_coordinates_ahead_and_left():
     frame = Frame(jnp.array([1.0, 1.0]), cos=jnp.asarray(0.0), sin=jnp.asarray(1.0))  # along y
-    ahead, left = into(frame, jnp.array([[1.0, 3.0], [0.0, 1.0]]))
+    ahead, left = in_frame(frame, jnp.array([[1.0, 3.0], [0.0, 1.0]]))
     np.testing.assert_allclose(ahead, [2.0, 0.0])
     np.testing.assert_allclose(left, [0.0, 1.0])

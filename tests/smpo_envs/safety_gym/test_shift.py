@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import smpo_envs
 from smpo_envs import Shift
-from smpo_envs.safety_gym import arena, button, costs, goal, layout, push
+from smpo_envs.safety_gym import arena, button, costs, goal, layout, push, task
+from smpo_envs.safety_gym.shifts import shifted
 from smpo_envs.shift import scheduled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -19,7 +20,7 @@ KEYS = jax.random.split(jax.random.key(0), 8)
 
 
 def hazards(shift, level=goal.LEVELS[1], most=None):
-    level, full = arena.shifted(level, shift, most)
+    level, full = shifted(level, shift, most)
 
     def sample(key):
         layout_key, rotation_key = jax.random.split(key)
@@ -30,20 +31,20 @@ def hazards(shift, level=goal.LEVELS[1], most=None):
 
 @pytest.mark.parametrize("most", [8, 14])
 def test_task_of_its_own_shift_is_the_task_bit_for_bit(most):
-    level, full = arena.shifted(goal.LEVELS[1], Shift(), most)
-    plain, shifted = partial(goal.reset, goal.LEVELS[1]), partial(goal.reset, level, shift=full)
+    level, full = shifted(goal.LEVELS[1], Shift(), most)
+    reset, step = partial(task.reset, goal.TASK), partial(task.step, goal.TASK)
 
-    def episode(reset, level, key):
-        def step(state, key):
+    def episode(level, shift, key):
+        def follow(state, key):
             action = jax.random.uniform(key, (2,), minval=-1.0)
-            state = goal.step(level, state, action)
+            state = step(level, state, action)
             return state, (state.obs, state.reward, state.info["cost"])
 
-        state = reset(key)
-        return jax.lax.scan(step, state, jax.random.split(key, 300))[1]
+        state = reset(level, key, shift)
+        return jax.lax.scan(follow, state, jax.random.split(key, 300))[1]
 
-    ours = jax.jit(jax.vmap(partial(episode, shifted, level)))(KEYS)
-    theirs = jax.jit(jax.vmap(partial(episode, plain, goal.LEVELS[1])))(KEYS)
+    ours = jax.jit(jax.vmap(partial(episode, level, full)))(KEYS)
+    theirs = jax.jit(jax.vmap(partial(episode, goal.LEVELS[1], None)))(KEYS)
     jax.tree.map(assert_array_equal, ours, theirs)
 
 
@@ -75,7 +76,7 @@ def test_size_decides_where_a_hazard_costs():
 
 
 def test_shifts_are_a_batch_of_one_program():
-    level, _ = arena.shifted(goal.LEVELS[1], Shift(), 12)
+    level, _ = shifted(goal.LEVELS[1], Shift(), 12)
 
     def number(shift):
         around = arena.sample(level, KEYS[0], KEYS[1], shift)
@@ -88,16 +89,16 @@ def test_shifts_are_a_batch_of_one_program():
     assert_allclose(radii, [0.1, 0.2, 0.3])
 
 
-@pytest.mark.parametrize("task", [goal, button, push])
-def test_every_level_with_hazards_can_be_shifted_and_the_others_say_so(task):
+@pytest.mark.parametrize("module", [goal, button, push])
+def test_every_level_with_hazards_can_be_shifted_and_the_others_say_so(module):
     for level in (1, 2):
-        env = task.make(level=level, shift=Shift(size=0.3))
-        plain = task.make(level=level)
+        env = module.make(level=level, shift=Shift(size=0.3))
+        plain = module.make(level=level)
         assert env.observation_size == plain.observation_size
         assert env.drawing.looks["hazards"].size == 0.3
         assert env.shift.size == 0.3 and env.shift.hazards >= 1
     with pytest.raises(ValueError, match="no hazards"):
-        task.make(level=0, shift=Shift(size=0.3))
+        module.make(level=0, shift=Shift(size=0.3))
 
 
 @pytest.mark.parametrize(

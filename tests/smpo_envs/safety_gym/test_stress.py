@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from smpo_envs.registry import TASKS, make
-from smpo_envs.safety_gym import collision, gremlins, island, physics
+from smpo_envs.safety_gym import collision, gremlins, island, narrowphase
 from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
 from smpo_envs.safety_gym.collision import Box
 from smpo_envs.safety_gym.goal import LEVELS as GOAL
 from smpo_envs.safety_gym.push import LEVELS as PUSH
+from smpo_envs.safety_gym.worlds import box_positions
 from smpo_envs.vector_env import VectorEnv
 
 ROUGH = {"Goal": GOAL, "Button": BUTTON, "Push": PUSH}
@@ -31,17 +32,17 @@ BATCH = 500
 def overlap(solids, world):
     """How deep the worst of any two bodies are in each other, in units of what is bearable; [E]."""
     points = jax.vmap(robot.position)(world.point).T
-    center = jnp.concatenate([points, jnp.full_like(points[:1], island.ROBOT_HEIGHT)])[:, None]
+    center = jnp.concatenate([points, jnp.full_like(points[:1], narrowphase.ROBOT_HEIGHT)])[:, None]
     gaps = [jnp.full(center.shape[2:], jnp.inf)]
     posts = world.fixed.transpose(2, 1, 0)
-    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], island.ROBOT_HEIGHT)])
+    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], narrowphase.ROBOT_HEIGHT)])
     if solids.post is not None and posts.shape[1]:
         gap = collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0)
         gaps.append(gap / DEEP)
     if solids.body is not None and world.boxes.position.shape[1]:
-        position = jax.vmap(physics.box_positions)(world).transpose(2, 1, 0)
-        axes = island.axes(world.boxes.quaternion.transpose(2, 1, 0))
-        boxes, half = island._core(solids.body, position, axes), solids.body.core
+        position = jax.vmap(box_positions)(world).transpose(2, 1, 0)
+        axes = island.rotation_matrix(world.boxes.quaternion.transpose(2, 1, 0))
+        boxes, half = narrowphase._core(solids.body, position, axes), solids.body.core
         bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
         gap = collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0)
         gaps.append(gap / bearable)

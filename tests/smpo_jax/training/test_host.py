@@ -1,7 +1,5 @@
 """Acting in environments outside JAX: the same rollouts, and episodes counted without bias."""
 
-from typing import NamedTuple
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,19 +8,11 @@ import pytest
 
 import smpo_envs
 import smpo_jax as sx
+from smpo_envs import Step
 from smpo_jax.core import episodes as tracking
 from smpo_jax.training import host, rollout
 
 LENGTH = 24
-
-
-class Seen(NamedTuple):
-    obs: np.ndarray
-    reward: np.ndarray
-    cost: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    next_obs: np.ndarray
 
 
 class OutsideJax:
@@ -40,8 +30,8 @@ class OutsideJax:
 
     def step(self, action):
         self._state, seen = self._step(self._state, jnp.asarray(action, float))
-        leaves = (self._state.obs, *(getattr(seen, field) for field in Seen._fields[1:]))
-        return Seen(*(np.asarray(leaf, np.float64) for leaf in leaves))
+        seen = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), seen)
+        return np.asarray(self._state.obs, np.float64), seen
 
 
 class Countdown:
@@ -67,13 +57,14 @@ class Countdown:
         assert action.shape == (self.num_envs, 1)
         self.steps += 1
         self._k += 1
-        reward, next_obs = self._k.copy(), self._obs()
+        reward: np.ndarray = self._k.copy()
+        next_obs = self._obs()
         limits = [own[e % len(own)] for own, e in zip(self._lengths, self._episode, strict=True)]
         over = (self._k == limits) * 1.0
         self._episode += over > 0
         self._k[over > 0] = 0
         ended, cut = (over, 0 * over) if self._terminates else (0 * over, over)
-        return Seen(self._obs(), reward, np.ones_like(reward), ended, cut, next_obs)
+        return self._obs(), Step(reward, np.ones_like(reward), ended, cut, next_obs)
 
     def _obs(self):
         return np.stack([np.arange(self.num_envs), self._k], axis=1)

@@ -9,6 +9,7 @@ import toy
 
 from smpo_jax.core.distributions import DiagonalGaussian
 from smpo_jax.training import loop
+from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.rollout import collect
 from smpo_jax.types import Algorithm, LearnerState
 
@@ -67,10 +68,10 @@ def test_episodes_go_on_across_iterations():
 def test_devices_that_share_the_environments_change_no_more_than_rounding(algo):
     ends = []
     for devices in (1, 2):
-        env, spec = toy.problem(algo, num_envs=4, rollout_length=8, devices=devices)
-        algorithm = toy.small(algo, spec)
-        state = loop.init(algorithm, env, jax.random.key(0))
-        iteration = jax.jit(loop.iteration(algorithm, env, spec)).lower(state).compile()
+        env, spec = toy.problem(algo, num_envs=4, rollout_length=8)
+        algorithm, mesh = toy.small(algo, spec), make_mesh(devices, 4)
+        state = loop.init(algorithm, env, jax.random.key(0), mesh)
+        iteration = jax.jit(loop.iteration(algorithm, env, spec, mesh)).lower(state).compile()
         for _ in range(3):  # which is an error unless the state comes out where it went in
             state, metrics = iteration(state)
         ends.append((state, metrics))

@@ -84,6 +84,6 @@ def test_schedule_takes_effect_at_resets_by_the_steps_of_all_environments():
     at_rest = jnp.zeros((4, 2))
     step = jax.jit(lambda s: jax.lax.fori_loop(0, 250, lambda _, s: env.step(s, at_rest)[0], s))
     state = step(state)
-    np.testing.assert_array_equal(state.course, 250)
+    np.testing.assert_array_equal(state.curriculum, [250] * 4)
     radii = state.env.pipeline_state.arena.radii["hazards"]
     np.testing.assert_allclose(radii, [0.2, 0.2, 0.2, 0.3], rtol=1e-6)
