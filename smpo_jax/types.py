@@ -205,9 +205,10 @@ class StepLike(Protocol[A_co]):
 class VectorEnv(Protocol):
     """`N` environments of pure functions that reset themselves.
 
-    A state has an attribute `obs`, `[N, O]`: the observation to act on next, which after the end
-    of an episode is the first of a fresh one. To be shared by several devices, all leaves of a
-    state have a leading axis `N`, and `step` takes any number of environments.
+    A state has two attributes: `obs`, `[N, O]`, the observation to act on next, which after the end
+    of an episode is the first of a fresh one; and `steps`, `[N]`, those taken in the episode. To be
+    shared by several devices, all leaves of a state have a leading axis `N`, and `step` takes any
+    number of environments.
     """
 
     num_envs: int

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smpo_jax.types import EpisodeStats, Rollout, Scalar, Transition
 
@@ -15,6 +15,7 @@ class Tracker(NamedTuple):
     return_: Float[Array, " N"]
     cost: Float[Array, " N"]
     length: Float[Array, " N"]
+    partial: Float[Array, " N"]  # 1 where the episode had begun before it was watched
 
 
 class Window(NamedTuple):
@@ -24,9 +25,17 @@ class Window(NamedTuple):
     count: Float[Array, ""]  # episodes in it
 
 
-def start(num_envs: int) -> Tracker:
-    """Nothing has happened yet."""
-    return Tracker(*(jnp.zeros(num_envs) for _ in range(3)))
+def start(num_envs: int, age: Float[Array, " N"] | Int[Array, " N"] | None = None) -> Tracker:
+    """Nothing has happened yet.
+
+    Args:
+        num_envs: how many environments are watched.
+        age: steps that each has taken in its episode already, where clocks are staggered; a first
+            episode that the time limit cuts is then a piece of one, and does not count.
+    """
+    zeros = jnp.zeros(num_envs)
+    partial = zeros if age is None else jnp.asarray(age > 0, zeros.dtype)
+    return Tracker(zeros, jnp.zeros(num_envs), jnp.zeros(num_envs), partial)
 
 
 def ends(
@@ -36,44 +45,32 @@ def ends(
     return jnp.maximum(terminated, truncated)
 
 
-def is_whole(
-    terminated: Float[Array, "*batch"], length: Float[Array, "*batch"], episode_length: int
-) -> Float[Array, "*batch"]:
-    """1 where an episode that just ended counts as one.
-
-    Staggered environments begin their first episode in the middle; cut by the time limit before
-    `episode_length` steps were seen, it is not an episode but a piece of one.
-    """
-    return jnp.maximum(terminated, jnp.asarray(length >= episode_length, terminated.dtype))
-
-
 def advance(
     tracker: Tracker,
     reward: Float[Array, " N"],
     cost: Float[Array, " N"],
     terminated: Float[Array, " N"],
     truncated: Float[Array, " N"],
-    *,
-    episode_length: int,
 ) -> tuple[Tracker, Tracker, Float[Array, " N"]]:
-    """One step on: (the tracker for the next step, sums with this step, 1 where one finished)."""
-    total = Tracker(tracker.return_ + reward, tracker.cost + cost, tracker.length + 1.0)
+    """One step on: (the tracker for the next step, sums with this step, 1 where one finished).
+
+    An episode counts however long it was, unless it was cut and had begun before it was watched.
+    """
+    total = tracker._replace(
+        return_=tracker.return_ + reward, cost=tracker.cost + cost, length=tracker.length + 1.0
+    )
     end = ends(terminated, truncated)
-    finished = end * is_whole(terminated, total.length, episode_length)
+    finished = end * jnp.maximum(terminated, 1.0 - tracker.partial)
     return jax.tree.map(lambda x: x * (1.0 - end), total), total, finished
 
 
 def annotate(
-    tracker: Tracker,
-    transition: Transition,
-    *,
-    episode_length: int,
-    cost_limit: Scalar,
+    tracker: Tracker, transition: Transition, *, cost_limit: Scalar
 ) -> tuple[Tracker, Rollout]:
     """The rollout with each step's C_t and age, and the statistics of the episodes it finished."""
 
     def step(before, inputs):
-        after, total, finished = advance(before, *inputs, episode_length=episode_length)
+        after, total, finished = advance(before, *inputs)
         return after, (before, total, finished)
 
     inputs = (transition.reward, transition.cost, transition.terminated, transition.truncated)

@@ -41,11 +41,12 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
     """
     each = -(-episodes // env.num_envs)
     reset_key, key = jax.random.split(key)
+    first = env.reset(reset_key)
     start = (
-        env.reset(reset_key),
-        tracking.start(env.num_envs),
+        first,
+        tracking.start(env.num_envs, first.steps),
         jnp.zeros(env.num_envs, jnp.int32),
-        tracking.Tracker(*(jnp.zeros((each, env.num_envs)) for _ in range(3))),
+        Episodes(*(jnp.zeros((each, env.num_envs)) for _ in Episodes._fields)),
         key,
     )
 
@@ -57,22 +58,17 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
         act_key, key = jax.random.split(key)
         env_state, seen = env.step(env_state, act(env_state.obs, act_key))
         tracker, total, finished = tracking.advance(
-            tracker,
-            seen.reward,
-            seen.cost,
-            seen.terminated,
-            seen.truncated,
-            episode_length=env.episode_length,
+            tracker, seen.reward, seen.cost, seen.terminated, seen.truncated
         )
+        played = Episodes(total.return_, total.cost, total.length)
         # Row `count` of an environment's column takes the episode; beyond the last row, none does.
         row = jnp.where(finished > 0, count, each)
         column = jnp.arange(env.num_envs)
-        results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, total)
+        results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
         return env_state, tracker, count + (finished > 0), results, key
 
     _, _, _, results, _ = jax.lax.while_loop(unfinished, step, start)
-    flat = jax.tree.map(lambda x: x.reshape(-1)[:episodes], results)
-    return Episodes(flat.return_, flat.cost, flat.length)
+    return jax.tree.map(lambda x: x.reshape(-1)[:episodes], results)
 
 
 def make_evaluator(

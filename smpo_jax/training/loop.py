@@ -61,10 +61,11 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
     learner_key, env_key, key = jax.random.split(key, 3)
+    env_state = devices.sharded(env, mesh).reset(env_key)
     state = TrainState(
         learner=algorithm.init(learner_key),
-        env_state=devices.sharded(env, mesh).reset(env_key),
-        tracker=episodes.start(env.num_envs),
+        env_state=env_state,
+        tracker=episodes.start(env.num_envs, env_state.steps),
         key=key,
     )
     return placed(state, mesh, env.num_envs)

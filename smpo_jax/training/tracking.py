@@ -17,7 +17,7 @@ def track(
     """A rollout for `Algorithm.update`, from the steps of a loop of one's own.
 
     Args:
-        spec: says how long an episode is and what it may cost.
+        spec: says how large a rollout is and what an episode may cost.
         tracker: of `start_tracking` at first, then what the last call returned: episodes may begin
             in one rollout and end in another.
         transition: `spec.rollout_length` steps of `spec.num_envs` environments, `[T, N, ...]`.
@@ -30,6 +30,4 @@ def track(
         and the statistics of the episodes that ended.
     """
     chex.assert_tree_shape_prefix(transition, (spec.rollout_length, spec.num_envs))
-    return episodes.annotate(
-        tracker, transition, episode_length=spec.episode_length, cost_limit=spec.cost_limit
-    )
+    return episodes.annotate(tracker, transition, cost_limit=spec.cost_limit)

@@ -39,7 +39,7 @@ def lambda_return(reward, next_value, terminated, truncated, discount, lambda_):
     return result
 
 
-def episodes(tracker, reward, cost, terminated, truncated, episode_length):
+def episodes(tracker, reward, cost, terminated, truncated):
     """(cost before each step, age, [(return, cost, length)] of whole episodes, tracker after)."""
     steps, envs = reward.shape
     so_far, elapsed, finished = np.zeros((steps, envs)), np.zeros((steps, envs)), []
@@ -47,11 +47,11 @@ def episodes(tracker, reward, cost, terminated, truncated, episode_length):
     for t in range(steps):
         for n in range(envs):
             so_far[t, n], elapsed[t, n] = sums[n][1], sums[n][2]
-            sums[n] = [sums[n][0] + reward[t, n], sums[n][1] + cost[t, n], sums[n][2] + 1]
+            sums[n][:3] = sums[n][0] + reward[t, n], sums[n][1] + cost[t, n], sums[n][2] + 1
             if terminated[t, n] or truncated[t, n]:
-                if terminated[t, n] or sums[n][2] >= episode_length:
-                    finished.append(tuple(sums[n]))
-                sums[n] = [0.0, 0.0, 0.0]
+                if terminated[t, n] or not sums[n][3]:
+                    finished.append(tuple(sums[n][:3]))
+                sums[n] = [0.0, 0.0, 0.0, 0.0]
     return so_far, elapsed, finished, np.array(sums).T
 
 

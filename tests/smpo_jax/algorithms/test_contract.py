@@ -13,7 +13,6 @@ import toy
 import smpo_jax as sx
 from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.improvers import FirstOrder
-from smpo_jax.core import episodes
 from smpo_jax.training import loop
 from smpo_jax.training.rollout import collect
 from smpo_jax.types import Algorithm, Spec, VectorEnv
@@ -85,12 +84,7 @@ def seen(name):
 
 
 def annotate(transition, spec):
-    _, rollout = episodes.annotate(
-        episodes.start(spec.num_envs),
-        transition,
-        episode_length=spec.episode_length,
-        cost_limit=spec.cost_limit,
-    )
+    _, rollout = sx.track(spec, sx.start_tracking(spec), transition)
     return rollout
 
 

@@ -18,40 +18,50 @@ def transition(reward, cost, terminated, truncated):
     )
 
 
-def annotate(tracker, t, *, episode_length, cost_limit=2.0):
-    return episodes.annotate(tracker, t, episode_length=episode_length, cost_limit=cost_limit)
+def annotate(tracker, t, *, cost_limit=2.0):
+    return episodes.annotate(tracker, t, cost_limit=cost_limit)
 
 
 def test_an_episode_across_two_rollouts_is_counted_once_and_whole():
     ones = np.ones((2, 1))
     first = transition(ones, 2 * ones, 0 * ones, 0 * ones)
     second = transition(ones, ones, 0 * ones, [[1.0], [0.0]])
-    tracker, rollout = annotate(episodes.start(1), first, episode_length=3)
+    tracker, rollout = annotate(episodes.start(1), first)
     assert rollout.episodes.count == 0
     assert all(np.isnan(x) for x in rollout.episodes[:4])
     np.testing.assert_array_equal(rollout.cost_so_far[:, 0], [0, 2])
 
-    tracker, rollout = annotate(tracker, second, episode_length=3)
+    tracker, rollout = annotate(tracker, second)
     # return 1+1+1, cost 2+2+1, over the limit of 2; the last step belongs to the next episode
     assert tuple(map(float, rollout.episodes)) == (3.0, 5.0, 3.0, 1.0, 1.0)
     np.testing.assert_array_equal(rollout.cost_so_far[:, 0], [4, 0])
     np.testing.assert_array_equal(rollout.elapsed[:, 0], [2, 0])
-    assert tuple(float(x[0]) for x in tracker) == (1.0, 1.0, 1.0)
+    assert tuple(float(x[0]) for x in tracker) == (1.0, 1.0, 1.0, 0.0)
 
 
 def test_a_staggered_first_episode_is_not_counted_but_an_early_termination_is():
     ones = np.ones((2, 2))
     cut = transition(ones, ones, [[0, 0], [0, 1]], [[0, 0], [1, 0]])  # both end after two steps
-    tracker, rollout = annotate(episodes.start(2), cut, episode_length=10)
+    tracker, rollout = annotate(episodes.start(2, age=jnp.array([8, 8])), cut)
     assert rollout.episodes.count == 1
     assert rollout.episodes.length == 2
     np.testing.assert_array_equal(tracker.length, [0, 0])
+    _, rollout = annotate(tracker, cut)  # the next ones were watched from their start
+    assert rollout.episodes.count == 2
+
+
+def test_an_episode_that_is_cut_early_counts_as_any_other():
+    """By an environment that truncates by itself, or a time limit shorter than the stated one."""
+    ones = np.ones((2, 1))
+    cut = transition(ones, 3 * ones, 0 * ones, [[0.0], [1.0]])
+    _, rollout = annotate(episodes.start(1), cut)
+    assert (rollout.episodes.count, rollout.episodes.cost, rollout.episodes.length) == (1, 6, 2)
 
 
 def test_over_limit_is_the_share_of_episodes_above_it():
     cost = [[1.0, 2.0, 3.0, 9.0]]
     t = transition(np.zeros((1, 4)), cost, np.ones((1, 4)), np.zeros((1, 4)))
-    _, rollout = annotate(episodes.start(4), t, episode_length=10, cost_limit=2.0)
+    _, rollout = annotate(episodes.start(4), t, cost_limit=2.0)
     assert rollout.episodes.over_limit == 0.5  # 3 and 9; 2 is within
     assert rollout.episodes.cost == 3.75
 
@@ -62,13 +72,13 @@ def test_annotate_matches_the_loop():
     reward, cost = rng.integers(-3, 4, shape), rng.integers(0, 3, shape)  # exact in float32
     terminated = (rng.random(shape) < 0.05).astype(float)
     truncated = (rng.random(shape) < 0.1) * (1 - terminated)
-    tracker = episodes.Tracker(*(jnp.arange(6.0) * k for k in (1, 2, 3)))
+    partial = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    one, two, three = (jnp.arange(6.0) * k for k in (1, 2, 3))
+    tracker = episodes.Tracker(one, two, three, partial)
 
-    after, rollout = annotate(
-        tracker, transition(reward, cost, terminated, truncated), episode_length=9
-    )
+    after, rollout = annotate(tracker, transition(reward, cost, terminated, truncated))
     so_far, elapsed, finished, expected_after = oracles.episodes(
-        tracker, reward, cost, terminated, truncated, episode_length=9
+        tracker, reward, cost, terminated, truncated
     )
     np.testing.assert_array_equal(rollout.cost_so_far, so_far)
     np.testing.assert_array_equal(rollout.elapsed, elapsed)

@@ -9,7 +9,6 @@ import pytest
 import smpo_envs
 import smpo_jax as sx
 from smpo_envs import Step
-from smpo_jax.core import episodes as tracking
 from smpo_jax.training import host, rollout
 
 LENGTH = 24
@@ -121,12 +120,7 @@ def test_compiled_update_takes_rollouts_of_both_collectors(problem):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def learn(learner, tracker, transition, key):
-        _, seen = tracking.annotate(
-            tracker,
-            transition,
-            episode_length=spec.episode_length,
-            cost_limit=spec.cost_limit,
-        )
+        _, seen = sx.track(spec, tracker, transition)
         return algorithm.update(learner, seen, key)
 
     learner = algorithm.init(jax.random.key(0))
@@ -138,7 +132,7 @@ def test_compiled_update_takes_rollouts_of_both_collectors(problem):
         learner, outside.reset(1), jax.random.key(2)
     )
     results = [
-        learn(learner, tracking.start(4), transition, jax.random.key(3))
+        learn(learner, sx.start_tracking(spec), transition, jax.random.key(3))
         for transition in (native, real)
     ]
     # Adam's first steps are about the sign of the gradient: round-off may show as 1e-4.
