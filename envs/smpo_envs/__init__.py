@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from smpo_envs.contract import check_env
     from smpo_envs.registry import TASKS, make
     from smpo_envs.safe_env import Environment, SafeEnv, State
     from smpo_envs.shift import Shift
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "contract": ["check_env"],
         "registry": ["TASKS", "make"],
         "safe_env": ["Environment", "SafeEnv", "State"],
         "shift": ["Shift"],

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from smpo_envs.contract import check_shapes
 from smpo_envs.safe_env import SafeEnv, State
 from smpo_envs.sparse import apply_where
 from smpo_envs.step import Step
@@ -65,6 +66,10 @@ class VectorEnv:
     states that it leads to. It is part of the state, so that a run that is resumed goes on with it.
 
     `step` takes a state of any number of environments, such as those that one device has of all.
+
+    Raises:
+        ValueError: the environment breaks the contract (see `contract.check_shapes`), or there are
+            none.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class VectorEnv:
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs} must be at least 1")
+        check_shapes(env)
         self.env = env
         self.num_envs = num_envs
         self.stagger = stagger

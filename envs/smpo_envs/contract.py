@@ -1,0 +1,161 @@
+"""Whether an environment keeps the contract of `SafeEnv`, told in plain words.
+
+`check_shapes` looks at shapes and types only, which costs a trace, and is what every environment
+passes on its way into a `VectorEnv`. `check_env` plays some steps besides; call it on an
+environment of your own once, before training on it.
+"""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smpo_envs.safe_env import SafeEnv, State
+
+Tree = Any
+
+
+def check_shapes(env: SafeEnv) -> None:
+    """Raises a ValueError for the first field that is not as the contract says.
+
+    Observations are float vectors `[O]`, actions float vectors `[A]`, `reward`, `done` and
+    `info["cost"]` float scalars, and a step returns a state like the one it was given.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    first = _traced("reset(key)", env.reset, key)
+    _check_state("reset", env, first)
+    action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
+    after = _traced(f"step(state, action [{env.action_size}])", env.step, first, action)
+    _check_state("step", env, after)
+    before, now = (dict(jax.tree.leaves_with_path(state)) for state in (first, after))
+    for path in [*before, *now]:
+        field = f"state{jax.tree_util.keystr(path)}"
+        if path not in before or path not in now:
+            where = "step" if path in now else "reset"
+            raise ValueError(f"{field}: only {where} has it; both must return the same fields")
+        if _kind(before[path]) != _kind(now[path]):
+            raise ValueError(
+                f"{field}: reset returns {_kind(before[path])}, step {_kind(now[path])}; "
+                "a step must return a state like the one it was given"
+            )
+
+
+def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
+    """Plays an environment with random actions, and says what is wrong with it.
+
+    Args:
+        env: one environment.
+        steps: how many are played, over as many episodes as that takes.
+        seed: of episodes and actions.
+
+    Returns:
+        How its costs are counted, with what was seen, for people.
+
+    Raises:
+        ValueError: a field of another shape or type than the contract says; a cost that is negative
+            or not finite; an observation or reward that is not finite; a key that is used twice.
+
+    Warns:
+        UserWarning: all episodes begin alike, or observations never change.
+    """
+    check_shapes(env)
+    _check_keys(env)
+    reset_key, other_key, key = jax.random.split(jax.random.key(seed), 3)
+    first, other = jax.jit(env.reset)(reset_key), jax.jit(env.reset)(other_key)
+    obs, reward, cost, done = jax.tree.map(np.asarray, _play(env, first, key, steps))
+    for name, values in (("obs", obs), ("reward", reward), ("info['cost']", cost)):
+        bad = np.flatnonzero(~np.isfinite(values.reshape(steps, -1)).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{name} is not finite after step {bad[0] + 1}: {values[bad[0]]}")
+    if np.any(cost < 0):
+        at = int(np.argmax(cost < 0))
+        raise ValueError(
+            f"info['cost'] is {cost[at]:g} after step {at + 1}; costs must be 0 or more "
+            "(give what is earned as reward)"
+        )
+    if np.array_equal(first.obs, other.obs) and _same(first.pipeline_state, other.pipeline_state):
+        warnings.warn("reset gives the same state for different keys", stacklevel=2)
+    if steps > 1 and np.all(obs == obs[:1]):
+        warnings.warn("observations never change", stacklevel=2)
+    episodes = int(np.sum(done > 0))
+    return (
+        f"The cost of an episode is the plain sum of info['cost'] over its steps, undiscounted, up "
+        f"to and with the last one. In {steps} steps of random actions: {cost.mean():.3g} a step, "
+        f"{np.mean(cost > 0):.0%} of them above 0; {episodes} episodes terminated. An episode that "
+        f"does not is cut after {env.episode_length} steps."
+    )
+
+
+def _check_keys(env: SafeEnv) -> None:
+    """Raises a ValueError if an episode's beginning draws from a key more than once."""
+
+    def two_steps(key: jax.Array) -> State:
+        action = jnp.zeros(env.action_size)
+        return env.step(env.step(env.reset(key), action), action)
+
+    try:
+        with jax.debug_key_reuse(True):
+            jax.jit(two_steps)(jax.random.key(0))
+    except jax.errors.KeyReuseError as error:
+        raise ValueError(f"a key is used twice: {str(error).splitlines()[0]}") from error
+
+
+def _play(env: SafeEnv, state: State, key: jax.Array, steps: int) -> Tree:
+    """Observations, rewards, costs and ends of steps with uniformly random actions."""
+
+    def step(state, key):
+        action_key, reset_key = jax.random.split(key)
+        action = jax.random.uniform(action_key, (env.action_size,), minval=-1.0, maxval=1.0)
+        after = env.step(state, action)
+        fresh = env.reset(reset_key)
+        is_over = after.done > 0
+        state = jax.tree.map(lambda x, y: jnp.where(is_over, x, y), fresh, after)
+        return state, (after.obs, after.reward, after.info["cost"], after.done)
+
+    keys = jax.random.split(key, steps)
+    return jax.jit(lambda state, keys: jax.lax.scan(step, state, keys)[1])(state, keys)
+
+
+def _check_state(what: str, env: SafeEnv, state: Any) -> None:
+    if not isinstance(state, State) and not all(
+        hasattr(state, name) for name in ("obs", "reward", "done", "info")
+    ):
+        raise ValueError(f"{what} must return a State, got {type(state).__name__}")
+    size = env.observation_size
+    _require(f"{what}: obs", state.obs, (size,), f"a float vector of observation_size={size}")
+    _require(f"{what}: reward", state.reward, (), "a float scalar")
+    _require(f"{what}: done", state.done, (), "a float scalar, 0 or 1")
+    if "cost" not in state.info:
+        known = ", ".join(map(repr, state.info)) or "nothing"
+        raise ValueError(f"{what}: info['cost'] is missing; info has {known}")
+    _require(f"{what}: info['cost']", state.info["cost"], (), "a float scalar, 0 or more")
+
+
+def _require(field: str, value: Any, shape: tuple[int, ...], words: str) -> None:
+    is_array = isinstance(value, jax.ShapeDtypeStruct)
+    if is_array and value.shape == shape and jnp.issubdtype(value.dtype, jnp.floating):
+        return
+    found = _kind(value) if is_array else f"a {type(value).__name__}"
+    raise ValueError(f"{field}: expected {words}, got {found}")
+
+
+def _traced(what: str, function: Any, *arguments: Any) -> Any:
+    try:
+        return jax.eval_shape(function, *arguments)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{what} failed: {type(error).__name__}: {reason[:300]}") from error
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype.name}{list(leaf.shape)}"
+
+
+def _same(a: Tree, b: Tree) -> bool:
+    def data(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(data(x), data(y)) for x, y in pairs)
