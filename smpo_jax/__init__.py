@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from smpo_jax import algorithms, core
     from smpo_jax.algorithms import smpo

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import smpo_jax
+
 PROGRAM = "smpo-jax"
 
 HELP = f"""usage: {PROGRAM} COMMAND [OPTIONS]
@@ -26,7 +28,7 @@ commands:
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
 
-Every command has its own --help. Try: {PROGRAM} train --env PointGoal1 --algo smpo
+Every command has its own --help; --version says which this is. Try: {PROGRAM} train --env PointGoal1 --algo smpo
 """
 
 
@@ -62,6 +64,9 @@ def _dispatch(arguments: list[str]) -> int:
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"{PROGRAM} {smpo_jax.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:

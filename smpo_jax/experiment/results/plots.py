@@ -13,6 +13,8 @@ from matplotlib.ticker import EngFormatter
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import intervals, logs
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import PlotOptions
 
 POINTS = 200  # of a drawn curve
@@ -24,10 +26,9 @@ QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"
 class LearningCurve(NamedTuple):
     """What is drawn of one run: the iterations in which an episode finished."""
 
-    env: str
-    label: str  # runs of the same label are averaged
-    seed: int
-    cost_limit: float
+    folder: Path
+    config: Config
+    label: str  # runs that differ in nothing but their seed are averaged under it
     steps: Float[np.ndarray, " I"]
     values: dict[str, Float[np.ndarray, " I"]]
 
@@ -80,20 +81,41 @@ def save(figure: Figure, path: Path) -> None:
 def read(folder: Path, label: str | None = None) -> LearningCurve:
     """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
     log = logs.read(folder, QUANTITIES)
-    config = log.config
-    return LearningCurve(
-        config.env, label or config.algo, config.seed, config.cost_limit, log.steps, log.values
-    )
+    return LearningCurve(folder, log.config, label or log.config.algo, log.steps, log.values)
+
+
+def distinguish(runs: Sequence[LearningCurve]) -> list[LearningCurve]:
+    """The runs, each once, labelled so that only seeds of one configuration share a label.
+
+    Where runs of the same task and label differ in more than their seed, what they differ in is
+    added to the label.
+    """
+    once = list({run.folder.resolve(): run for run in runs}.values())
+    settings = [config_file.flat(run.config) for run in once]
+    labelled = []
+    for run, own in zip(once, settings, strict=True):
+        here = (run.config.env, run.label)
+        pairs = zip(once, settings, strict=True)
+        alike = [theirs for other, theirs in pairs if (other.config.env, other.label) == here]
+        fields = sorted({field for theirs in alike for field in theirs} - {"seed"})
+        words = [
+            f"{field}={own.get(field)}"
+            for field in fields
+            if any(theirs.get(field) != own.get(field) for theirs in alike)
+        ]
+        labelled.append(run._replace(label=", ".join([run.label, *words])))
+    return labelled
 
 
 def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
-    """Return above cost, one column per task, one colour per label, seeds averaged."""
-    envs = sorted({run.env for run in runs})
+    """Return above cost, one column per task, one colour per configuration, seeds averaged."""
+    runs = distinguish(runs)
+    envs = sorted({run.config.env for run in runs})
     shades = colours(run.label for run in runs)
     figure = Figure(figsize=(1.2 + 4.3 * len(envs), 6.2), layout="constrained")
     grid = figure.subplots(2, len(envs), sharex="col", squeeze=False)
     for column, env in zip(grid.T, envs, strict=True):
-        here = [run for run in runs if run.env == env]
+        here = [run for run in runs if run.config.env == env]
         column[0].set_title(env)
         column[1].set_xlabel("environment steps")
         column[1].xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -105,7 +127,7 @@ def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
                         axes, combine(group, name, average), _caption(group, average), shade
                     )
             tidy(axes)
-        for limit in sorted({run.cost_limit for run in here}):
+        for limit in sorted({run.config.cost_limit for run in here}):
             column[1].axhline(limit, color="black", linestyle="--", linewidth=1)
             column[1].annotate(
                 f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
@@ -133,11 +155,16 @@ def tidy(axes: Axes) -> None:
 
 
 def combine(runs: Sequence[LearningCurve], name: str, average: Average = MEAN) -> AveragedCurve:
-    """The curve of a group of seeds, over the steps that all of them have seen."""
-    first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
+    """The curve of a group of seeds, each as far as it goes: averaged are those that go so far."""
+    first, last = max(run.steps[0] for run in runs), max(run.steps[-1] for run in runs)
     steps = np.linspace(first, max(first, last), POINTS)
-    values = [np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs]
-    return AveragedCurve(steps, *average.of(np.array(values)))
+    values = np.array([np.interp(steps, run.steps, _smooth(run.values[name])) for run in runs])
+    goes_on = np.array([steps <= max(run.steps[-1], first) for run in runs])
+    curve = np.full((3, POINTS), np.nan)
+    for members in {tuple(column) for column in goes_on.T}:
+        here, among = np.all(members == goes_on.T, axis=1), np.array(members)
+        curve[:, here] = average.of(values[np.ix_(among, here)])
+    return AveragedCurve(steps, *curve)
 
 
 def _caption(group: Sequence[LearningCurve], average: Average) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import smpo_jax
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
@@ -121,3 +122,10 @@ def test_two_iterations_from_training_to_picture(command):
 
     assert command("plot run --out curves.png").status == 0
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_version_is_told_by_the_command_the_module_and_the_package(command):
+    assert command("--version").out == f"smpo-jax {smpo_jax.__version__}\n"
+    line = [sys.executable, "-m", "smpo_jax", "--version"]
+    told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert told == f"smpo-jax {smpo_jax.__version__}\n"

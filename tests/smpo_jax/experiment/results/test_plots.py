@@ -41,12 +41,37 @@ def test_average_of_seeds_is_their_mean_with_students_interval():
     np.testing.assert_allclose(curve.middle - curve.low, 4.3027 / 3**0.5, rtol=1e-4)
 
 
-def test_average_covers_the_steps_that_all_seeds_have_seen():
+def test_a_short_run_does_not_cut_the_others():
+    """To step 500 both, 1 apart, beyond it the longer one alone, which has no interval."""
     long = plots.read(write_run("long", values=np.arange(10.0)))
-    short = plots.read(write_run("short", seed=1, values=np.arange(4.0)))
+    short = plots.read(write_run("short", seed=1, values=np.arange(4.0) + 1.0))
     curve = plots.combine([long, short], "episode/return")
-    assert (curve.steps[0], curve.steps[-1]) == (200, 500)
-    np.testing.assert_allclose(curve.middle[[0, -1]], [0, 3], atol=1e-12)
+    assert (curve.steps[0], curve.steps[-1]) == (200, 1100)
+    np.testing.assert_allclose(curve.middle[[0, -1]], [0.5, 9.0], atol=1e-12)
+    np.testing.assert_array_equal(np.isfinite(curve.low), curve.steps <= 500)
+
+
+def labels_of(runs):
+    return sorted({run.label for run in plots.distinguish(runs)})
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_told_apart():
+    runs = [
+        plots.read(write_run("a", limit=1.0)),
+        plots.read(write_run("b", limit=25.0, seed=1)),
+        plots.read(write_run("c", limit=25.0, seed=2)),
+    ]
+    assert labels_of(runs) == ["toy, cost_limit=1.0", "toy, cost_limit=25.0"]
+    _, labels = plots.draw(runs).axes[0].get_legend_handles_labels()
+    assert "toy, cost_limit=25.0 (mean and 95 % interval of 2 seeds)" in labels
+    assert labels_of(runs[1:]) == ["toy"]
+
+
+def test_the_same_folder_twice_is_one_seed():
+    run = plots.read(write_run("a"))
+    again = plots.read(Path("../") / Path.cwd().name / "a")
+    assert len(plots.distinguish([run, again])) == 1
+    assert plots.draw([run, again]).axes[0].get_lines()[0].get_label() == "toy (1 seed)"
 
 
 def test_smoothing_keeps_the_length_and_the_mean_of_a_constant():
