@@ -14,9 +14,13 @@ from smpo_jax.types import Spec
 
 T = TypeVar("T")
 
+TINY, LARGE = 1e-37, 1e37  # smallest and largest number but 0 that a setting may be
+
 # Rules of `require`: what a value must be, in words, and the test.
-POSITIVE = ("positive", lambda x: x > 0)
-NONNEGATIVE = ("0 or more", lambda x: x >= 0)
+# Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
+POSITIVE = ("positive", lambda x: TINY <= x <= LARGE)
+POSITIVE_OR_INFINITE = ("positive", lambda x: x >= TINY)  # where infinity says "no bound"
+NONNEGATIVE = ("0 or more", lambda x: 0 <= x <= LARGE and (x == 0 or x >= TINY))
 FRACTION = ("from 0 to 1", lambda x: 0 <= x <= 1)
 FINITE = ("a finite number", math.isfinite)
 COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
@@ -53,7 +57,8 @@ class ActorCriticSettings(Settings):
     initial_log_std: float = 0.0  # natural log of the policy's first standard deviation
 
     def __post_init__(self):
-        require(self, POSITIVE, "learning_rate", "target_kl", "max_gradient_norm")
+        require(self, POSITIVE, "learning_rate")
+        require(self, POSITIVE_OR_INFINITE, "target_kl", "max_gradient_norm")
         require(self, POSITIVE, "observation_clip")
         require(self, FRACTION, "discount", "gae_lambda")
         require(self, NONNEGATIVE, "value_l2")

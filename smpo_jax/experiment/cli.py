@@ -28,7 +28,8 @@ commands:
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
 
-Every command has its own --help; --version says which this is. Try: {PROGRAM} train --env PointGoal1 --algo smpo
+Every command has its own --help. Try: {PROGRAM} train --env PointGoal1 --algo smpo
+--version says which one this is.
 """
 
 

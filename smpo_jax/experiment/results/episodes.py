@@ -50,7 +50,7 @@ def play(
     if drawing is None:
         raise UserError(f"env: {policy.config.env} cannot be drawn")
     env = single_env(policy.config)
-    act = policy.act(deterministic=deterministic)
+    act = policy.acting(deterministic=deterministic)
     see = _observer(env, drawing)
 
     @partial(jax.jit, compiler_options=compilation.options())

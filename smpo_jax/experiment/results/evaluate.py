@@ -91,7 +91,7 @@ def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     from smpo_envs.host import WorkerError, vector_env
 
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
-    act = policy.act(deterministic=options.deterministic)
+    act = policy.acting(deterministic=options.deterministic)
     try:
         env = vector_env(policy.config.env, batch)
     except (ImportError, ValueError) as error:

@@ -1,30 +1,108 @@
 """A trained policy, read from the folder of its run."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.run.checkpoint import Checkpoints
+from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.evaluation import Act, make_act
-from smpo_jax.types import Algorithm, LearnerState
+from smpo_jax.types import Algorithm, Key, LearnerState, Spec
+
+Action = Float[np.ndarray, "*batch A"]
 
 
-class TrainedPolicy(NamedTuple):
-    """A learner as it was saved, with what it takes to act."""
+class TrainedPolicy:
+    """A learner as it was saved, with what it takes to act. It can be pickled.
 
-    config: Config
-    algorithm: Algorithm
-    learner: LearnerState
-    iteration: int
+    Attributes:
+        config: of its run.
+        spec: of the problem it was trained on; `observation_size` and `action_size` say what it
+            takes and gives.
+        algorithm: the method.
+        learner: what it has learnt.
+        iteration: updates made.
+    """
 
-    def act(self, *, deterministic: bool) -> Act:
-        """`(obs [N, O], key) -> action [N, A]`."""
+    def __init__(
+        self,
+        config: Config,
+        spec: Spec,
+        algorithm: Algorithm,
+        learner: LearnerState,
+        iteration: int,
+    ) -> None:
+        self.config = config
+        self.spec = spec
+        self.algorithm = algorithm
+        self.learner = learner
+        self.iteration = iteration
+
+    def predict(self, obs: Any) -> Action:
+        """The action without noise, within the bounds of -1 and 1.
+
+        Args:
+            obs: one observation `[O]` or several `[N, O]`, as the environment gives them; a list or
+                an array.
+
+        Returns:
+            `[A]` or `[N, A]`.
+
+        Raises:
+            ValueError: it has another size, or is not finite.
+        """
+        return self._compiled_act(True, obs, jax.random.key(0))
+
+    def act(self, obs: Any, key: Key | int) -> Action:
+        """An action with the policy's noise, as in training; see `predict`.
+
+        Args:
+            obs: `[O]` or `[N, O]`.
+            key: a key of `jax.random.key`, or a seed.
+        """
+        key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+        return self._compiled_act(False, obs, key)
+
+    def acting(self, *, deterministic: bool) -> Act:
+        """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
+
+    def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
+        saved = (config_file.as_mapping(self.config), to_leaves(self.learner), self.iteration)
+        return _unpickle, saved
+
+    @functools.cached_property
+    def _programs(self) -> dict[bool, Callable[..., jax.Array]]:
+        def program(deterministic: bool) -> Callable[..., jax.Array]:
+            def run(learner: LearnerState, obs: jax.Array, key: Key) -> jax.Array:
+                act = make_act(self.algorithm, learner, deterministic=deterministic)
+                return jnp.clip(act(obs, key), -1.0, 1.0)
+
+            return jax.jit(run)
+
+        return {choice: program(choice) for choice in (True, False)}
+
+    def _compiled_act(self, deterministic: bool, obs: Any, key: Key) -> Action:
+        size = self.spec.observation_size
+        array = np.asarray(obs, np.float32)
+        if array.ndim not in (1, 2) or array.shape[-1] != size:
+            raise ValueError(
+                f"obs has shape {list(array.shape)}; {self.config.algo} on {self.config.env} takes "
+                f"[{size}] or [N, {size}]"
+            )
+        if not np.all(np.isfinite(array)):
+            raise ValueError("obs is not finite; it has NaN or infinity")
+        action = self._programs[deterministic](self.learner, np.atleast_2d(array), key)
+        return np.asarray(action if array.ndim == 2 else action[0])
 
 
 def load_policy(folder: str | Path) -> TrainedPolicy:
@@ -35,9 +113,25 @@ def load_policy(folder: str | Path) -> TrainedPolicy:
     """
     folder = Path(folder)
     config = config_file.load(folder)
-    # It may have been trained on more devices than there are here.
-    algorithm = build(dataclasses.replace(config, devices=1)).algorithm
+    spec, algorithm = _built(config)
     with Checkpoints(folder, config, write=False) as checkpoints:
         template = jax.eval_shape(algorithm.init, jax.random.key(0))
         found = checkpoints.restore(template, part="learner")
-    return TrainedPolicy(config, algorithm, found.state, found.iteration)
+    return TrainedPolicy(config, spec, algorithm, found.state, found.iteration)
+
+
+def _unpickle(
+    saved: dict[str, Any], leaves: dict[str, np.ndarray], iteration: int
+) -> TrainedPolicy:
+    where = "the pickled policy"
+    config = config_file.from_mapping(saved, where=where)
+    spec, algorithm = _built(config)
+    template = jax.eval_shape(algorithm.init, jax.random.key(0))
+    learner = from_leaves(leaves, template, "", where)
+    return TrainedPolicy(config, spec, algorithm, learner, iteration)
+
+
+def _built(config: Config) -> tuple[Spec, Algorithm]:
+    """On one device: it may have been trained on more than there are here."""
+    problem = build(dataclasses.replace(config, devices=1))
+    return problem.spec, problem.algorithm

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Protocol
 
@@ -20,6 +21,7 @@ class StopOnSignal:
 
     The first signal only sets it. A second one ends the process at once, as it would have
     without this: what was saved is on disk, and checkpoints are there as a whole or not at all.
+    In a thread that is not the main one no signal comes.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,7 +40,10 @@ class StopOnSignal:
         return 128 + self.received if self.received else 0
 
     def __enter__(self) -> "StopOnSignal":
-        self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        # Python lets no other thread than the main one take signals.
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = self.SIGNALS if is_main else ()
+        self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

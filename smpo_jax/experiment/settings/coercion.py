@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.names import suggest
+
+MOST_DIGITS = 18  # of a whole number: what fits in 64 bits
 
 
 def coerce_fields(kind: type, given: Mapping[str, Any], *, where: str, noun: str) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def coerce(value: Any, kind: Any) -> Any:
     if kind in (bool, str) and isinstance(value, kind):
         return value
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        return _path(value)
     if kind in (int, float) and _may_be_number(value):
         return integer(value) if kind is int else number(value)
     raise ValueError(f"expected {_describe(kind)}, got {value!r}")
@@ -75,11 +78,13 @@ def integer(text: str | float) -> int:
     """
     try:
         value = Decimal(str(text))
+        if value.is_finite() and value.adjusted() > MOST_DIGITS:
+            raise ValueError(f"{text!s:.40} is too large")
         if value == value.to_integral_value():
             return int(value)
-    except (InvalidOperation, OverflowError, ValueError):
+    except (InvalidOperation, OverflowError):
         pass
-    raise ValueError(f"expected an integer, got {text!r}")
+    raise ValueError(f"expected an integer, got {text!r:.80}")
 
 
 def number(text: str | float) -> float:
@@ -90,11 +95,22 @@ def number(text: str | float) -> float:
     """
     try:
         value = float(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         value = math.nan
     if math.isnan(value):
-        raise ValueError(f"expected a number, got {text!r}")
+        raise ValueError(f"expected a number, got {str(text)!r:.80}")
     return value
+
+
+def _path(text: str) -> Path:
+    """A path that files can have; `~` is the user's home."""
+    try:
+        os.fsencode(text)
+        if "\0" in text:
+            raise ValueError
+        return Path(text).expanduser()
+    except (ValueError, RuntimeError):  # a lone surrogate, NUL, or no home
+        raise ValueError(f"expected a path, got {text!r:.80}") from None
 
 
 def _first_that_fits(value: Any, union: Any) -> Any:

@@ -28,6 +28,7 @@ from smpo_jax.experiment.settings.config import Config
 from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}
+MOST_SEEDS = 10_000
 OWN_KEYS = ("tasks", "seeds", "variants")
 # What a suite says by other means.
 ELSEWHERE = {
@@ -108,7 +109,10 @@ def _seeds(data: object, where: str) -> list[int]:
     given = data if isinstance(data, list) else None
     try:
         if given is None:
-            return list(range(coerce(data, int))) or _list([], where)
+            number = coerce(data, int)
+            if number > MOST_SEEDS:
+                raise ValueError(f"at most {MOST_SEEDS:,} seeds, got {number:,}")
+            return list(range(number)) or _list([], where)
         return [coerce(seed, int) for seed in _list(given, where)]
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error

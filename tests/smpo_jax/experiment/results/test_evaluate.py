@@ -63,7 +63,7 @@ def test_number_of_episodes_must_be_positive(command, tradeoff, episodes):
 def test_load_policy_needs_only_the_folder(tradeoff):
     moved = tradeoff.rename("elsewhere")
     policy = load_policy(moved)
-    act = policy.act(deterministic=True)
+    act = policy.acting(deterministic=True)
     action = act(jnp.ones((2, 1)), jax.random.key(0))
     np.testing.assert_array_equal(action, [[0.5], [0.5]])
 

@@ -23,7 +23,9 @@ from smpo_jax.experiment.suite import robustness as suite_robustness
 OWN = {"hazards": 8, "size": 0.2, "extent": 1.5}
 UNUSED: Any = None
 MEMBERS = [
-    LabelledPolicy("mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, 1))
+    LabelledPolicy(
+        "mine", TrainedPolicy(Config(seed=seed, cost_limit=30.0), UNUSED, UNUSED, UNUSED, 1)
+    )
     for seed in (0, 1)
 ]
 

@@ -309,7 +309,7 @@ def test_run_from_python_is_the_run_of_the_command_line(whole):
     assert_same_run(folder, whole)
     policy = sx.load_policy("mine")
     assert policy.iteration == 12
-    assert policy.act(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
+    assert policy.acting(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
 
 
 def test_run_from_python_refuses_what_the_command_line_refuses(whole):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from smpo_jax.experiment.settings.coercion import coerce
@@ -27,3 +29,19 @@ def test_coerce_accepts_what_yaml_makes_of_good_values(value, kind, expected):
 def test_coerce_refuses(value, kind):
     with pytest.raises(ValueError, match="expected"):
         coerce(value, kind)
+
+
+@pytest.mark.parametrize("text", ["1e99999999", "9" * 5000, 10**30])
+def test_a_number_beyond_64_bits_is_refused_at_once(text):
+    with pytest.raises(ValueError, match="is too large"):
+        coerce(text, int)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_no_path(text):
+    with pytest.raises(ValueError, match="expected a path"):
+        coerce(text, Path)
+
+
+def test_the_users_home_is_found_in_a_path():
+    assert coerce("~/runs", Path) == Path.home() / "runs"
