@@ -18,11 +18,12 @@ import jax.numpy as jnp
 
 from smpo_jax.algorithms import recipes
 from smpo_jax.algorithms.smpo import critic as safety_critic
-from smpo_jax.algorithms.smpo import gradient
+from smpo_jax.algorithms.smpo import gradient, weight
+from smpo_jax.algorithms.smpo import threshold as thresholds
 from smpo_jax.algorithms.smpo.settings import SMPO, SMPOPPO, SMPOCode, SMPOPaper
 from smpo_jax.core import surrogate
 from smpo_jax.networks import DEFAULT, Networks
-from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Spec
+from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Scalar, Spec
 
 __all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOPaper", "make"]
 
@@ -63,14 +64,9 @@ def make(
         term, extra = through_critic.term(critic.predict(learner)), through_critic.extra(price, q)
         batch = recipes.to_batch(transition, estimates, advantage, {"value": target}, extra)
         metrics = {
+            **_explain(f, d, price, rollout, aux),
             **safety_critic.calibration(critic, q, transition),
             "value/explained_variance": recipes.explained_variance(estimates.value, target),
-            "smpo/weight": jnp.mean(f.value),
-            "smpo/negative_share": jnp.mean(jnp.asarray(f.value < 0, f.value.dtype)),
-            "smpo/threshold": d,
-            "smpo/cost_return": aux.window.cost,
-            "smpo/spent": jnp.mean(rollout.cost_so_far),
-            "smpo/price": jnp.mean(price),
             "smpo/critic_gradient_norm": gradient.norm(ac, term, learner, batch),
         }
         # The policy moves, and V learns, as the improver does it.
@@ -81,3 +77,17 @@ def make(
         return learner, {**metrics, **improved, **fitted}
 
     return Algorithm(init, ac.acting, update, critic.cost_critic())
+
+
+def _explain(
+    f: weight.Weight, d: Scalar, price: weight.Steps, rollout: Rollout, aux: thresholds.State
+) -> Metrics:
+    """What explains a run: how much is modulated, by which threshold, at which price."""
+    return {
+        "smpo/weight": jnp.mean(f.value),
+        "smpo/negative_share": jnp.mean(jnp.asarray(f.value < 0, f.value.dtype)),
+        "smpo/threshold": jnp.asarray(d),
+        "smpo/cost_return": aux.window.cost,
+        "smpo/spent": jnp.mean(rollout.cost_so_far),
+        "smpo/price": jnp.mean(price),
+    }
