@@ -72,7 +72,7 @@ def test_annotate_matches_the_loop():
     reward, cost = rng.integers(-3, 4, shape), rng.integers(0, 3, shape)  # exact in float32
     terminated = (rng.random(shape) < 0.05).astype(float)
     truncated = (rng.random(shape) < 0.1) * (1 - terminated)
-    partial = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    partial = jnp.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     one, two, three = (jnp.arange(6.0) * k for k in (1, 2, 3))
     tracker = episodes.Tracker(one, two, three, partial)
 
