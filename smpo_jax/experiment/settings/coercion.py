@@ -98,7 +98,7 @@ def number(text: str | float) -> float:
     except (ValueError, OverflowError):
         value = math.nan
     if math.isnan(value):
-        raise ValueError(f"expected a number, got {str(text)!r:.80}")
+        raise ValueError(f"expected a number, got {text!r:.80}")
     return value
 
 
