@@ -14,7 +14,7 @@ from smpo_jax.types import Spec
 
 T = TypeVar("T")
 
-TINY, LARGE = 1e-37, 1e37  # smallest and largest number but 0 that a setting may be
+TINY, LARGE = 1.18e-38, 3.4e38  # the range of normal numbers of float32
 
 # Rules of `require`: what a value must be, in words, and the test.
 # Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
