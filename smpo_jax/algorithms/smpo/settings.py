@@ -32,6 +32,19 @@ MODULATES = {
     "reward": (weight.modulated_reward, weight.unchanged),
     "advantage": (weight.shifted_reward, weight.modulated_advantage),
 }
+# Built from how Q^c learns and the episode's length, from the constant, from the discount.
+PREDICTION_SCALE = {
+    "none": lambda learning, length: 1.0,
+    "episode": lambda learning, length: critic.cost_per_step(learning) * length,
+}
+SHIFT = {
+    "constant": weight.constant_shift,
+    "minimum": lambda amount: weight.running_minimum_shift,
+}
+AT_STAKE = {
+    "reward": lambda discount: weight.reward_of_step,
+    "reward-to-go": weight.reward_to_go,
+}
 FORMS = {
     "reparameterised": gradient.REPARAMETERISED,
     "score": gradient.SCORE,
@@ -114,9 +127,9 @@ class WeightSettings(base.Settings):
         base.require(self, base.POSITIVE, "weight_temperature", "prediction_clip")
         base.require(self, base.NONNEGATIVE, "shift_amount")
         base.choose("spent", self.spent, SPENT)
-        base.choose("prediction_scale", self.prediction_scale, {"none": 1, "episode": 1})
+        base.choose("prediction_scale", self.prediction_scale, PREDICTION_SCALE)
         base.choose("modulates", self.modulates, MODULATES)
-        base.choose("shift", self.shift, {"constant": 1, "minimum": 1})
+        base.choose("shift", self.shift, SHIFT)
         super().__post_init__()
 
 
@@ -132,8 +145,7 @@ class GradientSettings(base.Settings):
 
     def __post_init__(self):
         base.choose("critic_gradient", self.critic_gradient, FORMS)
-        stakes = {"reward": 1, "reward-to-go": 1}
-        base.choose("critic_gradient_reward", self.critic_gradient_reward, stakes)
+        base.choose("critic_gradient_reward", self.critic_gradient_reward, AT_STAKE)
         base.require(self, base.NONNEGATIVE, "critic_gradient_coefficient")
         base.require(self, base.FRACTION, "critic_gradient_trace")
         super().__post_init__()
@@ -203,15 +215,6 @@ class Choices(
     def modulation(self, spec: Spec, learning: critic.Learning) -> weight.Modulation:
         """Definition 1 as these settings read it; Q^c is scaled by how it learns."""
         reward, advantage = MODULATES[self.modulates]
-        scale = 1.0
-        if self.prediction_scale == "episode":
-            scale = critic.cost_per_step(learning) * spec.episode_length
-        shift = weight.running_minimum_shift
-        if self.shift == "constant":
-            shift = weight.constant_shift(self.shift_amount)
-        at_stake = weight.reward_of_step
-        if self.critic_gradient_reward == "reward-to-go":
-            at_stake = weight.reward_to_go(self.discount)
         return weight.Modulation(
             f=partial(
                 weight.cost_aware_weight,
@@ -220,12 +223,12 @@ class Choices(
                 floor=self.weight_floor,
             ),
             spent=SPENT[self.spent],
-            scale=scale,
+            scale=PREDICTION_SCALE[self.prediction_scale](learning, spec.episode_length),
             prediction_clip=self.prediction_clip,
-            shift=shift,
+            shift=SHIFT[self.shift](self.shift_amount),
             reward=reward,
             advantage=advantage,
-            at_stake=at_stake,
+            at_stake=AT_STAKE[self.critic_gradient_reward](self.discount),
         )
 
     def gradient(self) -> gradient.Gradient:
