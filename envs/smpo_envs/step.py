@@ -21,3 +21,24 @@ class Step(NamedTuple, Generic[A]):
     terminated: A
     truncated: A
     next_obs: A
+
+
+class HostStep(NamedTuple, Generic[A]):
+    """What happened in one step of environments outside JAX; flags are float 0/1.
+
+    Attributes:
+        reward: `[N]`.
+        cost: `[N]`, >= 0.
+        terminated: `[N]`, see `Step`.
+        truncated: `[N]`, see `Step`.
+        next_obs: `[N, O]`, see `Step`.
+        lost: `[N]`, the episode is of no account, because the process that played it has died; the
+            step is cut, where it began.
+    """
+
+    reward: A
+    cost: A
+    terminated: A
+    truncated: A
+    next_obs: A
+    lost: A

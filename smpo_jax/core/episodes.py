@@ -65,9 +65,20 @@ def advance(
 
 
 def annotate(
-    tracker: Tracker, transition: Transition, *, cost_limit: Scalar
+    tracker: Tracker,
+    transition: Transition,
+    *,
+    cost_limit: Scalar,
+    lost: Float[Array, "T N"] | None = None,
 ) -> tuple[Tracker, Rollout]:
-    """The rollout with each step's C_t and age, and the statistics of the episodes it finished."""
+    """The rollout with each step's C_t and age, and the statistics of the episodes it finished.
+
+    Args:
+        tracker: before the first step.
+        transition: the steps.
+        cost_limit: for the share of episodes above it.
+        lost: 1 where the end of an episode does not count, as what played it was lost.
+    """
 
     def step(before, inputs):
         after, total, finished = advance(before, *inputs)
@@ -75,6 +86,8 @@ def annotate(
 
     inputs = (transition.reward, transition.cost, transition.terminated, transition.truncated)
     tracker, (before, totals, finished) = jax.lax.scan(step, tracker, inputs)
+    if lost is not None:
+        finished = finished * (1.0 - lost)
 
     count = jnp.sum(finished)
 

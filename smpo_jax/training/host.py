@@ -5,21 +5,28 @@ shapes and dtypes of one from the compiled collector, so that everything that fo
 tracking, the compiled update) is the same.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from smpo_jax.augmentation import NONE, Augmentation
 from smpo_jax.training.evaluation import Act, Episodes
 from smpo_jax.types import Algorithm, Key, LearnerState, StepLike, Transition
 
-Collect = Callable[
-    [LearnerState, Float[np.ndarray, "N O"], Key], tuple[Float[np.ndarray, "N O"], Transition]
-]
+A_co = TypeVar("A_co", covariant=True)
+
+
+class HostStepLike(StepLike[A_co], Protocol[A_co]):
+    """What environments outside JAX report of one step."""
+
+    @property
+    def lost(self) -> A_co:
+        """1 where the episode is cut and of no account: what played it has died, `[N]`."""
+        ...
 
 
 class HostVectorEnv(Protocol):
@@ -30,14 +37,29 @@ class HostVectorEnv(Protocol):
     action_size: int
     episode_length: int
 
+    @property
+    def halves(self) -> Sequence[slice]:
+        """Rows of environments that are stepped on their own, with `send` and `receive` in turn.
+
+        The policy acts for one while another is stepped. At least one.
+        """
+        ...
+
+    @property
+    def first_ages(self) -> Int[np.ndarray, " N"]:
+        """Steps that the clock of each environment has behind it when it is reset."""
+        ...
+
     def reset(self, seed: int) -> Float[np.ndarray, "N O"]:
         """First observations of new episodes."""
         ...
 
-    def step(
-        self, action: Float[np.ndarray, "N A"]
-    ) -> tuple[Float[np.ndarray, "N O"], StepLike[np.ndarray]]:
-        """Acts, and starts a new episode wherever one has ended.
+    def send(self, half: int, action: Float[np.ndarray, "H A"]) -> None:
+        """Begins a step of one half."""
+        ...
+
+    def receive(self, half: int) -> tuple[Float[np.ndarray, "H O"], HostStepLike[np.ndarray]]:
+        """Ends a step of one half, and starts a new episode wherever one has ended.
 
         Returns:
             What to act on next, which after the end of an episode is the first observation of a
@@ -45,23 +67,49 @@ class HostVectorEnv(Protocol):
         """
         ...
 
-
-class RestartingHostVectorEnv(HostVectorEnv, Protocol):
-    """Environments outside JAX whose episodes may be ended from without."""
-
-    def restart(self, over: Bool[np.ndarray, " N"]) -> Float[np.ndarray, "N O"]:
-        """Starts new episodes where `over`; their first observations (other rows: anything)."""
+    def restart(self, half: int, over: Bool[np.ndarray, " H"]) -> Float[np.ndarray, "H O"]:
+        """Starts new episodes in a half where `over`; what to act on next."""
         ...
+
+    def notices(self) -> list[str]:
+        """What went wrong since the last call and was put right, one line each."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the environments hold; a `reset` may follow."""
+        ...
+
+
+class Collected(NamedTuple):
+    """A rollout of environments outside JAX.
+
+    Attributes:
+        obs: what to act on next.
+        transition: what happened.
+        lost: 1 where an episode was cut that is of no account.
+    """
+
+    obs: Float[np.ndarray, "N O"]
+    transition: Transition
+    lost: Float[jax.Array, "T N"]
+
+
+Collect = Callable[[LearnerState, Float[np.ndarray, "N O"], Key], Collected]
 
 
 class AugmentedHostEnv:
     """Environments outside JAX with an account of their costs; the same functions as natively."""
 
-    def __init__(self, env: RestartingHostVectorEnv, augmentation: Augmentation):
+    def __init__(self, env: HostVectorEnv, augmentation: Augmentation):
         self.num_envs = env.num_envs
         self.observation_size = env.observation_size + augmentation.size
         self.action_size = env.action_size
         self.episode_length = env.episode_length
+        self.halves = env.halves
+        self.first_ages = env.first_ages
+        self.send = env.send
+        self.notices = env.notices
+        self.close = env.close
         self._env = env
         self._start = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
         self._account = self._start
@@ -76,61 +124,101 @@ class AugmentedHostEnv:
 
     def reset(self, seed: int) -> Float[np.ndarray, "N O"]:
         """First observations of new episodes."""
-        self._account = self._start
-        return self._show(self._env.reset(seed))
+        self._account = self._start.copy()
+        return self._show(self._env.reset(seed), self._account)
 
-    def step(
-        self, action: Float[np.ndarray, "N A"]
-    ) -> tuple[Float[np.ndarray, "N O"], StepLike[np.ndarray]]:
-        """Acts; a new episode starts also where the account ends one."""
-        obs, seen = self._env.step(action)
-        self._account, is_over = map(np.asarray, self._advance(self._account, seen.cost))
-        next_obs = self._show(seen.next_obs)
+    def receive(self, half: int) -> tuple[Float[np.ndarray, "H O"], HostStepLike[np.ndarray]]:
+        """Ends a step; a new episode starts also where the account ends one."""
+        rows = self.halves[half]
+        obs, seen = self._env.receive(half)
+        account, is_over = map(np.asarray, self._advance(self._account[rows], seen.cost))
+        next_obs = self._show(seen.next_obs, account)
+        is_over = is_over & (seen.lost == 0)
         terminated = np.maximum(seen.terminated, is_over)
         early = is_over & (seen.terminated + seen.truncated == 0)
         if early.any():
-            obs = np.where(early[:, None], self._env.restart(early), obs)
+            obs = np.where(early[:, None], self._env.restart(half, early), obs)
         truncated = np.where(terminated > 0, 0.0, seen.truncated)
         ended = (terminated + truncated > 0)[:, None]
-        self._account = np.where(ended, self._start, self._account)
+        self._account[rows] = np.where(ended, self._start[rows], account)
         seen = seen._replace(terminated=terminated, truncated=truncated, next_obs=next_obs)
-        return self._show(obs), seen
+        return self._show(obs, self._account[rows]), seen
 
-    def _show(self, obs: Float[np.ndarray, "N O"]) -> Float[np.ndarray, "N P"]:
-        return np.concatenate([obs, np.asarray(self._observe(self._account))], axis=-1)
+    def restart(self, half: int, over: Bool[np.ndarray, " H"]) -> Float[np.ndarray, "H O"]:
+        """Starts new episodes in a half where `over`; what to act on next."""
+        rows = self.halves[half]
+        self._account[rows] = np.where(over[:, None], self._start[rows], self._account[rows])
+        return self._show(self._env.restart(half, over), self._account[rows])
+
+    def _show(
+        self, obs: Float[np.ndarray, "H O"], account: Float[np.ndarray, "H K"]
+    ) -> Float[np.ndarray, "H P"]:
+        return np.concatenate([obs, np.asarray(self._observe(account))], axis=-1)
 
 
-def augment_host(env: RestartingHostVectorEnv, augmentation: Augmentation) -> HostVectorEnv:
+def augment_host(env: HostVectorEnv, augmentation: Augmentation) -> HostVectorEnv:
     """The environments with the account; the environments themselves if there is none to keep."""
     return env if augmentation is NONE else AugmentedHostEnv(env, augmentation)
 
 
 def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Collect:
-    """`(learner, obs, key) -> (obs, transition)`: `length` steps of every environment.
+    """`(learner, obs, key) -> Collected`: `length` steps of every environment.
 
     `obs` is what to act on next: of `env.reset` at first, then what the last call returned. Same
-    use of the key as `rollout.collect`. The acting policy is compiled once for all learners.
+    use of the key as `rollout.collect`, but that each half has its share of a step's key. The
+    acting policy is compiled once for all learners.
     """
+    parts = len(env.halves)
 
     @jax.jit
-    def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key):
-        action_key, key = jax.random.split(key)
-        return *algorithm.policy(learner)(jnp.asarray(obs, float), action_key), key
+    def keys_of(key: Key) -> jax.Array:
+        def step(key: Key, _: None) -> tuple[Key, jax.Array]:
+            action_key, key = jax.random.split(key)
+            own = jax.random.split(action_key, parts) if parts > 1 else action_key[None]
+            return key, jax.random.key_data(own)
 
-    def collect(
-        learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key
-    ) -> tuple[Float[np.ndarray, "N O"], Transition]:
-        acted, happened = [], []
-        for _ in range(length):
-            action, log_prob, dist, key = act(learner, obs, key)
-            following, step = env.step(np.asarray(action))
-            acted.append((action, log_prob, dist))
-            happened.append(
-                (obs, step.reward, step.cost, step.terminated, step.truncated, step.next_obs)
-            )
-            obs = following
-        action, log_prob, dist = jax.tree.map(_stack, *acted)
-        seen, reward, cost, terminated, truncated, next_obs = map(_stack, *happened)
+        return jax.lax.scan(step, key, length=length)[1]
+
+    @jax.jit
+    def act(learner: LearnerState, obs: Float[np.ndarray, "H O"], key_data: np.ndarray | jax.Array):
+        key = jax.random.wrap_key_data(jnp.asarray(key_data))
+        return algorithm.policy(learner)(jnp.asarray(obs, float), key)
+
+    def collect(learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key) -> Collected:
+        keys = np.asarray(keys_of(key))
+        following = np.array(obs)
+        # Rows of halves come one by one; arrays of the device would be a program for each stack.
+        acted = _Rows(length, env.num_envs)
+        happened = _Rows(length, env.num_envs)
+
+        def send(t: int, half: int) -> None:
+            rows = env.halves[half]
+            seen = following[rows]
+            action, log_prob, dist = jax.tree.map(np.asarray, act(learner, seen, keys[t, half]))
+            acted.put(t, rows, (seen, action, log_prob, dist))
+            env.send(half, action)
+
+        for half in range(parts):
+            send(0, half)
+        for t in range(length):
+            for half, rows in enumerate(env.halves):
+                following[rows], step = env.receive(half)
+                happened.put(
+                    t,
+                    rows,
+                    (
+                        step.reward,
+                        step.cost,
+                        step.terminated,
+                        step.truncated,
+                        step.next_obs,
+                        step.lost,
+                    ),
+                )
+                if t + 1 < length:
+                    send(t + 1, half)
+        seen, action, log_prob, dist = acted.whole()
+        reward, cost, terminated, truncated, next_obs, lost = happened.whole()
         transition = Transition(
             obs=seen,
             action=action,
@@ -142,25 +230,43 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
             truncated=truncated,
             next_obs=next_obs,
         )
-        return obs, transition
+        return Collected(following, transition, lost)
 
     return collect
 
 
-def _stack(*rows: jax.Array | np.ndarray) -> jax.Array:
-    # Through NumPy: stacking hundreds of device arrays would compile a large program.
-    return jnp.asarray(np.stack([np.asarray(row) for row in rows]), float)
+class _Rows:
+    """Pytrees of rows `[H, ...]`, put together to arrays of `[T, N, ...]`."""
+
+    def __init__(self, length: int, num_envs: int) -> None:
+        self._shape = (length, num_envs)
+        self._whole: Any = None
+
+    def put(self, t: int, rows: slice, tree: Any) -> None:
+        if self._whole is None:
+            self._whole = jax.tree.map(self._empty, tree)
+        for whole, leaf in zip(jax.tree.leaves(self._whole), jax.tree.leaves(tree), strict=True):
+            whole[t, rows] = leaf
+
+    def _empty(self, leaf: np.ndarray) -> np.ndarray:
+        is_float = np.issubdtype(leaf.dtype, np.floating)
+        dtype = jnp.result_type(float) if is_float else leaf.dtype
+        return np.zeros((*self._shape, *leaf.shape[1:]), dtype)
+
+    def whole(self) -> Any:
+        return jax.tree.map(jnp.asarray, self._whole)
 
 
 def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Episodes:
     """Plays `episodes` whole episodes, counted as `evaluation.evaluate` counts them.
 
     Every environment plays the same number (one less where `episodes` does not divide), fixed
-    beforehand, so that short episodes are not favoured for being first. `act` must be traceable.
+    beforehand, so that short episodes are not favoured for being first. Those that are lost are
+    played again. `act` must be traceable.
     """
     jitted = jax.jit(lambda obs, key, t: act(jnp.asarray(obs, float), jax.random.fold_in(key, t)))
     seed_key, key = jax.random.split(key)
-    obs = env.reset(int(jax.random.bits(seed_key)))
+    obs = np.array(env.reset(int(jax.random.bits(seed_key))))
 
     index = np.arange(env.num_envs)
     shares = episodes // env.num_envs + (index < episodes % env.num_envs)
@@ -168,12 +274,16 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Epis
     finished: list[list[np.ndarray]] = [[] for _ in index]
     t = 0
     while any(len(own) < share for own, share in zip(finished, shares, strict=True)):
-        obs, step = env.step(np.asarray(jitted(obs, key, t)))
-        totals += [step.reward, step.cost, np.ones(env.num_envs)]
-        over = np.maximum(step.terminated, step.truncated) > 0
-        for i in index[over]:
-            finished[i].append(totals[:, i].copy())
-        totals[:, over] = 0.0
+        action = np.asarray(jitted(obs, key, t))
+        for half, rows in enumerate(env.halves):
+            env.send(half, action[rows])
+        for half, rows in enumerate(env.halves):
+            obs[rows], step = env.receive(half)
+            totals[:, rows] += [step.reward, step.cost, np.ones_like(step.cost)]
+            over = np.maximum(step.terminated, step.truncated) > 0
+            for i in index[rows][over & (step.lost == 0)]:
+                finished[i].append(totals[:, i].copy())
+            totals[:, rows] *= ~over
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
     return_, cost, length = np.array([row for own in counted for row in own]).T

@@ -1,6 +1,7 @@
 """From what happened in a rollout to what an update learns from, wherever it was collected."""
 
 import chex
+from jaxtyping import Array, Float
 
 from smpo_jax.core import episodes
 from smpo_jax.types import Rollout, Spec, Transition
@@ -12,7 +13,10 @@ def start_tracking(spec: Spec) -> episodes.Tracker:
 
 
 def track(
-    spec: Spec, tracker: episodes.Tracker, transition: Transition
+    spec: Spec,
+    tracker: episodes.Tracker,
+    transition: Transition,
+    lost: Float[Array, "T N"] | None = None,
 ) -> tuple[episodes.Tracker, Rollout]:
     """A rollout for `Algorithm.update`, from the steps of a loop of one's own.
 
@@ -21,6 +25,7 @@ def track(
         tracker: of `start_tracking` at first, then what the last call returned: episodes may begin
             in one rollout and end in another.
         transition: `spec.rollout_length` steps of `spec.num_envs` environments, `[T, N, ...]`.
+        lost: 1 where the end of an episode does not count, as what played it was lost.
 
     Raises:
         AssertionError: a leaf of the transition has other leading axes; it is named.
@@ -30,4 +35,4 @@ def track(
         and the statistics of the episodes that ended.
     """
     chex.assert_tree_shape_prefix(transition, (spec.rollout_length, spec.num_envs))
-    return episodes.annotate(tracker, transition, cost_limit=spec.cost_limit)
+    return episodes.annotate(tracker, transition, cost_limit=spec.cost_limit, lost=lost)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lockstep import Lockstep, step
 
 import smpo_envs
 import smpo_jax as sx
@@ -108,7 +109,7 @@ def test_a_limit_of_zero_is_not_reached_by_costing_nothing():
     assert kept.is_over(kept.step(z, jnp.asarray(0.1)))
 
 
-class Tradeoff:
+class Tradeoff(Lockstep):
     """`tradeoff` outside JAX, with the number of the episode for its observation."""
 
     observation_size, action_size, episode_length, num_envs = 1, 1, 10, 2
@@ -121,10 +122,10 @@ class Tradeoff:
         next_obs, a = self._episode[:, None].copy(), np.asarray(action)[:, 0].astype(float)
         self._steps += 1
         cut = (self._steps >= self.episode_length) * 1.0
-        obs = self.restart(cut > 0)
+        obs = self.again(cut > 0)
         return obs, smpo_envs.Step(a, np.maximum(a, 0), 0 * a, cut, next_obs)
 
-    def restart(self, over):
+    def again(self, over):
         self._episode += over
         self._steps[over] = 0
         return self._episode[:, None].copy()
@@ -134,13 +135,13 @@ def test_outside_jax_the_account_ends_episodes_and_starts_anew():
     env = host.augment_host(Tradeoff(), early_terminated.augmentation(PPO, 3.0))
     env.reset(0)
     speeds = np.array([[1.0], [0.25]])
-    shown, seen = zip(*(env.step(speeds) for _ in range(10)), strict=True)
+    shown, seen = zip(*(step(env, speeds) for _ in range(10)), strict=True)
     np.testing.assert_array_equal(
-        [step.terminated[0] for step in seen], [0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
+        [each.terminated[0] for each in seen], [0, 0, 1, 0, 0, 1, 0, 0, 1, 0]
     )
     np.testing.assert_array_equal([obs[0, 0] for obs in shown][:4], [0, 0, 1, 1])
-    np.testing.assert_array_equal([step.next_obs[0, 0] for step in seen][:4], [0, 0, 0, 1])
-    assert all(step.terminated[1] == 0 for step in seen) and seen[-1].truncated[1] == 1
+    np.testing.assert_array_equal([each.next_obs[0, 0] for each in seen][:4], [0, 0, 0, 1])
+    assert all(each.terminated[1] == 0 for each in seen) and seen[-1].truncated[1] == 1
     episodes = host.evaluate_host(always(1.0), env, jax.random.key(0), 4)
     np.testing.assert_allclose(episodes.cost, 3.0)
     np.testing.assert_allclose(episodes.length, 3.0)
@@ -154,8 +155,8 @@ def test_outside_jax_the_account_is_shown_as_natively():
     np.testing.assert_allclose(env.reset(0)[0, 1:], state.obs[1:])
     for speed in (1.0, -1.0, 0.5):
         state = native.step(state, jnp.full(1, speed))
-        _, step = env.step(np.full((2, 1), speed))
-        np.testing.assert_allclose(step.next_obs[0, 1:], state.obs[1:])
+        _, seen = step(env, np.full((2, 1), speed))
+        np.testing.assert_allclose(seen.next_obs[0, 1:], state.obs[1:])
     assert host.augment_host(Tradeoff(), NONE).observation_size == 1
 
 

@@ -1,35 +1,44 @@
-"""The real Safety-Gymnasium, as a batch of environments in worker processes.
+"""Environments outside JAX, many of them in worker processes.
 
-Needs the extra `safety-gymnasium` and the package itself (see `compat`). The names below are
-imported on first use: the workers import this package too, and must not load jax.
+The real Safety-Gymnasium needs the extra `safety-gymnasium` and the package itself (see `compat`).
+The names below are imported on first use: the workers import this package too, and must not load
+jax.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smpo_envs.host.throughput import measure_real
+    from smpo_envs.host.throughput import measure_real, measure_workers
     from smpo_envs.host.vector import (
-        SafetyGymnasiumVector,
+        HostTask,
+        WorkerEnvs,
         WorkerError,
+        gymnasium_task,
         native_name_to_id,
-        vector_env,
+        safety_gymnasium_task,
     )
 
 _HOME = {
-    "SafetyGymnasiumVector": "vector",
+    "HostTask": "vector",
+    "WorkerEnvs": "vector",
     "WorkerError": "vector",
+    "gymnasium_task": "vector",
     "measure_real": "throughput",
+    "measure_workers": "throughput",
     "native_name_to_id": "vector",
-    "vector_env": "vector",
+    "safety_gymnasium_task": "vector",
 }
 
 __all__ = [
-    "SafetyGymnasiumVector",
+    "HostTask",
+    "WorkerEnvs",
     "WorkerError",
+    "gymnasium_task",
     "measure_real",
+    "measure_workers",
     "native_name_to_id",
-    "vector_env",
+    "safety_gymnasium_task",
 ]
 
 

@@ -9,10 +9,11 @@ edited: what stops it is mended in memory, and only while or where it matters.
 | gymnasium-robotics pins MuJoCo < 3 | MuJoCo 3 | `_multi_agent_stand_in`, during the import |
 | `model.jnt(array([k]))` | NumPy 2.4 | `_accept_one_element_arrays`, in its module |
 | `float(array([x]))` | NumPy 2.4 | `_accept_one_element_arrays`, in its module |
-| `np.array([...], copy=False)` | NumPy 2 | `worker`, which hands `step` arrays |
+| `np.array([...], copy=False)` | NumPy 2 | `single`, which hands `step` arrays |
+| `<option collision="predefined">` | MuJoCo 3 | `_mend_the_swimmer`, in its class |
 
-The navigation tasks of all five robots run (`Goal`, `Button`, `Push`, `Circle`, `Run`). It stays
-with gymnasium 0.29: 1.x moved a dozen modules that the package imports. Nothing here imports jax,
+All navigation tasks of the five robots run, and the velocity tasks of the six. It stays with
+gymnasium 0.29: 1.x moved a dozen modules that the package imports. Nothing here imports jax,
 so that the worker processes stay light.
 """
 
@@ -44,7 +45,7 @@ INSTALL = (
 
 @functools.cache
 def import_safety_gymnasium() -> types.ModuleType:
-    """The package `safety_gymnasium`, ready to `make` the navigation tasks.
+    """The package `safety_gymnasium`, ready to `make` its tasks.
 
     Raises:
         ImportError: it, or something it needs, is not installed; says what to run.
@@ -62,6 +63,7 @@ def import_safety_gymnasium() -> types.ModuleType:
         except ModuleNotFoundError as error:
             raise _unavailable(f"it needs the module {error.name!r}, which is missing") from error
     _accept_one_element_arrays(importlib.import_module("safety_gymnasium.bases.base_agent"))
+    _mend_the_swimmer()
     return package
 
 
@@ -165,6 +167,33 @@ def _accept_one_element_arrays(base_agent: Any) -> None:
     base_agent.float = lambda value: float(_item(value))
 
 
+def _mend_the_swimmer() -> None:
+    """Reads the Swimmer's model without an option that MuJoCo 3 has dropped.
+
+    It left collisions to a list of pairs, which is empty: nothing collides. That is said of each
+    body now.
+    """
+    swimmer: Any = importlib.import_module("gymnasium.envs.mujoco.swimmer_v4")
+    mujoco: Any = importlib.import_module("mujoco")
+
+    def initialize_simulation(env: Any) -> tuple[Any, Any]:
+        with open(env.fullpath) as file:
+            text = file.read()
+        model = mujoco.MjModel.from_xml_string(text.replace('collision="predefined"', ""))
+        if 'collision="predefined"' in text:
+            model.geom_contype[:] = model.geom_conaffinity[:] = 0
+        model.vis.global_.offwidth, model.vis.global_.offheight = env.width, env.height
+        return model, mujoco.MjData(model)
+
+    swimmer.SwimmerEnv._initialize_simulation = initialize_simulation
+
+
+def log_to_stderr() -> None:
+    """Lets MuJoCo write its warnings there, not to a file in the folder where the user stands."""
+    mujoco: Any = importlib.import_module("mujoco")
+    mujoco.set_mju_user_warning(lambda text: print(f"MuJoCo: {text}", file=sys.stderr))
+
+
 def leave_out_the_sky() -> None:
     """Builds worlds without their sky, which is only seen in pictures, from now on.
 
@@ -173,6 +202,8 @@ def leave_out_the_sky() -> None:
     """
     world: Any = importlib.import_module("safety_gymnasium.world")
     original = world.xmltodict
+    if not isinstance(original, types.ModuleType):
+        return  # it is left out already
 
     def unparse(model: Any) -> str:
         assets = model["mujoco"]["asset"]

@@ -1,11 +1,13 @@
-"""How fast the real package steps, for comparison."""
+"""How fast environments outside JAX step."""
 
+import statistics
 import time
 from typing import NamedTuple
 
 import numpy as np
 
 from smpo_envs.host.compat import import_safety_gymnasium
+from smpo_envs.host.vector import WorkerEnvs
 
 
 class RealThroughput(NamedTuple):
@@ -45,3 +47,22 @@ def measure_real(task_id: str, steps: int = 1000) -> RealThroughput:
         step_seconds=step_seconds,
         reset_seconds=reset_seconds,
     )
+
+
+def measure_workers(envs: WorkerEnvs, steps: int, repeats: int = 3) -> float:
+    """Steps/s of environments in workers under random actions, resets included; a median."""
+    random = np.random.default_rng(0)
+    shapes = [(rows.stop - rows.start, envs.action_size) for rows in envs.halves]
+    envs.reset(0)
+    rates = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for half, shape in enumerate(shapes):
+            envs.send(half, random.uniform(-1, 1, shape))
+        for t in range(steps):
+            for half, shape in enumerate(shapes):
+                envs.receive(half)
+                if t + 1 < steps:
+                    envs.send(half, random.uniform(-1, 1, shape))
+        rates.append(envs.num_envs * steps / (time.perf_counter() - began))
+    return statistics.median(rates)

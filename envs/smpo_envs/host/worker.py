@@ -1,113 +1,132 @@
-"""A worker process: steps some real environments as told on its standard input.
+"""A worker process: steps its share of the environments when told to.
 
-Started by `vector`, which calls `main` in a fresh interpreter. A command is a pickled pair (name,
-argument), a reply a pickled pair (`"ok"`, result) or (`"error"`, text). It ends when its input
-does, so it never outlives the process that started it, however that one ends. No jax in here.
+Started by `vector`, which calls `main` in a fresh interpreter. Commands and replies are small
+pickled pairs on a socket; observations and the like are in shared memory (`shared`). It ends when
+the process that started it does, however that one ends. No jax in here.
 """
 
 import os
-import pickle
 import signal
-import sys
+import threading
+import time
 import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky
-from smpo_envs.step import Step
+from smpo_envs.host import shared
+from smpo_envs.host.single import Maker, Sizes
+
+POLL = 1.0  # seconds between two looks at whether the parent is still there
 
 
-class Sizes(NamedTuple):
-    """What a worker says of its environments when it is ready."""
+class Share(NamedTuple):
+    """What is to be a worker's.
 
-    observation: int
-    action: int
+    Attributes:
+        maker: how it makes an environment.
+        sizes: of one.
+        episode_length: steps after which an episode is cut.
+        num_envs: environments of all workers.
+        memory: descriptor of the memory they share.
+        halves: its environments in each half, first and last + 1.
+    """
+
+    maker: Maker
+    sizes: Sizes
     episode_length: int
+    num_envs: int
+    memory: int
+    halves: tuple[tuple[int, int], ...]
 
 
 class Environments:
-    """`k` real environments of one task, stepped in turn.
+    """A worker's environments, stepped in turn, half by half."""
 
-    Attributes:
-        envs: the environments themselves, as the real package makes them.
-    """
+    def __init__(self, share: Share) -> None:
+        records = shared.attach(share.memory, share.num_envs, share.sizes)
+        self._records = [records[start:stop] for start, stop in share.halves]
+        self._envs = [[share.maker.make() for _ in own] for own in self._records]
+        self._elapsed = [np.zeros(len(own), int) for own in self._records]
+        self._episode_length = share.episode_length
 
-    def __init__(self, task_id: str, count: int) -> None:
-        package = import_safety_gymnasium()
-        leave_out_the_sky()
-        # The checker judges spaces and dtypes by the rules of 2023's NumPy.
-        self.envs = [package.make(task_id, disable_env_checker=True) for _ in range(count)]
+    def reset(self, half: int) -> None:
+        """First observations of new episodes; each random stream starts at its seed."""
+        records = self._records[half]
+        self._elapsed[half][:] = records["age"]
+        for i, env in enumerate(self._envs[half]):
+            records["obs"][i] = env.reset(int(records["seed"][i]))
 
-    def sizes(self) -> Sizes:
-        """Sizes of one environment."""
-        env = self.envs[0]
-        return Sizes(
-            observation=env.observation_space.shape[0],
-            action=env.action_space.shape[0],
-            episode_length=int(env.unwrapped.task.num_steps),
-        )
+    def restart(self, half: int) -> None:
+        """New episodes where `over`; their streams go on."""
+        records = self._records[half]
+        for i, env in enumerate(self._envs[half]):
+            if records["over"][i]:
+                records["obs"][i] = env.reset(None)
+                self._elapsed[half][i] = 0
 
-    def reset(self, seeds: list[int]) -> np.ndarray:
-        """First observations `[k, O]`; each random stream starts at its seed."""
-        return np.stack(
-            [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
-        )
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, Step[np.ndarray]]:
-        """One step of each, `action` `[k, A]`, and a reset (its stream goes on) at an end.
-
-        Returns:
-            What to act on next, `[k, O]`: the first observation of a new episode where one has
-            ended; and the step. All are float64.
-        """
-        # The package asks for an array without a copy, which NumPy 2 refuses for anything else.
-        steps = [
-            _step(env, row)
-            for env, row in zip(self.envs, np.asarray(action, np.float64), strict=True)
-        ]
-        obs, *seen = map(np.stack, zip(*steps, strict=True))
-        return obs, Step(*seen)
-
-    def restart(self, over: np.ndarray) -> np.ndarray:
-        """First observations `[k, O]` of new episodes where `over`; their streams go on."""
-        shape = self.envs[0].observation_space.shape
-        return np.stack(
-            [
-                env.reset()[0] if ended else np.zeros(shape)
-                for env, ended in zip(self.envs, over, strict=True)
-            ]
-        )
+    def step(self, half: int) -> None:
+        """One step of each, and a reset where an episode ends."""
+        records, elapsed = self._records[half], self._elapsed[half]
+        elapsed += 1
+        for i, env in enumerate(self._envs[half]):
+            obs, reward, cost, terminated, truncated = env.step(records["action"][i])
+            truncated = (truncated or elapsed[i] >= self._episode_length) and not terminated
+            records["next_obs"][i] = obs
+            if terminated or truncated:
+                obs = env.reset(None)
+                elapsed[i] = 0
+            records["obs"][i] = obs
+            records["reward"][i] = reward
+            records["cost"][i] = cost
+            records["terminated"][i] = terminated
+            records["truncated"][i] = truncated
 
 
-def _step(env: Any, action: np.ndarray) -> tuple[Any, ...]:
-    next_obs, reward, cost, terminated, truncated, _ = env.step(action)
-    obs = env.reset()[0] if terminated or truncated else next_obs
-    return obs, float(reward), float(cost), float(terminated), float(truncated), next_obs
+def main(descriptor: int, parent: int) -> None:
+    """Serves commands until the other end of the socket is closed."""
+    # Ctrl-C and a scheduler's SIGTERM reach the whole group: they are the parent's to handle.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    os.dup2(2, 1)  # what the packages print goes to the log
+    try:
+        _serve(Connection(descriptor))
+    except (EOFError, ConnectionError):
+        return
 
 
-def main() -> None:
-    """Serves commands until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    commands = sys.stdin.buffer
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the package prints must not get between the replies
-
+def _serve(connection: Connection) -> None:
     environments: Environments | None = None
+
+    def take(share: Share) -> None:
+        nonlocal environments
+        environments = Environments(share)
+
+    def look(maker: Maker) -> Sizes:
+        env = maker.make()
+        env.reset(0)
+        env.step(np.zeros(env.sizes.action))  # which finds a cost that is not there
+        return env.sizes
+
+    own: dict[str, Callable[[Any], Any]] = {"take": take, "look": look}
     while True:
+        name, argument = connection.recv()
         try:
-            name, argument = pickle.load(commands)
-        except EOFError:
-            return
-        try:
-            if name == "make":
-                environments = Environments(*argument)
-                result: Any = environments.sizes()
-            else:
-                result = getattr(environments, name)(argument)
+            result = (own.get(name) or getattr(environments, name))(argument)
             reply = ("ok", result)
         except Exception as error:
             traceback.print_exc()
-            reply = ("error", f"{type(error).__name__}: {error}")
-        pickle.dump(reply, replies, protocol=pickle.HIGHEST_PROTOCOL)
-        replies.flush()
+            # Of our own ValueErrors and ImportErrors the text says it all.
+            is_plain = type(error) in (ValueError, ImportError)
+            reply = ("error", str(error) if is_plain else f"{type(error).__name__}: {error}")
+        connection.send(reply)
+
+
+def _end_with(parent: int) -> None:
+    """Ends the process when the parent has, even in the middle of a step."""
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os._exit(1)

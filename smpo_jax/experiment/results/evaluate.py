@@ -88,15 +88,20 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
-    from smpo_envs.host import WorkerError, vector_env
+    from smpo_envs.host import (
+        WorkerEnvs,
+        WorkerError,
+        native_name_to_id,
+        safety_gymnasium_task,
+    )
 
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
     act = policy.acting(deterministic=options.deterministic)
     try:
-        env = vector_env(policy.config.env, batch)
+        task = safety_gymnasium_task(native_name_to_id(policy.config.env))
     except (ImportError, ValueError) as error:
         raise UserError(one_line(error)) from error
-    with env:
+    with WorkerEnvs(task, batch) as env:
         try:
             augmented = augment_host(env, augmentation(policy.config))
             return evaluate_host(act, augmented, jax.random.key(options.seed), options.episodes)

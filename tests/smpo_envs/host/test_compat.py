@@ -158,7 +158,9 @@ def test_every_navigation_task_resets_and_steps(robot, task):
 
 
 def _reset_and_step(task_id):
-    env = compat.import_safety_gymnasium().make(task_id, disable_env_checker=True)
+    package = compat.import_safety_gymnasium()
+    compat.log_to_stderr()  # and not to a file where the tests are started
+    env = package.make(task_id, disable_env_checker=True)
     first, _ = env.reset(seed=0)
     env.action_space.seed(0)
     obs, reward, cost, *_ = env.step(env.action_space.sample())
@@ -223,3 +225,20 @@ def test_uv_metadata_holds_the_extra_and_yaml():
     # The package reads YAML too; for us that is a dependency of the trainer.
     (yaml,) = [line for line in PYPROJECT["project"]["dependencies"] if line.startswith("pyyaml")]
     assert set(entry["requires-dist"]) == {*compat.REQUIREMENTS, yaml}
+
+
+VELOCITY = ("HalfCheetah", "Hopper", "Walker2d", "Swimmer", "Ant", "Humanoid")
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("robot", VELOCITY)
+def test_every_velocity_task_resets_and_steps(robot):
+    _reset_and_step(f"Safety{robot}Velocity-v1")
+
+
+@pytest.mark.host
+def test_nothing_of_the_swimmer_collides():
+    """Its model asked for the collisions of a list, which was empty."""
+    env = compat.import_safety_gymnasium().make("SafetySwimmerVelocity-v1")
+    model = env.unwrapped.model
+    assert not np.any(model.geom_contype) and not np.any(model.geom_conaffinity)

@@ -10,8 +10,8 @@ import recorded
 from scipy import stats
 
 import smpo_envs
-from smpo_envs.host import vector_env
-from smpo_envs.host.worker import Environments
+from smpo_envs.host import WorkerEnvs, native_name_to_id, safety_gymnasium_task
+from smpo_envs.host.single import safety_gymnasium
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import boxes, goal, point
 from smpo_envs.safety_gym.arena import Arena
@@ -97,7 +97,7 @@ def test_native_step_from_a_real_state_does_what_the_real_step_does(difficulty):
     name = f"PointGoal{difficulty}"
     noise = np.random.default_rng(difficulty)
     with jax.enable_x64(True):
-        (real,) = Environments(f"Safety{name}-v0", 1).envs
+        real = safety_gymnasium(f"Safety{name}-v0").env
         task = real.unwrapped.task
         obs, _ = real.reset(seed=8)  # an episode with goals and hazards
         before, actions, seen = [], [], []
@@ -148,7 +148,7 @@ def play_native(name, act, episodes):
 
 
 def play_real(name, act, episodes, batch):
-    with vector_env(name, batch) as env:
+    with WorkerEnvs(safety_gymnasium_task(native_name_to_id(name)), batch) as env:
         return evaluate_host(act, env, jax.random.key(1), episodes)
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lockstep import Lockstep
 
 import smpo_envs
 import smpo_jax as sx
@@ -14,7 +15,7 @@ from smpo_jax.training import host, rollout
 LENGTH = 24
 
 
-class OutsideJax:
+class OutsideJax(Lockstep):
     """A native batch of environments behind the protocol of those outside JAX, in float64."""
 
     def __init__(self, env):
@@ -33,7 +34,7 @@ class OutsideJax:
         return np.asarray(self._state.obs, np.float64), seen
 
 
-class Countdown:
+class Countdown(Lockstep):
     """Environment `i` plays episodes of `lengths[i]` steps in turn; step k of one earns k, costs 1.
 
     The observation is [i, k], k = steps taken in the episode.
@@ -93,7 +94,8 @@ def test_collect_gives_the_rollout_of_the_compiled_collector(problem):
 
     outside = OutsideJax(env)
     collect = host.make_collector(algorithm, outside, LENGTH)
-    obs, transition = collect(learner, outside.reset(1), jax.random.key(2))
+    obs, transition, lost = collect(learner, outside.reset(1), jax.random.key(2))
+    assert lost.sum() == 0
 
     assert transition.terminated.sum() > 0
     assert transition.truncated.sum() > 0
@@ -107,8 +109,8 @@ def test_collect_goes_on_where_the_last_rollout_ended(problem):
     learner = algorithm.init(jax.random.key(0))
     outside = OutsideJax(env)
     collect = host.make_collector(algorithm, outside, 3)
-    obs, first = collect(learner, outside.reset(1), jax.random.key(2))
-    _, second = collect(learner, obs, jax.random.key(3))
+    obs, first, _ = collect(learner, outside.reset(1), jax.random.key(2))
+    _, second, _ = collect(learner, obs, jax.random.key(3))
     going_on = np.maximum(first.terminated[-1], first.truncated[-1]) == 0
     assert going_on.any()
     np.testing.assert_array_equal(second.obs[0][going_on], first.next_obs[-1][going_on])
@@ -128,7 +130,7 @@ def test_compiled_update_takes_rollouts_of_both_collectors(problem):
         lambda state, key: rollout.collect(algorithm.policy(learner), env, state, key, LENGTH)
     )(env.reset(jax.random.key(1)), jax.random.key(2))
     outside = OutsideJax(env)
-    _, real = host.make_collector(algorithm, outside, LENGTH)(
+    _, real, _ = host.make_collector(algorithm, outside, LENGTH)(
         learner, outside.reset(1), jax.random.key(2)
     )
     results = [
