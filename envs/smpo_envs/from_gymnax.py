@@ -2,7 +2,8 @@
 
 What is asked of one: `reset_env(key, params) -> (obs, state)` and `step_env(key, state, action,
 params) -> (obs, state, reward, done, info)`, which do not reset by themselves, `default_params` and
-`action_space(params)`. (gymnax's `step` resets, and loses the true successor of the last step.) Versions 0.0.x and 1.0 of gymnax are such, and what is written after them.
+`action_space(params)`. (gymnax's `step` resets, and loses the true successor of the last step.)
+Versions 0.0.x and 1.0 of gymnax are such, and what is written after them.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,8 @@ def from_gymnax(
         if episode_length is None:
             raise ValueError("it has no params.max_steps_in_episode: give episode_length")
     elif hasattr(params, "max_steps_in_episode"):
-        params = params.replace(max_steps_in_episode=episode_length)
+        replace = getattr(params, "replace", None) or params._replace
+        params = replace(max_steps_in_episode=episode_length)
     limit = int(episode_length)
     low, high = _bounds(env.action_space(params))
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -135,13 +135,12 @@ def locations(source: Source) -> list[str]:
     names = source.module.split(".") if source.module else []
     found, within = [], None
     with _standing_here():
-        for depth in range(len(names)):
-            full = ".".join(names[: depth + 1])
-            # Only of what is in no package can all of Python's finders be asked without an import.
+        for name in names:
+            # Asked for by its full name, a module has its packages imported.
             spec = (
-                importlib.util.find_spec(full)
+                importlib.util.find_spec(name)
                 if within is None
-                else importlib.machinery.PathFinder.find_spec(full, within)
+                else importlib.machinery.PathFinder.find_spec(name, within)
             )
             if spec is None:
                 return []
