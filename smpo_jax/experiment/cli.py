@@ -169,6 +169,7 @@ def _list(arguments: list[str]) -> int:
         from smpo_jax.experiment.settings.options import ListOptions
 
         parse(ListOptions, arguments, command="list")
+    from smpo_envs.naming import KINDS, entry_points
     from smpo_envs.registry import TASKS
     from smpo_jax.algorithms.registry import ALGORITHMS
 
@@ -176,6 +177,15 @@ def _list(arguments: list[str]) -> int:
     print("tasks")
     for name, task in TASKS.items():
         print(f"  {name:{width}}  {task.summary}")
+    for name, reference in entry_points().items():
+        print(f"  {name:{width}}  {reference}, of an installed package")
+    print("tasks from outside")
+    for kind in KINDS.values():
+        if kind.form:
+            print(f"  {kind.form:{width}}  {kind.summary}")
+    print(
+        f"  {'MODULE:FUNCTION':{width}}  your own, of a file in this folder or an installed module"
+    )
     print("algorithms")
     for name, algorithm in ALGORITHMS.items():
         source = algorithm.paper.rpartition(", ")[2]  # as short as it can be looked up

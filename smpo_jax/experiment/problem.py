@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,10 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 import smpo_envs
+from smpo_envs import naming
+from smpo_envs.adapters import as_safe_env
+from smpo_envs.contract import check_shapes, check_values
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
-from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.loop import make_spec
@@ -107,18 +111,70 @@ def task_by_shift(
         ValueError: there is no layout for one of the points.
     """
     for point in points:
-        smpo_envs.make(config.env, shift=smpo_envs.Shift(**point))
+        _native(config, shift=smpo_envs.Shift(**point))
     numbers = [point["hazards"] for point in points if "hazards" in point]
     most = max(1, *map(round, numbers)) if numbers else None
     extra = augmentation(config, traced)
-    return lambda shift: augment(smpo_envs.make(config.env, shift=shift, most=most), extra)
+    return lambda shift: augment(_native(config, shift=shift, most=most), extra)
 
 
 def task(config: Config) -> smpo_envs.SafeEnv:
-    """The task as it is when the run's training ends."""
+    """The task as it is when the run's training ends.
+
+    Raises:
+        UserError: it is no task of this package's, and no environment can be made of its name.
+    """
     at_the_end = config.hazard_shift.at(config.total_steps)
-    options = {"shift": smpo_envs.Shift(**at_the_end)} if at_the_end else {}
-    return smpo_envs.make(config.env, **options)
+    if at_the_end:
+        return _native(config, shift=smpo_envs.Shift(**at_the_end))
+    try:
+        if config.env_object is not None:
+            return as_safe_env(config.env_object, episode_length=config.episode_length)
+        _announce(config)
+        return config.source.make(config.episode_length, dict(config.env_options))
+    except ValueError as error:
+        raise UserError(f"env: {one_line(error)}") from error
+
+
+def check_task(config: Config) -> None:
+    """Plays some steps of an environment from outside, whose costs may be negative.
+
+    Raises:
+        UserError: they are, or something is not finite.
+    """
+    if config.source.is_native:
+        return
+    env = task(config)
+    try:
+        check_shapes(env)
+        check_values(env)
+    except ValueError as error:
+        raise UserError(f"env: {config.env}: {one_line(error)}") from error
+
+
+def _native(config: Config, **options: Any) -> smpo_envs.SafeEnv:
+    """A task of this package, with what only these take."""
+    return smpo_envs.make(config.env, episode_length=config.episode_length, **options)
+
+
+def _announce(config: Config) -> None:
+    """Says whose code a run takes; never that which came with the run.
+
+    Raises:
+        ValueError: the code is in the folder of the run.
+    """
+    source = config.source
+    if source.module is None:
+        return
+    places = naming.locations(source)
+    for place in places:
+        if Path(place).is_relative_to(config.folder.resolve()):
+            raise ValueError(
+                f"{source.name} would be {place}, in the folder of the run itself, from which no "
+                "code is taken: start the command elsewhere, where a copy of it is"
+            )
+    if places:
+        tell(f"{source.name} is code of {places[-1]}")
 
 
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:

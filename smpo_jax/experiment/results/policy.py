@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from smpo_jax.algorithms import registry
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
@@ -77,8 +78,8 @@ class TrainedPolicy:
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
 
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
-        saved = (config_file.as_mapping(self.config), to_leaves(self.learner), self.iteration)
-        return _unpickle, saved
+        config = config_file.as_mapping(self.config)
+        return _unpickle, (config, tuple(self.spec), to_leaves(self.learner), self.iteration)
 
     @functools.cached_property
     def _programs(self) -> dict[bool, Callable[..., jax.Array]]:
@@ -105,14 +106,18 @@ class TrainedPolicy:
         return np.asarray(action if array.ndim == 2 else action[0])
 
 
-def load_policy(folder: str | Path) -> TrainedPolicy:
+def load_policy(folder: str | Path, *, env: Any = None) -> TrainedPolicy:
     """The policy in the newest whole checkpoint of a run; needs nothing but its folder.
+
+    Args:
+        folder: of the run.
+        env: its environment, where the run was given it as an object.
 
     Raises:
         UserError: the folder holds no such thing.
     """
     folder = Path(folder)
-    config = config_file.load(folder)
+    config = config_file.load(folder, env)
     spec, algorithm = _built(config)
     with Checkpoints(folder, config, write=False) as checkpoints:
         template = jax.eval_shape(algorithm.init, jax.random.key(0))
@@ -121,11 +126,16 @@ def load_policy(folder: str | Path) -> TrainedPolicy:
 
 
 def _unpickle(
-    saved: dict[str, Any], leaves: dict[str, np.ndarray], iteration: int
+    saved: dict[str, Any],
+    sizes: tuple[Any, ...],
+    leaves: dict[str, np.ndarray],
+    iteration: int,
 ) -> TrainedPolicy:
+    """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
     config = config_file.from_mapping(saved, where=where)
-    spec, algorithm = _built(config)
+    spec = Spec(*sizes)
+    algorithm = registry.build(config.algo, spec, config.hyperparameters)
     template = jax.eval_shape(algorithm.init, jax.random.key(0))
     learner = from_leaves(leaves, template, "", where)
     return TrainedPolicy(config, spec, algorithm, learner, iteration)

@@ -1,6 +1,7 @@
 """What a policy does, seen from above: a film of single episodes, or the paths of many."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -35,6 +36,7 @@ def render(
     seed: int = 0,
     deterministic: bool = False,
     speed: float = 2.0,
+    env: Any = None,
 ) -> Path:
     """Films a trained policy (mp4, gif), or draws its paths (png, pdf, svg).
 
@@ -45,6 +47,7 @@ def render(
         seed: of the episodes and of the policy's samples.
         deterministic: act with the mean of the policy.
         speed: of a film, in multiples of real time.
+        env: the run's environment, where that was given as an object.
 
     Returns:
         The file.
@@ -55,7 +58,7 @@ def render(
     folder = Path(folder)
     out = folder / "episodes.gif" if out is None else Path(out)
     _check(out, episodes, speed)
-    policy = load_policy(folder)
+    policy = load_policy(folder, env=env)
     seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
     title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.problem import Problem, build, check_task
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
 from smpo_jax.experiment.run.progress import Progress, make_progress
@@ -14,6 +14,7 @@ from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.env_options import PLAIN
 from smpo_jax.types import TrainState
 
 
@@ -24,7 +25,7 @@ def run(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         overwrite: replace the run that is in the folder, if there is one.
         fields: the others of `Config`, as a file of YAML may have them: what belongs to the
-            algorithm is a mapping `hyperparameters`.
+            algorithm is a mapping `hyperparameters`. Besides, `env` may be an environment.
 
     Returns:
         The folder, for `render` and `load_policy`.
@@ -34,8 +35,10 @@ def run(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any
         DivergenceError: NaN or infinity.
         KeyboardInterrupt: it was stopped, by a notebook's stop button for instance, and saved.
     """
-    folder = {} if out is None else {"out": Path(out)}
-    config = config_file.from_mapping(fields, where="run", **folder)
+    given = {} if out is None else {"out": Path(out)}
+    if not isinstance(fields.get("env", ""), PLAIN):
+        given |= config_file.with_object(fields.pop("env"))
+    config = config_file.from_mapping(fields, where="run", **given)
     if start(config, overwrite=overwrite) != 0:
         raise KeyboardInterrupt
     return config.folder
@@ -60,6 +63,7 @@ def start(config: Config, *, overwrite: bool = False) -> int:
     run_folder.check_vacant(folder, overwrite=overwrite)
     writers.require_installed(config)
     problem = build(config)
+    check_task(config)
     folder.mkdir(parents=True, exist_ok=True)
     with StopOnSignal() as stop, run_folder.locked(folder):
         if overwrite:
@@ -68,9 +72,14 @@ def start(config: Config, *, overwrite: bool = False) -> int:
         return _train(config, problem, folder, starting_point.initial(config, problem), stop)
 
 
-def resume(folder: Path) -> int:
-    """Goes on with the run in a folder where its newest checkpoint is; see `start`."""
-    config = config_file.load(folder)
+def resume(folder: Path, env: Any = None) -> int:
+    """Goes on with the run in a folder where its newest checkpoint is; see `start`.
+
+    Args:
+        folder: of the run.
+        env: its environment, where that was given as an object.
+    """
+    config = config_file.load(folder, env)
     writers.require_installed(config)
     with StopOnSignal() as stop, run_folder.locked(folder):
         problem = build(config)
