@@ -201,6 +201,15 @@ class StepLike(Protocol[A_co]):
         ...
 
 
+class Sized(Protocol):
+    """What a `Spec` says of a batch of environments, wherever they are stepped."""
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+    episode_length: int
+
+
 @runtime_checkable
 class VectorEnv(Protocol):
     """`N` environments of pure functions that reset themselves.

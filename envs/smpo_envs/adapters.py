@@ -40,8 +40,8 @@ def as_safe_env(env: Any, *, episode_length: int | None = None) -> SafeEnv:
         )
     if hasattr(env, "observation_space") and hasattr(env, "action_space"):
         raise ValueError(
-            f"{type(env).__name__} looks like an environment of Gymnasium's, which is stepped "
-            "outside JAX; one can train in environments of JAX only"
+            f"{type(env).__name__} looks like an environment of Gymnasium's: register it there and "
+            "name it gymnasium:MODULE:ID"
         )
     missing = [name for name in ("reset", "step", "action_size") if not hasattr(env, name)]
     if missing:

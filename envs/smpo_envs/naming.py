@@ -2,6 +2,7 @@
 
     PointGoal1, SafetyPointGoal1-v0   a task of this package, or its original's id
     brax:ant                          an environment of brax's
+    safety-gymnasium:ID, gymnasium:ID what those packages have registered; it is stepped outside JAX
     own_task:make                     a function of a module: a file in the current folder, or what
                                       is installed
     NAME                              what an installed package calls so in its entry points of the
@@ -25,12 +26,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from smpo_envs import registry
 from smpo_envs.registry import TASKS, Entry
 
 if TYPE_CHECKING:
+    from smpo_envs.host import HostTask
     from smpo_envs.safe_env import SafeEnv
 
 ENTRY_POINTS = "smpo_envs"  # the group
@@ -43,16 +45,18 @@ class Source:
 
     Attributes:
         name: as it is saved.
-        make: `(episode_length, options) -> SafeEnv`; imports what that takes. Raises a ValueError
-            with what is wrong.
+        make: `(episode_length, options)` to a `SafeEnv`, or to a `HostTask` if it is outside JAX;
+            imports what that takes. Raises a ValueError with what is wrong.
         entry: of a task of this package, its line in the table.
         module: of code that is somebody else's, the module that is imported.
+        is_outside: whether it is stepped outside JAX.
     """
 
     name: str
-    make: "Callable[[int | None, Mapping[str, Any]], SafeEnv]"
+    make: "Callable[[int | None, Mapping[str, Any]], SafeEnv | HostTask]"
     entry: Entry | None = None
     module: str | None = None
+    is_outside: bool = False
 
     @property
     def is_native(self) -> bool:
@@ -67,7 +71,10 @@ class Source:
     @property
     def task_id(self) -> str | None:
         """What it is called in the real Safety-Gymnasium; None where it is not there."""
-        return self.entry.task_id if self.entry else None
+        kind, _, rest = self.name.partition(":")
+        if self.entry is None:
+            return rest if kind == "safety-gymnasium" else None
+        return self.entry.task_id
 
 
 class Kind(NamedTuple):
@@ -102,10 +109,10 @@ def find(name: str) -> Source:
         if name in points:
             return Source(name, partial(_make_own, points[name]), module=_module(points[name]))
         folded = {known.lower(): known for known in points}
+        if re.fullmatch(r"Safety\w+-v\d+", name):
+            return _of_real(name)
         near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.8)
         hint = f"unknown environment {name!r}: did you mean {folded[near[0]]!r}? " if near else ""
-        if re.fullmatch(r"Safety\w+-v\d+", name) and not near:
-            error = ValueError(f"{error}, which are those of the real package's ids that are here")
         raise ValueError(hint or f"{error}; {FORMS}") from None
     return Source(key, partial(_make_native, key), TASKS[key])
 
@@ -121,7 +128,10 @@ def make(name: str, *, episode_length: int | None = None, **options: Any) -> "Sa
     Raises:
         ValueError: there is no such name, or nothing can be made of it.
     """
-    return find(name).make(episode_length, options)
+    source = find(name)
+    if source.is_outside:
+        raise ValueError(f"{name} is stepped outside JAX: see smpo_envs.host")
+    return cast("SafeEnv", source.make(episode_length, options))
 
 
 def entry_points() -> dict[str, str]:
@@ -130,9 +140,9 @@ def entry_points() -> dict[str, str]:
     return {point.name: point.value for point in sorted(found, key=lambda point: point.name)}
 
 
-def locations(source: Source) -> list[str]:
-    """Where the code of a source is, the package's folder or file first, without running any."""
-    names = source.module.split(".") if source.module else []
+def locations(module: str) -> list[str]:
+    """Where the code of a module is, the package's folder or file first, without running any."""
+    names = module.split(".")
     found, within = [], None
     with _standing_here():
         for name in names:
@@ -306,12 +316,44 @@ def _of_object(rest: str) -> Source:
     return Source(f"{OBJECT}:{rest}", make)
 
 
-def _outside_jax(kind: str, rest: str) -> Source:
-    native = registry.native_of(rest)
-    hint = f"; {rest} is here as {native}" if native else ""
-    raise ValueError(
-        f"{kind}:{rest} is stepped outside JAX, and one can train in environments of JAX only{hint}"
-    )
+def _of_real(rest: str) -> Source:
+    def make(episode_length: int | None, options: Mapping[str, Any]) -> "HostTask":
+        from smpo_envs.host import safety_gymnasium_task
+
+        if options:
+            raise ValueError(f"safety-gymnasium:{rest} takes no options")
+        return _or_value_error(safety_gymnasium_task, rest, episode_length)
+
+    if not rest:
+        raise ValueError("safety-gymnasium: is followed by an id, as in SafetyCarGoal1-v0")
+    return Source(f"safety-gymnasium:{rest}", make, is_outside=True)
+
+
+def _of_gymnasium(rest: str) -> Source:
+    def make(episode_length: int | None, options: Mapping[str, Any]) -> "HostTask":
+        from smpo_envs.host import gymnasium_task
+
+        if "cost" not in options:
+            raise ValueError(
+                f"gymnasium:{rest} needs a cost: --env-option cost=info.NAME for what a step's "
+                "info has, cost=MODULE:FUNCTION for a function of (obs, action, next_obs, info), "
+                "or cost=none"
+            )
+        given = {**options, "cost": str(options["cost"])}
+        return _or_value_error(gymnasium_task, rest, episode_length=episode_length, **given)
+
+    if not rest:
+        raise ValueError("gymnasium: is followed by an id, as in gymnasium:Pendulum-v1")
+    module, colon, _ = rest.rpartition(":")
+    return Source(f"gymnasium:{rest}", make, module=module if colon else None, is_outside=True)
+
+
+def _or_value_error(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """What a function returns; a package that is missing is a mistake like any other."""
+    try:
+        return function(*given, **options)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -324,13 +366,19 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "safety-gymnasium": Kind(
             "safety-gymnasium:ID",
-            "the real package's: not for training yet (evaluate --on safety-gymnasium)",
-            partial(_outside_jax, "safety-gymnasium"),
+            "the real package's, as in SafetyCarGoal1-v0, SafetyAntVelocity-v1 (it has to be "
+            "installed)",
+            _of_real,
         ),
         "gymnasium": Kind(
-            "gymnasium:ID", "Gymnasium's: not for training yet", partial(_outside_jax, "gymnasium")
+            "gymnasium:ID",
+            "Gymnasium's, as in Pendulum-v1, with --env-option cost=info.NAME or MODULE:FUNCTION",
+            _of_gymnasium,
         ),
         OBJECT: Kind("", "what a run that was given an object is saved with", _of_object),
     }
 )
-FORMS = "others are brax:NAME and your own MODULE:FUNCTION, as in my_task:make for my_task.py here"
+FORMS = (
+    "others are brax:NAME, safety-gymnasium:ID, gymnasium:ID and your own MODULE:FUNCTION, as in "
+    "my_task:make for my_task.py here"
+)

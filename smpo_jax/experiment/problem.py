@@ -17,22 +17,27 @@ import smpo_envs
 from smpo_envs import naming
 from smpo_envs.adapters import as_safe_env
 from smpo_envs.contract import check_shapes, check_values
+from smpo_envs.host import HostTask, WorkerEnvs
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.devices import make_mesh
+from smpo_jax.training.host import HostVectorEnv, augment_host
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
+AnyVectorEnv = Any  # a `VectorEnv` or a `HostVectorEnv`; which, is `run.program.loop_of`'s to ask
+
+
 class Problem(NamedTuple):
     """What a training run needs besides its state."""
 
-    env: VectorEnv
+    env: AnyVectorEnv
     spec: Spec
     algorithm: Algorithm
     mesh: Mesh | None = None  # the devices that share the environments
@@ -56,8 +61,10 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         raise UserError(one_line(error)) from error
     try:
         limit, hyperparameters = _settings(config, traced)
+        if config.source.is_outside and config.devices > 1:
+            raise ValueError(f"devices: {config.env} is stepped outside JAX, which takes only 1")
         mesh = make_mesh(config.devices, config.num_envs)
-        env = vector_env(config, traced)
+        env = _batch(config, traced)
         spec = make_spec(
             env,
             rollout_length=config.rollout_length,
@@ -77,11 +84,16 @@ def provide(devices: int) -> None:
             jax.config.update("jax_num_cpu_devices", devices)
 
 
-def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv:
+def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv | HostVectorEnv:
     """What a run is trained in, under its schedule of shifts if it has one.
 
     Environments take on the values of the step in which they begin an episode.
+
+    Raises:
+        UserError: no environment can be made of its name.
     """
+    if config.source.is_outside:
+        return host_env(config, config.num_envs, traced, stagger=True)
     schedule = config.hazard_shift
     if schedule.is_constant:
         return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs)
@@ -95,6 +107,26 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
     curriculum = smpo_envs.Curriculum(reset, np.int32(0), lambda taken: taken + 1)
     last = tasks(smpo_envs.Shift(**schedule.at(config.total_steps)))
     return smpo_envs.VectorEnv(last, config.num_envs, curriculum=curriculum)
+
+
+def _batch(config: Config, traced: Mapping[str, Scalar]) -> AnyVectorEnv:
+    if config.source.is_outside:
+        return host_env(config, config.num_envs, traced, stagger=True)
+    return vector_env(config, traced)
+
+
+def host_env(
+    config: Config, num_envs: int, traced: Mapping[str, Scalar] = NOTHING, *, stagger: bool = False
+) -> HostVectorEnv:
+    """A run's environments outside JAX, with what the algorithm adds to them; not yet started.
+
+    Raises:
+        UserError: no environment can be made of its name.
+    """
+    made = _made(config)
+    assert isinstance(made, HostTask)
+    workers = WorkerEnvs(made, num_envs, stagger=stagger)
+    return augment_host(workers, augmentation(config, traced))
 
 
 def task_by_shift(
@@ -127,6 +159,13 @@ def task(config: Config) -> smpo_envs.SafeEnv:
     at_the_end = config.hazard_shift.at(config.total_steps)
     if at_the_end:
         return _native(config, shift=smpo_envs.Shift(**at_the_end))
+    made = _made(config)
+    if isinstance(made, HostTask):
+        raise UserError(f"env: {config.env} is stepped outside JAX, where this cannot be done")
+    return made
+
+
+def _made(config: Config) -> smpo_envs.SafeEnv | HostTask:
     try:
         if config.env_object is not None:
             return as_safe_env(config.env_object, episode_length=config.episode_length)
@@ -142,8 +181,8 @@ def check_task(config: Config) -> None:
     Raises:
         UserError: they are, or something is not finite.
     """
-    if config.source.is_native:
-        return
+    if config.source.is_native or config.source.is_outside:
+        return  # of those outside JAX, each worker looks at each step
     env = task(config)
     try:
         check_shapes(env)
@@ -164,17 +203,22 @@ def _announce(config: Config) -> None:
         ValueError: the code is in the folder of the run.
     """
     source = config.source
-    if source.module is None:
-        return
-    places = naming.locations(source)
-    for place in places:
-        if Path(place).is_relative_to(config.folder.resolve()):
-            raise ValueError(
-                f"{source.name} would be {place}, in the folder of the run itself, from which no "
-                "code is taken: start the command elsewhere, where a copy of it is"
-            )
-    if places:
-        tell(f"{source.name} is code of {places[-1]}")
+    for module in filter(None, (source.module, _module_of_cost(config))):
+        places = naming.locations(module)
+        for place in places:
+            if Path(place).is_relative_to(config.folder.resolve()):
+                raise ValueError(
+                    f"{source.name} would be {place}, in the folder of the run itself, from which "
+                    "no code is taken: start the command elsewhere, where a copy of it is"
+                )
+        if places:
+            tell(f"{source.name} is code of {places[-1]}")
+
+
+def _module_of_cost(config: Config) -> str | None:
+    """The module of the function that a Gymnasium task has its cost of, if it has one."""
+    cost = dict(config.env_options).get("cost") if config.source.is_outside else None
+    return str(cost).partition(":")[0] if ":" in str(cost) else None
 
 
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:

@@ -5,8 +5,8 @@ shapes and dtypes of one from the compiled collector, so that everything that fo
 tracking, the compiled update) is the same.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from smpo_jax.augmentation import NONE, Augmentation
+from smpo_jax.core import episodes
+from smpo_jax.training import loop
 from smpo_jax.training.evaluation import Act, Episodes
-from smpo_jax.types import Algorithm, Key, LearnerState, StepLike, Transition
+from smpo_jax.training.tracking import track
+from smpo_jax.types import (
+    Algorithm,
+    Key,
+    LearnerState,
+    Metrics,
+    Spec,
+    StepLike,
+    TrainState,
+    Transition,
+)
 
 A_co = TypeVar("A_co", covariant=True)
 
@@ -29,6 +41,7 @@ class HostStepLike(StepLike[A_co], Protocol[A_co]):
         ...
 
 
+@runtime_checkable
 class HostVectorEnv(Protocol):
     """`N` environments outside JAX that reset themselves; they hold their own state."""
 
@@ -95,6 +108,10 @@ class Collected(NamedTuple):
 
 
 Collect = Callable[[LearnerState, Float[np.ndarray, "N O"], Key], Collected]
+HostIterate = Callable[
+    [TrainState, Float[np.ndarray, "N O"]],
+    tuple[TrainState, Float[np.ndarray, "N O"], Metrics],
+]
 
 
 class AugmentedHostEnv:
@@ -257,10 +274,100 @@ class _Rows:
         return jax.tree.map(jnp.asarray, self._whole)
 
 
-def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Episodes:
-    """Plays `episodes` whole episodes, counted as `evaluation.evaluate` counts them.
+def init(algorithm: Algorithm, env: HostVectorEnv, key: Key) -> TrainState:
+    """The state before the first iteration; of the environments it holds nothing."""
+    learner_key, key = jax.random.split(key)
+    return TrainState(
+        learner=algorithm.init(learner_key), env_state=(), tracker=_tracker(env), key=key
+    )
 
-    Every environment plays the same number (one less where `episodes` does not divide), fixed
+
+def going_on(env: HostVectorEnv, state: TrainState) -> TrainState:
+    """The state of a run that goes on in environments that begin anew."""
+    return state.replace(tracker=_tracker(env))
+
+
+def _tracker(env: HostVectorEnv) -> episodes.Tracker:
+    return episodes.start(env.num_envs, jnp.asarray(env.first_ages))
+
+
+def begin(env: HostVectorEnv, state: TrainState) -> Float[np.ndarray, "N O"]:
+    """First observations of episodes in all environments, with seeds from the state's key."""
+    return env.reset(int(jax.random.bits(jax.random.fold_in(state.key, 0))))
+
+
+def compile_iteration(
+    algorithm: Algorithm,
+    env: HostVectorEnv,
+    spec: Spec,
+    state: TrainState,
+    options: Mapping[str, Any] | None = None,
+) -> HostIterate:
+    """Roll out, track episodes, learn: as `loop.iteration`, with the environments' side of it.
+
+        state, obs, metrics = run(state, obs)      # obs: of `begin` at first
+
+    The update is one program, compiled for states like this one, and takes the state that it is
+    given.
+
+    Args:
+        algorithm: the method.
+        env: what it acts in.
+        spec: of these environments.
+        state: as `init` makes it.
+        options: the compiler's.
+
+    Raises:
+        ValueError: the spec is one of other environments.
+    """
+    loop.require_match(env, spec)
+    collect = make_collector(algorithm, env, spec.rollout_length)
+
+    def learn(
+        state: TrainState, transition: Transition, lost: Float[jax.Array, "T N"], keys: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        tracker, rollout = track(spec, state.tracker, transition, lost)
+        learner, metrics = algorithm.update(state.learner, rollout, keys[0])
+        after = TrainState(learner, state.env_state, tracker, keys[1])
+        return after, loop.whole_metrics(learner, rollout, metrics)
+
+    transition, lost = _rollout_shapes(algorithm, env, spec, state)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))
+    lowered = jax.jit(learn, donate_argnums=0).lower(state, transition, lost, keys)
+    compiled = lowered.compile(dict(options or {}))
+
+    def run(
+        state: TrainState, obs: Float[np.ndarray, "N O"]
+    ) -> tuple[TrainState, Float[np.ndarray, "N O"], Metrics]:
+        rollout_key, update_key, key = jax.random.split(state.key, 3)
+        collected = collect(state.learner, obs, rollout_key)
+        keys = jnp.stack([update_key, key])
+        state, metrics = compiled(state, collected.transition, collected.lost, keys)
+        return state, collected.obs, metrics
+
+    return run
+
+
+def _rollout_shapes(
+    algorithm: Algorithm, env: HostVectorEnv, spec: Spec, state: TrainState
+) -> tuple[Transition, jax.ShapeDtypeStruct]:
+    """What a collector returns, without acting."""
+
+    def rollout(learner: LearnerState, key: Key) -> tuple[Transition, jax.Array]:
+        obs, one = jnp.zeros((env.num_envs, env.observation_size)), jnp.zeros(env.num_envs)
+        action, log_prob, dist = algorithm.policy(learner)(obs, key)
+        step = Transition(obs, action, log_prob, dist, one, one, one, one, obs)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (spec.rollout_length, *leaf.shape)), (step, one)
+        )
+
+    return jax.eval_shape(rollout, state.learner, state.key)
+
+
+def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episodes:
+    """Plays `number` whole episodes, counted as `evaluation.evaluate` counts them.
+
+    Every environment plays the same number (one less where `number` does not divide), fixed
     beforehand, so that short episodes are not favoured for being first. Those that are lost are
     played again. `act` must be traceable.
     """
@@ -269,7 +376,7 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Epis
     obs = np.array(env.reset(int(jax.random.bits(seed_key))))
 
     index = np.arange(env.num_envs)
-    shares = episodes // env.num_envs + (index < episodes % env.num_envs)
+    shares = number // env.num_envs + (index < number % env.num_envs)
     totals = np.zeros((3, env.num_envs))
     finished: list[list[np.ndarray]] = [[] for _ in index]
     t = 0

@@ -25,8 +25,11 @@ from smpo_jax.types import (
     Algorithm,
     EpisodeStats,
     Key,
+    LearnerState,
     Metrics,
+    Rollout,
     Scalar,
+    Sized,
     Spec,
     TrainState,
     VectorEnv,
@@ -36,7 +39,7 @@ Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
 def make_spec(
-    env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
+    env: Sized, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
 ) -> Spec:
     """What a method must know of this batch of environments."""
     return Spec(
@@ -87,7 +90,7 @@ def iteration(
         ValueError: the spec is one of other environments, or the devices of the mesh cannot share
             these.
     """
-    _require_match(env, spec)
+    require_match(env, spec)
     env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -97,8 +100,7 @@ def iteration(
         )
         tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
-        metrics = {**episode_metrics(rollout.episodes), **metrics}
-        metrics["learner/norm"] = optimise.norm(learner.params)
+        metrics = whole_metrics(learner, rollout, metrics)
         after = TrainState(learner, env_state, tracker, key)
         return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
@@ -144,6 +146,12 @@ def train(
     return state, metrics
 
 
+def whole_metrics(learner: LearnerState, rollout: Rollout, metrics: Metrics) -> Metrics:
+    """What a method reports of an update, with what every iteration does."""
+    norm = {"learner/norm": optimise.norm(learner.params)}
+    return {**episode_metrics(rollout.episodes), **metrics, **norm}
+
+
 def episode_metrics(stats: EpisodeStats) -> Metrics:
     """`episode/...`: what the episodes that finished in a rollout were like; NaN if none did."""
     return {
@@ -155,7 +163,8 @@ def episode_metrics(stats: EpisodeStats) -> Metrics:
     }
 
 
-def _require_match(env: VectorEnv, spec: Spec) -> None:
+def require_match(env: Sized, spec: Spec) -> None:
+    """Raises a ValueError if the spec is one of other environments."""
     for name in ("observation_size", "action_size", "num_envs", "episode_length"):
         in_spec, in_env = getattr(spec, name), getattr(env, name)
         if in_spec != in_env:

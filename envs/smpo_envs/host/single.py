@@ -7,6 +7,7 @@ jax in here.
 import contextlib
 import difflib
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -51,11 +52,11 @@ class Maker(NamedTuple):
     """How to make an environment: a function of this module, and what it takes."""
 
     function: str
-    arguments: tuple[tuple[str, Any], ...]
+    arguments: Mapping[str, Any]
 
     def make(self) -> HostEnv:
         """A new one."""
-        return MAKERS[self.function](**dict(self.arguments))
+        return MAKERS[self.function](**self.arguments)
 
 
 def safety_gymnasium(task_id: str) -> HostEnv:
@@ -81,7 +82,7 @@ def safety_gymnasium(task_id: str) -> HostEnv:
     return _flat(env, step, int(limit))
 
 
-def gymnasium(env_id: str, cost: str, options: tuple[tuple[str, Any], ...] = ()) -> HostEnv:
+def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
     """An environment that is registered with Gymnasium.
 
     Args:
@@ -99,8 +100,8 @@ def gymnasium(env_id: str, cost: str, options: tuple[tuple[str, Any], ...] = ())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            env = package.make(env_id, disable_env_checker=True, **dict(options))
-        except package.error.Error as error:
+            env = package.make(env_id, disable_env_checker=True, **options)
+        except (package.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ValueError(" ".join(str(error).split())) from error
     last: list[Any] = [None]
 
@@ -192,6 +193,10 @@ def _cost(text: str) -> Cost:
     module, colon, function = text.partition(":")
     if not (module and colon and function):
         raise ValueError(f"cost={text!r}: it is info.NAME, MODULE:FUNCTION or none")
+    if (
+        module.partition(".")[0] in sys.stdlib_module_names
+    ):  # whoever wrote a configuration chose it
+        raise ValueError(f"cost={text!r} is part of Python, and no cost")
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> Ho
         ValueError: there is no such task, it cannot be trained in, or its episodes are shorter.
     """
     check_installed()
-    maker = Maker("safety_gymnasium", (("task_id", task_id),))
+    maker = Maker("safety_gymnasium", {"task_id": task_id})
     return _task(f"safety-gymnasium:{task_id}", maker, episode_length)
 
 
@@ -84,14 +85,14 @@ def gymnasium_task(
     if importlib.util.find_spec("gymnasium") is None:
         raise ImportError(f"gymnasium:{env_id} needs the package gymnasium: pip install gymnasium")
     limit = {} if episode_length is None else {"max_episode_steps": episode_length}
-    given = tuple(sorted({**options, **limit}.items()))
-    maker = Maker("gymnasium", (("env_id", env_id), ("cost", cost), ("options", given)))
+    arguments = {"env_id": env_id, "cost": cost, "options": {**options, **limit}}
+    maker = Maker("gymnasium", arguments)
     return _task(f"gymnasium:{env_id}", maker, episode_length)
 
 
 def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
     try:
-        sizes = _sizes(name, maker)
+        sizes = _sizes(name, pickle.dumps(maker))
     except WorkerError as error:
         raise ValueError(str(error)) from error
     longest = sizes.episode_length
@@ -105,11 +106,11 @@ def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
 
 
 @functools.cache
-def _sizes(name: str, maker: Maker) -> Sizes:
-    """Sizes of one environment; made in a process of its own, which may need much memory."""
+def _sizes(name: str, pickled: bytes) -> Sizes:
+    """Sizes of what a maker makes, in a process of its own: that may take much memory."""
     worker = _Worker(name)
     try:
-        return worker.ask("look", maker, START_LIMIT)
+        return worker.ask("look", pickle.loads(pickled), START_LIMIT)
     except _GoneError as gone:
         raise WorkerError(str(gone)) from None
     finally:
@@ -442,7 +443,8 @@ class _Worker:
             pass_fds=[there.fileno(), *([] if memory is None else [memory])],
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+                # Behind all else comes the folder where the user stands, with a cost of their own.
+                "PYTHONPATH": os.pathsep.join([*map(os.path.abspath, sys.path), os.getcwd()]),
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
             },

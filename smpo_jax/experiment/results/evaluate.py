@@ -1,5 +1,7 @@
-"""Return and cost of a trained policy, in the native environment or in the real one."""
+"""Return and cost of a trained policy, in what it was trained in or in the real environment."""
 
+import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,15 +11,18 @@ import jax
 import numpy as np
 
 import smpo_envs
-from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.problem import augmentation, single_env
+from smpo_envs.host import WorkerError
+from smpo_jax.experiment.errors import UserError, one_line, tell
+from smpo_jax.experiment.problem import host_env, single_env
 from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
 from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
 from smpo_jax.experiment.settings import shifts
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import EvaluateOptions
+from smpo_jax.experiment.settings.shifts import NO_SHIFT
 from smpo_jax.training.evaluation import Episodes, make_evaluator
-from smpo_jax.training.host import augment_host, evaluate_host
+from smpo_jax.training.host import evaluate_host
 
 
 def main(options: EvaluateOptions) -> None:
@@ -28,7 +33,7 @@ def main(options: EvaluateOptions) -> None:
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
-    play = _play_native if options.on == "native" else _play_real
+    play = _play_own if options.on == "native" else _play_real
     result = _summary(policy, options, play(policy, options))
     print(json.dumps(result) if options.json else _describe(result))
 
@@ -87,36 +92,44 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
-    from smpo_envs.host import (
-        WorkerEnvs,
-        WorkerError,
-        native_name_to_id,
-        safety_gymnasium_task,
-    )
-
-    if policy.config.source.task_id is None:
+    task_id = policy.config.source.task_id
+    if task_id is None:
         raise UserError(f"--on safety-gymnasium: it has no task {policy.config.env}")
-    batch = min(options.episodes, 4 * (os.cpu_count() or 1))
+    real = dataclasses.replace(
+        policy.config, env=f"safety-gymnasium:{task_id}", hazard_shift=NO_SHIFT
+    )
+    return _play_outside(policy, real, options)
+
+
+def _play_own(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
+    """In what it was trained in."""
+    if policy.config.source.is_outside:
+        return _play_outside(policy, policy.config, options)
+    return _play_native(policy, options)
+
+
+def _play_outside(policy: TrainedPolicy, config: Config, options: EvaluateOptions) -> Episodes:
+    """In the environments outside JAX that a config names."""
     act = policy.acting(deterministic=options.deterministic)
-    try:
-        task = safety_gymnasium_task(native_name_to_id(policy.config.env))
-    except (ImportError, ValueError) as error:
-        raise UserError(one_line(error)) from error
-    with WorkerEnvs(task, batch) as env:
+    batch = min(options.episodes, 4 * (os.cpu_count() or 1))
+    with contextlib.closing(host_env(config, batch)) as env:
         try:
-            augmented = augment_host(env, augmentation(policy.config))
-            return evaluate_host(act, augmented, jax.random.key(options.seed), options.episodes)
+            return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
         except WorkerError as error:
             raise UserError(one_line(error)) from error
+        finally:
+            for notice in env.notices():
+                tell(notice)
 
 
 def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:
-    config = policy.config
+    config, source = policy.config, policy.config.source
+    is_own = options.on == "native"
     return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
     over = int(np.sum(cost > config.cost_limit))
     return {
-        "env": config.env if options.on == "native" else config.source.task_id,
-        "on": options.on,
+        "env": config.env if is_own else source.task_id,
+        "on": source.name.partition(":")[0] if is_own and source.is_outside else options.on,
         "algo": config.algo,
         "train_seed": config.seed,
         "iteration": policy.iteration,

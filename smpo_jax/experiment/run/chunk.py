@@ -59,7 +59,7 @@ def make_chunk(
                 name: values.at[report.done].set(row[name])
                 for name, values in report.metrics.items()
             }
-            return state, Report(metrics, report.done + 1, _is_finite(row))
+            return state, Report(metrics, report.done + 1, is_finite(row))
 
         start = Report(metrics, jnp.zeros((), jnp.int32), jnp.ones((), bool))
         return jax.lax.while_loop(under_way, step, (state, start))
@@ -79,6 +79,7 @@ def may_be_nan(metric: str) -> bool:
     return metric.startswith(EPISODE)
 
 
-def _is_finite(row: Metrics) -> Bool[Array, ""]:
+def is_finite(row: Metrics) -> Bool[Array, ""]:
+    """Whether all metrics of an iteration are, but those that may be NaN."""
     watched = [jnp.isfinite(value) for name, value in row.items() if not may_be_nan(name)]
     return jnp.all(jnp.stack(watched))

@@ -1,17 +1,24 @@
-"""Compiled training: of one run, or of several that differ only in seed and traced settings."""
+"""Training programs: one run, several that differ in seed and settings, or one outside JAX."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from smpo_envs import compilation
+from smpo_envs.host import WorkerError
+from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import Problem, build
-from smpo_jax.experiment.run.chunk import Chunk, Report, compile_chunk, make_chunk
+from smpo_jax.experiment.run.chunk import Chunk, Report, compile_chunk, is_finite, make_chunk
 from smpo_jax.experiment.settings.config import Config
-from smpo_jax.training import loop
-from smpo_jax.types import TrainState
+from smpo_jax.training import host, loop
+from smpo_jax.training.host import HostVectorEnv
+from smpo_jax.types import Key, Metrics, TrainState, VectorEnv
+
+Say = Callable[[str], None]
 
 LARGEST_CHUNK = 128  # iterations between two reports, at most
 
@@ -28,6 +35,10 @@ class Program(Protocol):
 
     def state(self, run: int) -> TrainState:
         """Where a run is."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds outside JAX."""
         ...
 
 
@@ -47,6 +58,55 @@ class SingleRun:
         """Where it is."""
         del run
         return self._state
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class HostRun:
+    """One run in environments outside JAX, whose episodes begin anew with it."""
+
+    def __init__(
+        self, iteration: host.HostIterate, env: HostVectorEnv, state: TrainState, say: Say
+    ) -> None:
+        self._iteration = iteration
+        self._env = env
+        self._state = state
+        self._say = say
+        self._obs: np.ndarray | None = None
+
+    def iterate(self, counts: Mapping[int, int]) -> dict[int, Report]:
+        """Goes on with the only run.
+
+        Raises:
+            UserError: the environments failed.
+        """
+        rows: list[Metrics] = []
+        finite = True
+        while finite and len(rows) < counts[0]:
+            try:
+                if self._obs is None:
+                    self._obs = host.begin(self._env, self._state)
+                self._state, self._obs, row = self._iteration(self._state, self._obs)
+            except WorkerError as error:
+                raise UserError(f"env: {one_line(error)}") from error
+            finally:
+                for notice in self._env.notices():
+                    self._say(notice)
+            rows.append(row)
+            finite = bool(is_finite(row))
+        metrics = jax.tree.map(lambda *values: jnp.stack(values), *rows)
+        report = Report(metrics, jnp.int32(len(rows)), jnp.asarray(finite))
+        return {0: jax.device_get(report)}
+
+    def state(self, run: int) -> TrainState:
+        """Where it is."""
+        del run
+        return self._state
+
+    def close(self) -> None:
+        """Ends the environments."""
+        self._env.close()
 
 
 class VmappedRuns:
@@ -87,10 +147,63 @@ class VmappedRuns:
         """Where a run is."""
         return jax.tree.map(lambda leaf: leaf[run], self._state)
 
+    def close(self) -> None:
+        """Holds nothing."""
 
-def compile_run(problem: Problem, state: TrainState) -> Chunk:
-    """The program of one run."""
-    return compile_chunk(_chunk(problem), state)
+
+Launch = Callable[[TrainState, Say], Program]
+
+
+class Loop(NamedTuple):
+    """How a run of a problem goes: all on the device, or in environments outside JAX.
+
+    Attributes:
+        init: the state before the first iteration.
+        going_on: a state that was saved, as a run goes on from it.
+        resumed: what a person is told of a run that goes on; nothing if it goes on as it was.
+        compile: for states like this one, also of other seeds; what launches a run.
+    """
+
+    init: Callable[[Key], TrainState]
+    going_on: Callable[[TrainState], TrainState]
+    resumed: str
+    compile: Callable[[TrainState], Launch]
+
+
+def loop_of(problem: Problem) -> Loop:
+    """The one place where the kind of the environments decides how training goes."""
+    if isinstance(problem.env, HostVectorEnv):
+        return _outside(problem, problem.env)
+    return _on_the_device(problem, problem.env)
+
+
+def _on_the_device(problem: Problem, env: VectorEnv) -> Loop:
+    def compiled(state: TrainState) -> Launch:
+        chunk = compile_chunk(_chunk(problem), state)
+        return lambda state, say: SingleRun(chunk, state)
+
+    place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=env.num_envs)
+    return Loop(
+        init=functools.partial(loop.init, problem.algorithm, env, mesh=problem.mesh),
+        going_on=jax.jit(place),
+        resumed="",
+        compile=compiled,
+    )
+
+
+def _outside(problem: Problem, env: HostVectorEnv) -> Loop:
+    def compiled(state: TrainState) -> Launch:
+        iteration = host.compile_iteration(
+            problem.algorithm, env, problem.spec, state, compilation.options()
+        )
+        return lambda state, say: HostRun(iteration, env, state, say)
+
+    return Loop(
+        init=jax.jit(functools.partial(host.init, problem.algorithm, env)),
+        going_on=functools.partial(host.going_on, env),
+        resumed="worlds outside JAX cannot be saved: its episodes begin anew",
+        compile=compiled,
+    )
 
 
 def differing_values(configs: Sequence[Config]) -> Mapping[str, jax.Array]:

@@ -1,6 +1,5 @@
 """Where a run sets out from: the beginning, or its newest checkpoint."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +8,9 @@ import jax
 
 from smpo_jax.experiment.problem import Problem
 from smpo_jax.experiment.run.checkpoint import Checkpoints, made_with
+from smpo_jax.experiment.run.program import loop_of
 from smpo_jax.experiment.run.run_folder import has_metrics
 from smpo_jax.experiment.settings.config import Config
-from smpo_jax.training import loop
 from smpo_jax.types import TrainState
 
 Say = Callable[[str], None]
@@ -27,7 +26,7 @@ class StartingPoint(NamedTuple):
 def initial(config: Config, problem: Problem) -> StartingPoint:
     """The beginning of a run."""
     key = jax.random.key(config.seed)
-    return StartingPoint(loop.init(problem.algorithm, problem.env, key, problem.mesh), 0)
+    return StartingPoint(loop_of(problem).init(key), 0)
 
 
 def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> StartingPoint:
@@ -39,8 +38,8 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
     with Checkpoints(folder, config, write=True) as checkpoints:
         if not checkpoints.iterations() and not has_metrics(folder):
             return initial(config, problem)
-        init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
-        template = jax.eval_shape(init, jax.random.key(config.seed))
+        loop = loop_of(problem)
+        template = jax.eval_shape(loop.init, jax.random.key(config.seed))
         found = checkpoints.restore(template)
         for iteration, why in found.damaged.items():
             say(f"checkpoint {iteration} is damaged ({why}); using {found.iteration} instead")
@@ -50,5 +49,6 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
                 "the run goes on, but its last digits may differ"
             )
         checkpoints.discard_after(found.iteration)
-    place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=config.num_envs)
-    return StartingPoint(jax.jit(place)(found.state), found.iteration)
+    if loop.resumed and 0 < found.iteration < config.total_iterations:
+        say(loop.resumed)
+    return StartingPoint(loop.going_on(found.state), found.iteration)

@@ -7,7 +7,7 @@ from typing import Any
 
 from smpo_jax.experiment.problem import Problem, build, check_task
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
-from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
+from smpo_jax.experiment.run.program import Program, loop_of
 from smpo_jax.experiment.run.progress import Progress, make_progress
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.signals import StopOnSignal
@@ -100,9 +100,10 @@ def _train(
     ):
         recorder.save(start.state)
         program = _compile(problem, start.state, progress, config, folder)
-        host_loop.run_to_end(
-            program, {0: recorder}, stop, lambda _, row, rate: progress.update(row, rate)
-        )
+        with contextlib.closing(program):
+            host_loop.run_to_end(
+                program, {0: recorder}, stop, lambda _, row, rate: progress.update(row, rate)
+            )
         if recorder.failure:
             raise recorder.failure
         if stop.is_set:
@@ -125,6 +126,6 @@ def _compile(
         f"of {config.num_envs} x {config.rollout_length} steps, in {folder}"
     )
     began = time.monotonic()
-    chunk = compile_run(problem, state)
+    launch = loop_of(problem).compile(state)
     progress.say(f"compiled in {time.monotonic() - began:.1f} s")
-    return SingleRun(chunk, state)
+    return launch(state, progress.say)

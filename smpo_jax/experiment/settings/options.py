@@ -34,7 +34,7 @@ class EvaluateOptions:
     Attributes:
         folder: the folder of a run; its newest checkpoint is used.
         episodes: how many episodes to play.
-        on: the native environment, or the real Safety-Gymnasium.
+        on: native, which is what it was trained in; or the task in the real Safety-Gymnasium.
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         json: print JSON.

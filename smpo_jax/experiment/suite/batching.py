@@ -72,9 +72,10 @@ def program_key(config: Config) -> str:
     """A text that is the same for configs that one program can serve.
 
     They differ in nothing but the seed, the cost limit, float hyperparameters and how the run is
-    watched.
+    watched. Those outside JAX have a program each.
     """
     free = {"seed", "cost_limit", "steps", *vmappable(config)}
+    free = set[str]() if config.source.is_outside else free
     fixed = {name: value for name, value in config_file.flat(config).items() if name not in free}
     return json.dumps([fixed, config.total_iterations], sort_keys=True)
 
@@ -93,6 +94,8 @@ def default_batch_size(config: Config) -> int:
     batch of one has the bits of `smpo-jax train`. Elsewhere it is what the memory has room for, as
     far as the device tells.
     """
+    if config.source.is_outside:
+        return 1
     device = jax.devices()[0]
     stats = device.memory_stats() or {}
     if device.platform == "cpu" or "bytes_limit" not in stats:

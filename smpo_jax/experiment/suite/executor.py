@@ -13,8 +13,7 @@ import jax
 from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
-from smpo_jax.experiment.run.chunk import Chunk
-from smpo_jax.experiment.run.program import Program, SingleRun, VmappedRuns, compile_run
+from smpo_jax.experiment.run.program import Launch, Program, Say, VmappedRuns, loop_of
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.starting_point import StartingPoint
@@ -31,7 +30,7 @@ class ProgramCache:
 
     def __init__(self) -> None:
         self._problem: tuple[str, Problem] | None = None
-        self._chunk: tuple[str, Chunk] | None = None
+        self._launch: tuple[str, Launch] | None = None
 
     def problem(self, config: Config) -> Problem:
         """The problem of a run; the seed is no part of it."""
@@ -40,12 +39,12 @@ class ProgramCache:
             self._problem = (key, build(config))
         return self._problem[1]
 
-    def single(self, config: Config, start: StartingPoint) -> SingleRun:
+    def single(self, config: Config, start: StartingPoint, say: Say) -> Program:
         """The program of a run alone."""
         key = _without_seed(config)
-        if self._chunk is None or self._chunk[0] != key:
-            self._chunk = (key, compile_run(self.problem(config), start.state))
-        return SingleRun(self._chunk[1], start.state)
+        if self._launch is None or self._launch[0] != key:
+            self._launch = (key, loop_of(self.problem(config)).compile(start.state))
+        return self._launch[1](start.state, say)
 
 
 def _without_seed(config: Config) -> str:
@@ -96,6 +95,7 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
                 recorders[lane] = stack.enter_context(Recorder(cell.config, own, start.iteration))
                 recorders[lane].save(start.state)
         program = _program(cells, starts, context, programs)
+        stack.enter_context(contextlib.closing(program))
 
         def watch(lane: int, row: writers.Row, rate: float) -> None:
             context.display.update(cells[lane].name, row, rate)
@@ -117,7 +117,8 @@ def _program(
 ) -> Program:
     began = time.monotonic()
     if len(cells) == 1:
-        program: Program = programs.single(cells[0].config, starts[0])
+        say = context.display.say
+        program: Program = programs.single(cells[0].config, starts[0], say)
     else:
         program = VmappedRuns([cell.config for cell in cells], [start.state for start in starts])
     seconds = time.monotonic() - began

@@ -136,13 +136,13 @@ def test_member_that_diverges_fails_alone(command):
 
 
 def test_cell_that_fails_for_another_reason_is_tried_again(command, monkeypatch):
-    compile_run = executor.compile_run
+    single = executor.ProgramCache.single
 
-    def broken(problem, state):
-        monkeypatch.setattr(executor, "compile_run", compile_run)
+    def broken(*_):
+        monkeypatch.setattr(executor.ProgramCache, "single", single)
         raise RuntimeError("RESOURCE_EXHAUSTED: no room\nfor this")
 
-    monkeypatch.setattr(executor, "compile_run", broken)
+    monkeypatch.setattr(executor.ProgramCache, "single", broken)
     result = command("suite s.yaml --out d")
     assert result.status == 1 and "3 of 4 cells are done" in result.out
     error = Path("d", CELLS[0], "error.txt").read_text()
