@@ -201,6 +201,7 @@ class StepLike(Protocol[A_co]):
         ...
 
 
+@runtime_checkable
 class Sized(Protocol):
     """What a `Spec` says of a batch of environments, wherever they are stepped."""
 

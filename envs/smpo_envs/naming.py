@@ -130,7 +130,9 @@ def make(name: str, *, episode_length: int | None = None, **options: Any) -> "Sa
     """
     source = find(name)
     if source.is_outside:
-        raise ValueError(f"{name} is stepped outside JAX: see smpo_envs.host")
+        native = source.task_id and registry.native_of(source.task_id)
+        hint = f", or {native}, which is here" if native else ""
+        raise ValueError(f"{name} is stepped outside JAX: see smpo_envs.host{hint}")
     return cast("SafeEnv", source.make(episode_length, options))
 
 

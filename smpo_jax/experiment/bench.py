@@ -1,5 +1,6 @@
 """How fast this machine steps the environments and trains, compilation apart."""
 
+import contextlib
 import json
 import os
 import platform
@@ -13,8 +14,9 @@ import jax
 import smpo_envs
 from smpo_envs import compilation, throughput
 from smpo_envs.naming import find
-from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.problem import build, provide
+from smpo_jax.experiment.errors import UserError, one_line, tell
+from smpo_jax.experiment.problem import build, host_env, provide, task
+from smpo_jax.experiment.run.program import loop_of
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
@@ -27,7 +29,7 @@ def main(options: BenchOptions) -> None:
     """Measures and prints; the numbers as they come, unless they are wanted as JSON."""
     _check(options)
     provide(options.devices)
-    config = Config(env=options.env)
+    config = _config(options)
 
     def say(line: str) -> None:
         if not options.json:
@@ -37,20 +39,24 @@ def main(options: BenchOptions) -> None:
     say(", ".join(f"{key}: {value}" for key, value in result["machine"].items()))
     say(f"{config.env}, median of {options.repeats}")
 
+    is_outside = config.source.is_outside
     result["environment"] = []
-    for num_envs in options.num_envs:
-        row = environment(config.env, num_envs, options)
+    for num_envs in (options.train_envs,) if is_outside else options.num_envs:
+        row = (outside if is_outside else environment)(config, num_envs, options)
         result["environment"].append(row)
         say(f"  step {num_envs:>6} envs      {_rate(row)}")
 
     result["training"] = []
     for algo in options.algos:
-        row = training(algo, options)
+        row = (training_outside if is_outside else training)(algo, options)
         result["training"].append(row)
         say(
             f"  train {algo:16} {_rate(row)}, 1e7 steps of "
-            f"{options.seeds} seed(s) in {row['seconds_per_1e7_steps']:,.0f} s"
+            f"{row['seeds']} seed(s) in {row['seconds_per_1e7_steps']:,.0f} s"
         )
+        if is_outside:
+            row["share"] = row["steps_per_second"] / result["environment"][0]["steps_per_second"]
+            say(f"  {'':22} {row['share']:.0%} of random actions alone")
 
     result["real"] = real(config.env)
     result["ratio"] = None
@@ -58,33 +64,36 @@ def main(options: BenchOptions) -> None:
         native = max((row["steps_per_second"] for row in result["environment"]), default=None)
         theirs = result["real"]["steps_per_second"]
         say(f"  {result['real']['task']}  {theirs:12,.0f} steps/s in one process")
-        if native:
+        if native and not is_outside:
             result["ratio"] = native / theirs
             say(f"  native steps per real step  {result['ratio']:,.0f}")
     if options.json:
         print(json.dumps(result))
 
 
-def environment(env: str, num_envs: int, options: BenchOptions) -> dict[str, Any]:
+def environment(config: Config, num_envs: int, options: BenchOptions) -> dict[str, Any]:
     """Random actions, resets included."""
     try:
         mesh = make_mesh(options.devices, num_envs)
-        envs = sharded(smpo_envs.VectorEnv(smpo_envs.make(env), num_envs), mesh)
+        envs = sharded(smpo_envs.VectorEnv(task(config), num_envs), mesh)
         seen = throughput.measure(envs, repeats=options.repeats)
     except ValueError as error:  # devices that are not there
         raise UserError(one_line(error)) from error
     return {"num_envs": num_envs, **seen._asdict()}
 
 
+def outside(config: Config, num_envs: int, options: BenchOptions) -> dict[str, Any]:
+    """Random actions in worker processes, without a policy; resets included."""
+    from smpo_envs.host import measure_workers
+
+    with contextlib.closing(host_env(config, num_envs, stagger=True)) as env:
+        rate = measure_workers(env, options.rollout_length, options.repeats)
+    return {"num_envs": num_envs, "steps_per_second": rate}
+
+
 def training(algo: str, options: BenchOptions) -> dict[str, Any]:
     """Whole iterations: rollout and update, of `seeds` runs in one program."""
-    config = Config(
-        env=options.env,
-        algo=algo,
-        num_envs=options.train_envs,
-        devices=options.devices,
-        rollout_length=options.rollout_length,
-    )
+    config = _config(options, algo)
     problem = build(config)
     keys = jax.random.split(jax.random.key(0), options.seeds)
     state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key, problem.mesh))(keys)
@@ -99,16 +108,49 @@ def training(algo: str, options: BenchOptions) -> dict[str, Any]:
         state, _ = jax.block_until_ready(compiled(state))
         took = time.perf_counter() - began
         rates.append(options.seeds * config.steps_per_iteration / took)
-    rate = statistics.median(rates)
+    return _trained(config, options.seeds, compile_seconds, statistics.median(rates))
+
+
+def _config(options: BenchOptions, algo: str = Config.algo) -> Config:
+    return Config(
+        env=options.env,
+        algo=algo,
+        env_options=options.env_options,
+        num_envs=options.train_envs,
+        devices=options.devices,
+        rollout_length=options.rollout_length,
+    )
+
+
+def _trained(config: Config, seeds: int, compile_seconds: float, rate: float) -> dict[str, Any]:
     return {
-        "algo": algo,
+        "algo": config.algo,
         "num_envs": config.num_envs,
         "rollout_length": config.rollout_length,
-        "seeds": options.seeds,
+        "seeds": seeds,
         "compile_seconds": compile_seconds,
         "steps_per_second": rate,
-        "seconds_per_1e7_steps": options.seeds * BUDGET / rate,
+        "seconds_per_1e7_steps": seeds * BUDGET / rate,
     }
+
+
+def training_outside(algo: str, options: BenchOptions) -> dict[str, Any]:
+    """Whole iterations of one run: rollout in worker processes and update."""
+    config = _config(options, algo)
+    problem = build(config)
+    loop = loop_of(problem)
+    state = loop.init(jax.random.key(0))
+    began = time.perf_counter()
+    launch = loop.compile(state)
+    compile_seconds = time.perf_counter() - began
+    rates = []
+    with contextlib.closing(launch(state, tell)) as run:
+        run.iterate({0: 1})  # it starts the workers
+        for _ in range(options.repeats):
+            began = time.perf_counter()
+            run.iterate({0: 1})
+            rates.append(config.steps_per_iteration / (time.perf_counter() - began))
+    return _trained(config, 1, compile_seconds, statistics.median(rates))
 
 
 def real(env: str) -> dict[str, Any] | None:
@@ -136,7 +178,10 @@ def _check(options: BenchOptions) -> None:
 
 
 def _rate(row: dict[str, Any]) -> str:
-    return f"{row['steps_per_second']:12,.0f} steps/s, compiled in {row['compile_seconds']:.1f} s"
+    rate = f"{row['steps_per_second']:12,.0f} steps/s"
+    return (
+        f"{rate}, compiled in {row['compile_seconds']:.1f} s" if "compile_seconds" in row else rate
+    )
 
 
 def machine() -> dict[str, Any]:

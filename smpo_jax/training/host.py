@@ -32,6 +32,7 @@ from smpo_jax.types import (
 A_co = TypeVar("A_co", covariant=True)
 
 
+@runtime_checkable
 class HostStepLike(StepLike[A_co], Protocol[A_co]):
     """What environments outside JAX report of one step."""
 

@@ -2,12 +2,36 @@
 
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from smpo_envs.host.compat import import_safety_gymnasium
-from smpo_envs.host.vector import WorkerEnvs
+
+
+class Halved(Protocol):
+    """Environments that are stepped half by half, such as `WorkerEnvs`."""
+
+    num_envs: int
+    action_size: int
+
+    @property
+    def halves(self) -> Sequence[slice]:
+        """The rows of each."""
+        ...
+
+    def reset(self, seed: int) -> Any:
+        """Begins episodes."""
+        ...
+
+    def send(self, half: int, action: np.ndarray) -> None:
+        """Begins a step."""
+        ...
+
+    def receive(self, half: int) -> Any:
+        """Ends a step."""
+        ...
 
 
 class RealThroughput(NamedTuple):
@@ -49,7 +73,7 @@ def measure_real(task_id: str, steps: int = 1000) -> RealThroughput:
     )
 
 
-def measure_workers(envs: WorkerEnvs, steps: int, repeats: int = 3) -> float:
+def measure_workers(envs: Halved, steps: int, repeats: int = 3) -> float:
     """Steps/s of environments in workers under random actions, resets included; a median."""
     random = np.random.default_rng(0)
     shapes = [(rows.stop - rows.start, envs.action_size) for rows in envs.halves]

@@ -19,6 +19,11 @@ from smpo_jax.names import suggest
 HOST_FIELDS = {"report_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb"}
 
 
+EnvOptions = Annotated[
+    tyro.conf.UseAppendAction[tuple[EnvOption, ...]], tyro.conf.arg(aliases=("--env-option",))
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A training run.
@@ -55,9 +60,7 @@ class Config:
 
     env: str = "PointGoal1"
     algo: str = "smpo"
-    env_options: Annotated[
-        tyro.conf.UseAppendAction[tuple[EnvOption, ...]], tyro.conf.arg(aliases=("--env-option",))
-    ] = ()
+    env_options: EnvOptions = ()
     episode_length: int | None = None
     env_object: tyro.conf.Suppress[Any] = dataclasses.field(default=None, compare=False, repr=False)
     seed: int = 0

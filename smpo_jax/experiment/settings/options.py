@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import Config, EnvOptions
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
@@ -159,7 +159,8 @@ class BenchOptions:
     """Steps per second on this machine, compilation apart; medians of several repeats.
 
     Attributes:
-        env: the task.
+        env: the task. One outside JAX is stepped in as many environments as are trained in.
+        env_options: NAME=VALUE, as for `train`.
         num_envs: numbers of environments to step at the same time.
         devices: how many devices share the environments; on a CPU, cores.
         algos: algorithms to time training with; none times the environment only.
@@ -171,6 +172,7 @@ class BenchOptions:
     """
 
     env: str = "PointGoal1"
+    env_options: EnvOptions = ()
     num_envs: tuple[int, ...] = (1024, 4096)
     devices: int = 1
     algos: tuple[str, ...] = ("ppo", "smpo")

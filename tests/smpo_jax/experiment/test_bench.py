@@ -63,3 +63,17 @@ def test_real_package_that_is_not_installed_is_left_out(monkeypatch):
 
     monkeypatch.setattr(smpo_envs.host, "measure_real", missing, raising=False)
     assert bench.real("PointGoal1") is None
+
+
+@pytest.mark.host
+@pytest.mark.xdist_group("host runs")
+def test_outside_jax_the_workers_alone_and_training_are_timed(command):
+    result = command(
+        "bench --env gymnasium:Pendulum-v1 --env-option cost=none --train-envs 4 --algos ppo "
+        "--rollout-length 16 --repeats 1 --json"
+    )
+    assert result.status == 0, result.err
+    seen = json.loads(result.out)
+    (alone,), (training,) = seen["environment"], seen["training"]
+    assert (alone["num_envs"], training["num_envs"], seen["real"]) == (4, 4, None)
+    assert training["share"] == training["steps_per_second"] / alone["steps_per_second"]
