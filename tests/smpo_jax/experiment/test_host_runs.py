@@ -220,15 +220,15 @@ def test_an_error_in_the_users_code_ends_the_run_in_one_line(command):
 def test_a_suite_trains_them_one_by_one(command):
     Path("s.yaml").write_text(
         """
-tasks: ["gymnasium:own_drift:Drift-v0"]
+tasks: {"gymnasium:own_drift:Drift-v0": {env_options: {cost: info.over}}}
 seeds: 2
 steps: 320
 num_envs: 4
 rollout_length: 20
-env_options: {cost: info.over}
 variants:
-  - {name: mild, algo: ppo_lag, minibatches: 2, epochs: 1, hidden: [8]}
-  - {name: strict, algo: ppo_lag, minibatches: 2, epochs: 1, hidden: [8], cost_limit: 1}
+  ppo_lag:
+    hyperparameters: {minibatches: 2, epochs: 1, hidden: [8]}
+    grid: {cost_limit: [25, 1]}
 """
     )
     result = command("suite s.yaml --out s --batch 4")
