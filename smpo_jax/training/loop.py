@@ -49,8 +49,6 @@ def make_spec(
     )
 
 
-# One program instead of hundreds of small ones, and no two leaves share a buffer.
-@functools.partial(jax.jit, static_argnames=("algorithm", "env", "mesh"))
 def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
     """The state before the first iteration.
 
@@ -60,15 +58,29 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         key: for the network's parameters and everything to come.
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
-    learner_key, env_key, key = jax.random.split(key, 3)
-    env_state = devices.sharded(env, mesh).reset(env_key)
-    state = TrainState(
-        learner=algorithm.init(learner_key),
-        env_state=env_state,
-        tracker=episodes.start(env.num_envs, env_state.steps),
-        key=key,
-    )
-    return placed(state, mesh, env.num_envs)
+    return _compiled_init(algorithm, env, mesh)(key)
+
+
+# Only the last one is kept, for the next seed of the same run: a process that makes many different
+# runs, such as a search, must not keep all their environments.
+@functools.lru_cache(maxsize=1)
+def _compiled_init(
+    algorithm: Algorithm, env: VectorEnv, mesh: Mesh | None
+) -> Callable[[Key], TrainState]:
+    """One program instead of hundreds of small ones, and no two leaves share a buffer."""
+
+    def start(key: Key) -> TrainState:
+        learner_key, env_key, key = jax.random.split(key, 3)
+        env_state = devices.sharded(env, mesh).reset(env_key)
+        state = TrainState(
+            learner=algorithm.init(learner_key),
+            env_state=env_state,
+            tracker=episodes.start(env.num_envs, env_state.steps),
+            key=key,
+        )
+        return placed(state, mesh, env.num_envs)
+
+    return jax.jit(start)
 
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
