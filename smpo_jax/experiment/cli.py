@@ -90,7 +90,7 @@ def _train(arguments: list[str]) -> int:
     from smpo_jax.experiment.run import train
 
     if request.resume is not None:
-        return train.resume(request.resume)
+        return train.go_on(request.resume, steps=request.steps)
     return train.start(request.config, overwrite=request.overwrite)
 
 

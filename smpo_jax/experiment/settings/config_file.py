@@ -57,6 +57,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     values = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
     values["hazard_shift"] = config.hazard_shift.texts
+    values["init_from"] = None if config.init_from is None else str(config.init_from)
     return json.loads(json.dumps(values))
 
 
