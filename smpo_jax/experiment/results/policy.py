@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ class TrainedPolicy:
         return np.asarray(action if array.ndim == 2 else action[0])
 
 
-def load_policy(folder: str | Path, checkpoint: WhichCheckpoint = "newest") -> TrainedPolicy:
+def load_policy(
+    folder: str | os.PathLike[str], checkpoint: WhichCheckpoint = "newest"
+) -> TrainedPolicy:
     """The policy of a run; needs nothing but its folder.
 
     Args:
