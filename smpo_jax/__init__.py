@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smpo_jax.experiment.run.train import resume, run
     from smpo_jax.networks import Network, Networks, Normaliser
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
-    from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
+    from smpo_jax.training.loop import chunk, init, iteration, make_spec, train, train_many
     from smpo_jax.training.tracking import start_tracking, track
     from smpo_jax.types import (
         Algorithm,
@@ -52,7 +52,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "experiment.run.train": ["resume", "run"],
         "networks": ["Network", "Networks", "Normaliser"],
         "training.evaluation": ["evaluate", "make_act", "make_evaluator"],
-        "training.loop": ["chunk", "init", "iteration", "make_spec", "train"],
+        "training.loop": ["chunk", "init", "iteration", "make_spec", "train", "train_many"],
         "training.tracking": ["start_tracking", "track"],
         "types": [
             "Algorithm",

@@ -11,10 +11,12 @@ in iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from smpo_jax.core import episodes, optimise
 from smpo_jax.training import devices
@@ -146,6 +148,45 @@ def train(
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
     return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+
+
+def train_many(
+    build: Callable[..., Algorithm],
+    env: VectorEnv,
+    spec: Spec,
+    key: Key,
+    iterations: int,
+    settings: Mapping[str, Float[Array, " R"]],
+) -> tuple[TrainState, Metrics]:
+    """Trains `R` runs in one program, each with settings of its own: a search that compiles once.
+
+        build = functools.partial(sx.make, "ppo_lag", spec, minibatches=4)
+        states, metrics = sx.train_many(build, env, spec, key, 100, {"learning_rate": rates})
+
+    It is `train` under `jax.jit` and `jax.vmap`. All leaves and metrics have a leading axis of
+    length `R`; `jax.tree.map(lambda leaf: leaf[i], states.learner)` is one learner of them.
+
+    Args:
+        build: a run's method from its settings, by keyword; they are traced, so only float fields
+            can differ.
+        env: what all of them act in.
+        spec: what a method must know of it.
+        key: split into one for each run.
+        iterations: of each run.
+        settings: the values of the runs.
+
+    Raises:
+        ValueError: there is no value, or not the same number of each.
+    """
+    values = {name: jnp.asarray(each, jnp.result_type(float)) for name, each in settings.items()}
+    shapes = {name: each.shape for name, each in values.items()}
+    if len(set(shapes.values())) != 1 or len(shape := next(iter(shapes.values()))) != 1:
+        raise ValueError(f"settings must be arrays of one length, one value for each run: {shapes}")
+
+    def one(key: Key, own: Mapping[str, Scalar]) -> tuple[TrainState, Metrics]:
+        return train(build(**own), env, spec, key, iterations)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(key, shape[0]), values)
 
 
 def episode_metrics(stats: EpisodeStats) -> Metrics:

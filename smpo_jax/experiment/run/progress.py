@@ -214,6 +214,7 @@ class Bar:
             TextColumn("left"),
             console=console,
             expand=True,
+            speed_estimate_period=math.inf,  # reports may be minutes apart
         )
         self._task = self.picture.add_task("", total=config.total_iterations)
 

@@ -81,7 +81,7 @@ class TensorBoard:
         from tensorboardX.summary import hparams
 
         # Without a suffix, a second file of the same second takes the place of the first.
-        self._writer = SummaryWriter(
+        self._writer: Any = SummaryWriter(
             str(folder / TENSORBOARD),
             purge_step=after_steps + 1,
             filename_suffix=f".{after_steps}",
@@ -106,15 +106,14 @@ class TensorBoard:
 
     def film(self, gif: Path, steps: int) -> None:
         """Adds a film, as it is: TensorBoard plays a gif where it shows an image."""
-        from tensorboardX.proto.summary_pb2 import Summary
-
+        messages: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
         with Image.open(gif) as first:
             width, height = first.size
-        image = Summary.Image(
+        image = messages.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=gif.read_bytes()
         )
-        summary = Summary(value=[Summary.Value(tag=FILM, image=image)])
-        self._writer.file_writer.add_summary(summary, steps)
+        value = messages.Summary.Value(tag=FILM, image=image)
+        self._writer.file_writer.add_summary(messages.Summary(value=[value]), steps)
 
     def close(self) -> None:
         """Closes the event file."""

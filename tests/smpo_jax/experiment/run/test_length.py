@@ -41,7 +41,7 @@ def run(trained):
 
 @pytest.fixture
 def toy_run():
-    toy = {name: value for name, value in TINY.items() if name != "hyperparameters"}
+    toy: dict[str, Any] = {name: value for name, value in TINY.items() if name != "hyperparameters"}
     return sx.run(**{**toy, "algo": "toy"}, steps=120, out="toy")
 
 

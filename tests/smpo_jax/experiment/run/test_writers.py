@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto import event_pb2
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run.writers import (
@@ -144,11 +144,12 @@ def test_tensorboard_has_the_settings_and_the_film(tmp_path):
 
 def events(folder):
     """The summaries in event files."""
+    event = vars(event_pb2)["Event"]
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:  # length, its checksum, record, its checksum
             length = int.from_bytes(data[:8], "little")
-            yield from Event.FromString(data[12 : 12 + length]).summary.value
+            yield from event.FromString(data[12 : 12 + length]).summary.value
             data = data[12 + length + 4 :]
 
 
