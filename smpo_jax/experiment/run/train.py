@@ -128,7 +128,8 @@ def go_on(folder: Path, *, steps: int | None = None, listener: Listener = NOBODY
     """Goes on with the run in a folder where its newest checkpoint is; see `resume`, `start`."""
     config = config_file.load(folder)
     writers.require_installed(config)
-    with _watching(config, listener) as watch, run_folder.locked(folder):
+    planned = _with_length(config, steps, folder)
+    with _watching(planned, listener) as watch, run_folder.locked(folder):
         config = config_file.load(folder)  # as it is now that nobody else changes it
         longer = _with_length(config, steps, folder)
         say = watch.progress.say
