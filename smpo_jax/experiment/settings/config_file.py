@@ -57,7 +57,7 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
 def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
-    values = dataclasses.asdict(plain)
+    values: dict[str, Any] = dataclasses.asdict(plain)
     for name in ("out", "env_object"):
         del values[name]
     values["env_options"] = dict(config.env_options)
