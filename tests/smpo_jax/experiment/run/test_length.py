@@ -41,8 +41,8 @@ def run(trained):
 
 @pytest.fixture
 def toy_run():
-    toy = {name: value for name, value in TINY.items() if name != "hyperparameters"}
-    return sx.run(**{**toy, "algo": "toy"}, steps=120, out="toy")
+    toy: Any = {name: value for name, value in TINY.items() if name != "hyperparameters"}
+    return sx.run(**toy | {"algo": "toy", "steps": 120, "out": "toy"})
 
 
 def bytes_of(folder):
