@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
     from smpo_jax.experiment.results.policy import load_policy
     from smpo_jax.experiment.results.render import render
-    from smpo_jax.experiment.run.train import run
+    from smpo_jax.experiment.run.train import resume, run
     from smpo_jax.networks import Network, Networks, Normaliser
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
     from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "core.distributions": ["DiagonalGaussian", "SquashedGaussian"],
         "experiment.results.policy": ["load_policy"],
         "experiment.results.render": ["render"],
-        "experiment.run.train": ["run"],
+        "experiment.run.train": ["resume", "run"],
         "networks": ["Network", "Networks", "Normaliser"],
         "training.evaluation": ["evaluate", "make_act", "make_evaluator"],
         "training.loop": ["chunk", "init", "iteration", "make_spec", "train"],

@@ -9,6 +9,8 @@ from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import film, paths
 from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
+from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.config import WhichCheckpoint
 from smpo_jax.experiment.settings.options import RenderOptions
 
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
@@ -19,6 +21,7 @@ def main(options: RenderOptions) -> None:
     print(
         render(
             options.folder,
+            checkpoint=options.checkpoint,
             out=options.out,
             episodes=options.episodes,
             seed=options.seed,
@@ -31,6 +34,7 @@ def main(options: RenderOptions) -> None:
 def render(
     folder: str | Path,
     *,
+    checkpoint: WhichCheckpoint = "newest",
     out: str | Path | None = None,
     episodes: int = 3,
     seed: int = 0,
@@ -41,7 +45,8 @@ def render(
     """Films a trained policy (mp4, gif), or draws its paths (png, pdf, svg).
 
     Args:
-        folder: of a run; its newest checkpoint is used.
+        folder: of a run.
+        checkpoint: newest, best or an iteration, as in `load_policy`.
         out: the file to write; `episodes.gif` in the folder unless given.
         episodes: one after another in a film, side by side in a picture.
         seed: of the episodes and of the policy's samples.
@@ -55,10 +60,10 @@ def render(
     Raises:
         UserError: no run is there, its task cannot be drawn, or the file cannot be of that kind.
     """
-    folder = Path(folder)
-    out = folder / "episodes.gif" if out is None else Path(out)
+    home: Path = coerce_argument("folder", folder, Path)
+    out = home / "episodes.gif" if out is None else coerce_argument("out", out, Path)
     _check(out, episodes, speed)
-    policy = load_policy(folder, env=env)
+    policy = load_policy(home, checkpoint, env=env)
     seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
     title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
     out.parent.mkdir(parents=True, exist_ok=True)

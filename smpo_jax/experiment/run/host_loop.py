@@ -19,6 +19,9 @@ def run_to_end(
 ) -> None:
     """Chunk after chunk, each of about `report_every` seconds but the first, until the end.
 
+    A chunk ends where a checkpoint is due, so that runs of one config have them of the same
+    iterations.
+
     Args:
         program: the runs.
         recorders: by the number of a run in the program, which leaves the others where they are;
@@ -33,14 +36,17 @@ def run_to_end(
     count = 1  # the first report comes as soon as it can
     while any(each.remaining for each in recorders.values()) and not stop.is_set:
         began = time.monotonic()
-        counts = {i: min(count, each.remaining) for i, each in recorders.items()}
+        counts = {i: min(count, each.until_checkpoint) for i, each in recorders.items()}
         reports = program.iterate(counts)
         seconds = (time.monotonic() - began) / max(int(each.done) for each in reports.values())
         for i, report in reports.items():
             rate = recorders[i].config.steps_per_iteration / seconds
             watch(i, recorders[i].take(report, rate), rate)
+        due = {i: recorders[i] for i in reports if recorders[i].is_at_checkpoint}
         if time.monotonic() - saved_at >= min(each.checkpoint_every for each in configs):
-            _save(program, recorders)
+            due = recorders
+        if due:
+            _save(program, due)
             saved_at = time.monotonic()
         longest = min(each.report_every for each in configs)
         count = int(np.clip(longest / seconds, 1, LARGEST_CHUNK))

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -114,6 +115,12 @@ class Wandb:
     def close(self) -> None:
         """Tells the service that the run has ended."""
         self._run.finish()
+
+
+def last_rows(folder: Path, number: int) -> list[Row]:
+    """The last rows of `metrics.jsonl`, null where they are not finite."""
+    with open(folder / METRICS_JSONL, encoding="utf-8") as file:
+        return [json.loads(line) for line in deque(file, maxlen=number)]
 
 
 def seconds_so_far(folder: Path) -> float:

@@ -62,6 +62,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
         del values[name]
     values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts
+    values["init_from"] = None if config.init_from is None else str(config.init_from)
     return json.loads(json.dumps(values))
 
 

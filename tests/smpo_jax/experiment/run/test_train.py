@@ -1,5 +1,6 @@
 """Runs in this process, with an algorithm and a task that cost nothing."""
 
+import json
 import os
 import resource
 import shutil
@@ -17,7 +18,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.run import run_folder, train
+from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import make_chunk
 from smpo_jax.experiment.run.progress import ProgressLines
@@ -43,6 +44,16 @@ def arrays(folder):
     """The leaves of the newest checkpoint."""
     with Checkpoints(Path(folder), config_file.load(Path(folder)), write=False) as opened:
         return opened._read(max(checkpoints(folder)))[0]
+
+
+def records(folder):
+    """What the checkpoints say of themselves."""
+    found = {}
+    for iteration in checkpoints(folder):
+        path = Path(folder, "checkpoints", str(iteration), "record", "metadata")
+        record = json.loads(path.read_text())
+        found[iteration] = [record[name] for name in ("interim", "score", "digest")]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +94,13 @@ def assert_same_run(a, b):
 
 
 def test_run_folder_has_config_metrics_and_checkpoints(whole):
-    assert sorted(path.name for path in whole.iterdir()) == [
+    assert sorted(path.name for path in whole.iterdir() if path.name != ".lock") == [
         "checkpoints", "config.json", "metrics.csv", "metrics.jsonl", "timing.csv",
     ]  # fmt: skip
     lines = (whole / "metrics.csv").read_text().splitlines()
     assert lines[0].startswith("iteration,steps,episode/cost,")
     assert len(lines) == 1 + 12 and lines[-1].startswith("12,240,")
-    assert max(checkpoints(whole)) == 12
+    assert {5, 10, 12} <= set(checkpoints(whole)) <= {0, 5, 10, 12}
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(command, whole):
@@ -107,8 +118,14 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut_into_chunks(command, whole)
 
 
 def test_keeps_the_last_checkpoints_that_were_asked_for(command):
-    command(f"{BASE} --out kept --keep-checkpoints 4{EVERY}")
-    assert checkpoints("kept") == [9, 10, 11, 12]
+    command(f"{BASE} --out kept --keep-checkpoints 4 --checkpoint-iterations 1")
+    newest = [9, 10, 11, 12]
+    assert checkpoints("kept") == sorted({*newest, sx.load_policy("kept", "best").iteration})
+
+
+def test_checkpoints_do_not_depend_on_the_clock(command, whole):
+    command(f"{BASE} --out often{EVERY}")
+    assert checkpoints("often") == checkpoints(whole)
 
 
 @pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143)])
@@ -132,9 +149,9 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing in the program catches it."""
 
 
-@pytest.mark.parametrize("saved_every", [0, 1000])
+@pytest.mark.parametrize(("saved_every", "newest"), [(0, 6), (1000, 5)])
 def test_run_that_died_between_checkpoints_resumes_to_the_same_bytes(
-    command, whole, monkeypatch, saved_every
+    command, whole, monkeypatch, saved_every, newest
 ):
     def die():
         raise Killed
@@ -145,9 +162,11 @@ def test_run_that_died_between_checkpoints_resumes_to_the_same_bytes(
     with open("dead/metrics.jsonl", "a") as file:
         file.write('{"iteration": 8, "st')  # a line that was being written
     assert len(Path("dead/metrics.csv").read_text().splitlines()) == 1 + 7
-    assert checkpoints("dead")[-1] == (6 if saved_every == 0 else 0)
+    assert checkpoints("dead")[-1] == newest
     assert command("train --resume dead").status == 0
     assert_same_run("dead", whole)
+    assert checkpoints("dead") == checkpoints(whole)
+    assert records("dead") == records(whole)
 
 
 def test_run_that_died_before_its_first_checkpoint_is_started_again(command, whole):
@@ -161,7 +180,7 @@ def test_run_that_died_before_its_first_checkpoint_is_started_again(command, who
 
 
 def test_resume_passes_over_a_damaged_checkpoint_and_says_so(command, whole):
-    command(f"{BASE} --out hurt{EVERY}")
+    command(f"{BASE} --out hurt --checkpoint-iterations 1")
     shutil.rmtree("hurt/checkpoints/12/state")
     shutil.rmtree("hurt/checkpoints/11/record")
     result = command("train --resume hurt")
@@ -215,11 +234,11 @@ def test_nan_stops_the_run_and_names_iteration_and_metric(command):
     assert result.status == 1
     assert result.error == (
         "iteration 8: toy/loss is nan; stopped. The last good checkpoint is that of "
-        "iteration 0 in nan"
+        "iteration 5 in nan"
     )
     lines = Path("nan/metrics.csv").read_text().splitlines()
     assert lines[-1].startswith("8,160,") and "nan" in lines[-1]
-    assert checkpoints("nan") == [0]
+    assert checkpoints("nan") == [0, 5]
 
 
 def test_nan_keeps_the_last_good_checkpoint(command):
@@ -325,7 +344,7 @@ def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         sx.run(**FIELDS, out="stopped", report_every=0)
     assert 0 < sx.load_policy("stopped").iteration < 12
-    assert train.resume(Path("stopped")) == 0
+    assert sx.resume("stopped") == Path("stopped")
     assert_same_run("stopped", whole)
 
 
