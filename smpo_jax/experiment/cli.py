@@ -91,8 +91,8 @@ def _train(arguments: list[str]) -> int:
     from smpo_jax.experiment.run import train
 
     if request.resume is not None:
-        return train.go_on(request.resume, steps=request.steps)
-    return train.start(request.config, overwrite=request.overwrite)
+        return train.go_on(request.resume, steps=request.steps).exit_status
+    return train.start(request.config, overwrite=request.overwrite).exit_status
 
 
 def _suite(arguments: list[str]) -> int:

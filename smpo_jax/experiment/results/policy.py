@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class TrainedPolicy:
 
 
 def load_policy(
-    folder: str | Path, checkpoint: WhichCheckpoint = "newest", *, env: Any = None
+    folder: str | os.PathLike[str], checkpoint: WhichCheckpoint = "newest", *, env: Any = None
 ) -> TrainedPolicy:
     """The policy of a run; needs nothing but its folder.
 

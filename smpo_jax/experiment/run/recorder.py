@@ -14,7 +14,6 @@ from smpo_jax.experiment.run import selection, writers
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import Report, may_be_nan
 from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import FEWEST_ITERATIONS, Config
 from smpo_jax.types import TrainState
 
@@ -119,9 +118,10 @@ class Recorder:
 def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:
     yield writers.Files(folder, after=iteration)
     if config.tensorboard:
-        yield writers.TensorBoard(folder, after_steps=iteration * config.steps_per_iteration)
+        steps = iteration * config.steps_per_iteration
+        yield writers.TensorBoard(folder, config, after_steps=steps)
     if config.wandb:
-        yield writers.Wandb(folder, config_file.as_mapping(config))
+        yield writers.Wandb(folder, config)
 
 
 def _rows(report: Report, before: int, config: Config) -> list[Row]:

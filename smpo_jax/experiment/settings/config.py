@@ -25,6 +25,11 @@ HOST_FIELDS = {
     "keep_checkpoints",
     "tensorboard",
     "wandb",
+    "wandb_project",
+    "wandb_entity",
+    "wandb_group",
+    "wandb_tags",
+    "wandb_name",
 }
 
 MOST_CHECKPOINTS = 20  # of a run, unless it says how many iterations lie between two
@@ -66,7 +71,13 @@ class Config:
             little; the next checkpoint replaces that one. 0 saves after every report.
         keep_checkpoints: how many of the newest checkpoints stay on disk, the best one besides.
         tensorboard: also write TensorBoard event files (extra: tensorboard).
-        wandb: also log to Weights & Biases (extra: wandb).
+        wandb: also log to Weights & Biases (extra: wandb). What the next five do not say is what
+            W&B's environment variables do, WANDB_PROJECT for instance.
+        wandb_project: its project; by default smpo-jax.
+        wandb_entity: the user or team it belongs to.
+        wandb_group: the group of runs it is shown in.
+        wandb_tags: its tags.
+        wandb_name: its name; by default that of the folder.
         hyperparameters: the algorithm's own record; unless given, with the algorithm's defaults.
         earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
             the run another length.
@@ -98,6 +109,11 @@ class Config:
     keep_checkpoints: int = 3
     tensorboard: bool = False
     wandb: bool = False
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: tuple[str, ...] = ()
+    wandb_name: str | None = None
     hyperparameters: Any = None  # a frozen dataclass, of a type that the algorithm decides
     earlier_lengths: Annotated[
         tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
@@ -129,6 +145,9 @@ class Config:
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        for name in HOST_FIELDS:
+            if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
+                raise UserError(f"{name}: has no meaning without wandb, which is not set")
         if self.hazard_shift:
             check_has_hazards(self.env)
         if not 0 <= self.seed < 2**32:

@@ -66,6 +66,11 @@ def as_mapping(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(values))
 
 
+def as_text(config: Config) -> str:
+    """The config as `config.json` has it."""
+    return json.dumps(as_mapping(config), indent=2) + "\n"
+
+
 def load_yaml(path: Path, **overrides: Any) -> Config:
     """The config of a YAML file; see `from_mapping`."""
     return from_mapping(strict_yaml.read(path), where=str(path), **overrides)
@@ -75,7 +80,7 @@ def save(config: Config, folder: Path) -> None:
     """Writes `config.json`, whole or not at all. The folder's own name is not part of it."""
     target = folder / CONFIG_FILE
     partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(as_mapping(config), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(as_text(config), encoding="utf-8")
     partial.replace(target)
 
 

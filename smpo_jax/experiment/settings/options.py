@@ -109,6 +109,7 @@ class RenderOptions:
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         speed: of a film, in multiples of real time.
+        log: also add the film, a gif, to the run's TensorBoard and Weights & Biases.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -118,6 +119,7 @@ class RenderOptions:
     deterministic: bool = False
     seed: int = 0
     speed: float = 2.0
+    log: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Runs in this process, with an algorithm and a task that cost nothing."""
 
+import gc
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import jax
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import toy_algorithm
 
+import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
@@ -22,6 +26,7 @@ from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import make_chunk
 from smpo_jax.experiment.run.progress import ProgressLines
+from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
@@ -323,9 +328,10 @@ FIELDS = {"algo": "toy", "env": "ProbeFollow", "num_envs": 4, "rollout_length": 
 
 
 def test_run_from_python_is_the_run_of_the_command_line(whole):
-    folder = sx.run(**FIELDS, out="mine")
-    assert folder == Path("mine")
-    assert_same_run(folder, whole)
+    result = sx.run(**FIELDS, out="mine")
+    assert result.folder == Path("mine") and not result.stopped
+    assert (result.metrics["iteration"], result.metrics["steps"]) == (12, 240)
+    assert_same_run(result, whole)
     policy = sx.load_policy("mine")
     assert policy.iteration == 12
     assert policy.acting(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
@@ -336,7 +342,7 @@ def test_run_from_python_refuses_what_the_command_line_refuses(whole):
         sx.run(num_env=3)
     with pytest.raises(UserError, match="holds a run"):
         sx.run(**FIELDS, out="whole")
-    assert sx.run(**FIELDS, out="whole", overwrite=True) == whole
+    assert sx.run(**FIELDS, out="whole", overwrite=True).folder == whole
 
 
 def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch):
@@ -344,8 +350,87 @@ def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         sx.run(**FIELDS, out="stopped", report_every=0)
     assert 0 < sx.load_policy("stopped").iteration < 12
-    assert sx.resume("stopped") == Path("stopped")
+    assert sx.resume("stopped").folder == Path("stopped")
     assert_same_run("stopped", whole)
+
+
+def test_result_of_a_run_stands_for_its_folder(whole):
+    result = sx.resume(whole)  # which is complete
+    assert str(result) == f"{result}" == os.fspath(result) == "whole"
+    assert Path(result) == whole and (result / "metrics.csv").is_file()
+    assert sx.load_policy(result).iteration == result.metrics["iteration"] == 12
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+@pytest.mark.parametrize("every, at", [(0, 5), (0, 12)])
+def test_callback_gets_the_newest_row_and_may_stop_the_run(whole, every, at):
+    rows = []
+
+    def stop(row):
+        rows.append(row)
+        return row["iteration"] == at
+
+    result = sx.run(**FIELDS, out="cut", report_every=every, on_report=stop, quiet=True)
+    assert [row["iteration"] for row in rows] == list(range(1, at + 1))
+    assert rows[-1] == result.metrics and "episode/cost" in result.metrics
+    assert result.stopped == (at < 12)
+    assert checkpoints("cut")[-1] == at
+    assert not sx.resume("cut", quiet=True).stopped
+    assert_same_run("cut", whole)
+
+
+@pytest.mark.parametrize("error", [ValueError("pruned"), KeyboardInterrupt()])
+def test_error_of_a_callback_goes_through_and_the_run_is_saved(whole, error):
+    def prune(row):
+        if row["iteration"] == 5:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        sx.run(**FIELDS, out="pruned", report_every=0, on_report=prune)
+    assert raised.value is error
+    assert checkpoints("pruned")[-1] == 5
+    sx.resume("pruned")
+    assert_same_run("pruned", whole)
+
+
+def test_callback_cannot_change_what_is_written(whole):
+    sx.run(**FIELDS, out="mine", on_report=lambda row: row.clear())
+    assert_same_run("mine", whole)
+
+
+def test_quiet_run_says_nothing_and_leaves_signals_alone(whole, capfd):
+    handlers = []
+
+    def look(row):
+        handlers.append([signal.getsignal(number) for number in StopOnSignal.SIGNALS])
+
+    before = [signal.getsignal(number) for number in StopOnSignal.SIGNALS]
+    capfd.readouterr()
+    sx.run(**FIELDS, out="quiet", quiet=True, on_report=look)
+    sx.resume("quiet", quiet=True)
+    assert capfd.readouterr() == ("", "")
+    assert handlers[0] == before
+    sx.run(**FIELDS, out="loud", on_report=look)
+    assert handlers[-1] != before
+
+
+def test_run_in_a_thread_trains_to_the_end(whole):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(sx.run(**FIELDS, out="other")))
+    thread.start()
+    thread.join()
+    assert_same_run(results[0], whole)
+
+
+def test_run_leaves_no_environment_behind_but_the_last():
+    def alive():
+        gc.collect()
+        return sum(isinstance(each, smpo_envs.VectorEnv) for each in gc.get_objects())
+
+    before = alive()
+    for i in range(3):
+        sx.run(**FIELDS, out=f"{i}", quiet=True)
+    assert alive() <= before + 1
 
 
 def test_two_processes_cannot_train_in_one_folder(command, whole):
