@@ -145,10 +145,17 @@ def train(
     """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
 
     A batch of runs equals the same runs one by one.
+
+    Raises:
+        ValueError: costs of episodes were negative; inside `jit` and `vmap` that can't be seen.
     """
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
-    return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    cost = metrics["episode/cost"]
+    if not isinstance(cost, jax.core.Tracer) and jnp.any(cost < 0):
+        raise ValueError(f"cost of an episode below 0 ({jnp.nanmin(cost):g}): costs are 0 or more")
+    return state, metrics
 
 
 def train_many(

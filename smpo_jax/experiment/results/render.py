@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -44,6 +45,7 @@ def render(
     deterministic: bool = False,
     speed: float = 2.0,
     log: bool = False,
+    env: Any = None,
 ) -> Path:
     """Films a trained policy (mp4, gif), or draws its paths (png, pdf, svg).
 
@@ -56,6 +58,7 @@ def render(
         deterministic: act with the mean of the policy.
         speed: of a film, in multiples of real time.
         log: also add the film, a gif, to the run's TensorBoard and Weights & Biases.
+        env: the run's environment, where that was given as an object.
 
     Returns:
         The file.
@@ -67,8 +70,8 @@ def render(
     out = home / "episodes.gif" if out is None else coerce_argument("out", out, Path)
     _check(out, episodes, speed)
     if log:
-        _check_log(config_file.load(home), out)
-    policy = load_policy(home, checkpoint)
+        _check_log(config_file.load(home, env), out)
+    policy = load_policy(home, checkpoint, env=env)
     seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
     title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.problem import made_with
 from smpo_jax.experiment.run import selection
 from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings import config_file
@@ -45,7 +46,7 @@ class Restored(NamedTuple):
         state: the state, in the structure of the template.
         iteration: updates made when it was saved.
         damaged: what is wrong with newer checkpoints that had to be passed over, iteration -> why.
-        made_with: jax version and device it was saved under.
+        made_with: jax version, device and number of threads it was saved under.
     """
 
     state: Any
@@ -299,11 +300,6 @@ def newest(folder: Path) -> int | None:
     """The iteration of the newest checkpoint of the run in a folder, without opening it."""
     names = (path.name for path in (folder / FOLDER).glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=None)
-
-
-def made_with() -> str:
-    """What bit-for-bit continuation depends on besides the config."""
-    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
 
 
 def to_leaves(state: Any) -> Leaves:

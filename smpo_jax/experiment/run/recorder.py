@@ -88,6 +88,12 @@ class Recorder:
         self._window.extend(rows)
         if not report.finite:
             self.failure = self._divergence(rows[-1])
+        negative = next((row for row in rows if row.get("episode/cost", 0.0) < 0), None)
+        if negative:
+            self.failure = DivergenceError(
+                f"iteration {negative['iteration']}: episode/cost is {negative['episode/cost']}; "
+                f"costs must be 0 or more; stopped, in {self._folder}"
+            )
         return rows[-1]
 
     def save(self, state: TrainState) -> None:

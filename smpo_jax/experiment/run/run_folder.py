@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,15 +59,15 @@ def locked(folder: Path) -> Iterator[None]:
 def _acquired(path: Path) -> filelock.BaseFileLock:
     """The lock of the system, or where there is none, a file that names the process."""
     try:
-        return _acquired_at_once(filelock.FileLock(path))
+        # Its own second kind takes the same path, where a third process removes it by mistake.
+        return _taken(filelock.FileLock(path, fallback_to_soft=False))
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-    return _acquired_at_once(filelock.SoftFileLock(path.with_suffix(".process")))
+    return _taken(filelock.SoftFileLock(path.with_suffix(".process")))
 
 
-def _acquired_at_once(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # filelock tells where it takes the second kind of itself
-        lock.acquire(timeout=0)
+def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
+    # Time for a second try: the first one removes the file of a process that is gone.
+    lock.acquire(timeout=0.2, poll_interval=0.05)
     return lock

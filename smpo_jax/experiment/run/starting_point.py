@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import Problem, build
-from smpo_jax.experiment.run.checkpoint import Checkpoints, made_with
+from smpo_jax.experiment.problem import Problem, build, made_with
+from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.run_folder import has_metrics
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config

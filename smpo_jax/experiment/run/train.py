@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.problem import Problem, build, check_task
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
 from smpo_jax.experiment.run.progress import Progress, make_progress
@@ -21,6 +21,7 @@ from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.env_options import PLAIN
 from smpo_jax.types import TrainState
 
 
@@ -42,7 +43,7 @@ def run(
             returns true, the run is saved and ends. What it raises (a study's pruning, say) goes
             through, once the run is saved. Both can be resumed.
         fields: the others of `Config`, as a file of YAML may have them: what belongs to the
-            algorithm is a mapping `hyperparameters`.
+            algorithm is a mapping `hyperparameters`. Besides, `env` may be an environment.
 
     Returns:
         The folder with the newest metrics; it is taken wherever a path is, by `render` and
@@ -54,7 +55,11 @@ def run(
         KeyboardInterrupt: it was stopped, by a notebook's stop button for instance, and saved.
     """
     given = fields if out is None else {**fields, "out": out}
-    config = config_file.from_mapping(given, where="run")
+    objects = {}
+    if not isinstance(given.get("env", ""), PLAIN):
+        objects = config_file.with_object(given["env"])
+        given = {name: value for name, value in given.items() if name != "env"}
+    config = config_file.from_mapping(given, where="run", **objects)
     return _unless_interrupted(
         start(config, overwrite=overwrite, listener=Listener(quiet, on_report))
     )
@@ -64,6 +69,7 @@ def resume(
     folder: str | os.PathLike[str],
     *,
     steps: int | None = None,
+    env: Any = None,
     quiet: bool = False,
     on_report: OnReport | None = None,
 ) -> RunResult:
@@ -73,6 +79,7 @@ def resume(
         folder: of the run.
         steps: how long it is to be in all, unless as long as was planned. What decays over a run,
             such as the learning rate, then goes on as if it had always been that long.
+        env: the run's environment, where that was given as an object.
         quiet: see `run`.
         on_report: see `run`.
 
@@ -86,7 +93,8 @@ def resume(
     """
     home: Path = coerce_argument("folder", folder, Path)
     length = coerce_argument("steps", steps, int | None)
-    return _unless_interrupted(go_on(home, steps=length, listener=Listener(quiet, on_report)))
+    listener = Listener(quiet, on_report)
+    return _unless_interrupted(go_on(home, steps=length, env=env, listener=listener))
 
 
 def _unless_interrupted(result: RunResult) -> RunResult:
@@ -115,6 +123,7 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
     with _watching(config, listener) as watch:
         with watch.progress.compiling():
             problem = build(config)
+            check_task(config)
             first = starting_point.initial(config, problem, watch.progress.say)
         folder.mkdir(parents=True, exist_ok=True)
         with run_folder.locked(folder):
@@ -124,13 +133,19 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
             return _train(config, problem, folder, first, watch)
 
 
-def go_on(folder: Path, *, steps: int | None = None, listener: Listener = NOBODY) -> RunResult:
+def go_on(
+    folder: Path,
+    *,
+    steps: int | None = None,
+    env: Any = None,
+    listener: Listener = NOBODY,
+) -> RunResult:
     """Goes on with the run in a folder where its newest checkpoint is; see `resume`, `start`."""
-    config = config_file.load(folder)
+    config = config_file.load(folder, env)
     writers.require_installed(config)
     planned = _with_length(config, steps, folder)
     with _watching(planned, listener) as watch, run_folder.locked(folder):
-        config = config_file.load(folder)  # as it is now that nobody else changes it
+        config = config_file.load(folder, env)  # as it is now that nobody else changes it
         longer = _with_length(config, steps, folder)
         say = watch.progress.say
         if checkpoint.newest(folder) is None and not run_folder.has_metrics(folder):

@@ -14,6 +14,7 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import integer, path
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.names import suggest
@@ -188,4 +189,20 @@ def _shift(
         instance_from_str=lambda words: kind(tuple(words)),
         is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: list(value.texts),
+    )
+
+
+@_notations.primitive_rule
+def _env_option(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[EnvOption] | None:
+    """An option of an environment is one word."""
+    if info.type is not EnvOption:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME=VALUE",
+        instance_from_str=lambda words: from_word(words[0]),
+        is_instance=lambda value: isinstance(value, EnvOption),
+        str_from_instance=lambda value: [str(value)],
     )

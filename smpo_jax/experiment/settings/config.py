@@ -1,16 +1,19 @@
 """What a run is: one frozen record, checked and complete."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from smpo_envs.registry import TASKS, resolve
+from smpo_envs import naming
+from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.env_options import EnvOption, merged
 from smpo_jax.experiment.settings.shifts import NO_SHIFT, Schedule
 from smpo_jax.names import suggest
 
@@ -40,8 +43,12 @@ class Config:
     """A training run.
 
     Attributes:
-        env: the task; `smpo-jax list` names them all.
+        env: the task: one of `smpo-jax list`, brax:NAME, or MODULE:FUNCTION of your own.
         algo: the algorithm; `smpo-jax list` names them all.
+        env_options: NAME=VALUE, an argument of the function that makes an environment from outside;
+            may be given several times.
+        episode_length: steps after which an episode is cut; unless given, the task's own.
+        env_object: the environment itself, where it is given as an object; it is not saved.
         seed: seed of everything random in the run.
         steps: environment steps to train for, over all environments, rounded up to whole
             iterations.
@@ -81,6 +88,11 @@ class Config:
 
     env: str = "PointGoal1"
     algo: str = "smpo"
+    env_options: Annotated[
+        tyro.conf.UseAppendAction[tuple[EnvOption, ...]], tyro.conf.arg(aliases=("--env-option",))
+    ] = ()
+    episode_length: int | None = None
+    env_object: tyro.conf.Suppress[Any] = dataclasses.field(default=None, compare=False, repr=False)
     seed: int = 0
     steps: int = 10_000_000
     num_envs: int = 128
@@ -109,7 +121,13 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""
-        object.__setattr__(self, "env", _task(self.env))
+        source = _source(self.env)
+        object.__setattr__(self, "env", source.name)
+        object.__setattr__(self, "env_options", merged(self.env_options))
+        if self.env_options and source.is_native:
+            raise UserError(f"env_options: {self.env} takes none")
+        if self.episode_length is not None and self.episode_length < 1:
+            raise UserError(f"episode_length: must be at least 1, got {self.episode_length}")
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
         )
@@ -138,7 +156,17 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lives."""
-        return self.out or Path("runs") / f"{self.env}-{self.algo}-seed{self.seed}"
+        return self.out or Path("runs") / f"{self.env_label}-{self.algo}-seed{self.seed}"
+
+    @property
+    def env_label(self) -> str:
+        """The task as part of a folder's name."""
+        return re.sub(r"[^\w.-]", "-", self.env)
+
+    @property
+    def source(self) -> naming.Source:
+        """Where the task comes from."""
+        return naming.find(self.env)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -179,9 +207,12 @@ class Config:
 
 def check_has_hazards(env: str) -> None:
     """Raises a `UserError` if a task has no hazards that could be shifted."""
-    if not TASKS[env].has_hazards:
+    if not naming.find(env).has_hazards:
         able = ", ".join(name for name, task in TASKS.items() if task.has_hazards)
-        raise UserError(f"hazard_shift: {env} has no hazards; the tasks that have some are {able}")
+        raise UserError(
+            f"hazard_shift: {env} has no hazards that can be shifted; the tasks that have some are "
+            f"{able}"
+        )
 
 
 def check_algorithm(name: str) -> None:
@@ -190,9 +221,8 @@ def check_algorithm(name: str) -> None:
         raise UserError(f"algo: there is no algorithm {name!r}{suggest(name, registry.ALGORITHMS)}")
 
 
-def _task(name: str) -> str:
-    """The registered name of a task, also of its Safety-Gymnasium id."""
+def _source(name: str) -> naming.Source:
     try:
-        return resolve(name)
+        return naming.find(name)
     except ValueError as error:
         raise UserError(f"env: {one_line(error)}") from error

@@ -41,9 +41,8 @@ def run(trained):
 
 @pytest.fixture
 def toy_run():
-    toy: dict[str, Any] = {name: value for name, value in TINY.items() if name != "hyperparameters"}
-    toy |= {"algo": "toy", "steps": 120}
-    return sx.run(out="toy", **toy).folder
+    toy: Any = {name: value for name, value in TINY.items() if name != "hyperparameters"}
+    return sx.run(**toy | {"algo": "toy", "steps": 120, "out": "toy"}).folder
 
 
 def bytes_of(folder):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smpo_jax.experiment import errors
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.settings import config_file
@@ -193,7 +194,7 @@ def test_config_file_is_flat_names_and_plain_values():
     ],
 )
 def test_old_name_of_an_algorithm_loads_with_a_notice_that_is_said_once(capsys, data, now, kind):
-    config_file._tell.cache_clear()
+    errors.tell.cache_clear()
     first, again = (config_file.from_mapping(data, where="test") for _ in range(2))
     assert (first.algo, type(first.hyperparameters).__name__) == (now, kind) and again == first
     assert (
@@ -202,7 +203,7 @@ def test_old_name_of_an_algorithm_loads_with_a_notice_that_is_said_once(capsys, 
 
 
 def test_old_name_on_the_command_line_is_the_new_algorithm(capsys):
-    config_file._tell.cache_clear()
+    errors.tell.cache_clear()
     config = parse_train(["--algo", "trpo_smpo", "--target-kl", "0.01"]).config
     assert config.algo == "smpo" and config.hyperparameters.target_kl == 0.01
     assert capsys.readouterr().err.count("\n") == 1
