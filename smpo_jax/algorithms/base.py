@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import jax
 
 from smpo_jax.core import multipliers
+from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD
 from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS
 from smpo_jax.types import Spec
@@ -24,6 +25,10 @@ NONNEGATIVE = ("0 or more", lambda x: 0 <= x <= LARGE and (x == 0 or x >= TINY))
 FRACTION = ("from 0 to 1", lambda x: 0 <= x <= 1)
 FINITE = ("a finite number", math.isfinite)
 COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
+LOG_STD = (
+    f"from {LEAST_LOG_STD:g} to {LARGEST_LOG_STD:g}",
+    lambda x: LEAST_LOG_STD <= x <= LARGEST_LOG_STD,
+)
 SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
 
 
@@ -62,7 +67,7 @@ class ActorCriticSettings(Settings):
         require(self, POSITIVE, "observation_clip")
         require(self, FRACTION, "discount", "gae_lambda")
         require(self, NONNEGATIVE, "value_l2")
-        require(self, FINITE, "initial_log_std")
+        require(self, LOG_STD, "initial_log_std")
         require(self, COUNT, "epochs", "minibatches")
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)

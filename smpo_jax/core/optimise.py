@@ -13,11 +13,13 @@ from smpo_jax.types import Key, Metrics, Params, Scalar
 State = TypeVar("State")
 Batch = TypeVar("Batch")  # a pytree whose leaves have a leading axis [B]
 
+HALVINGS = 20  # of a step, at most: the divergence, about quadratic in it, falls by 1e12
 
-def never(state: Any) -> tuple[Bool[Array, ""], Metrics]:
-    """The `check` that goes on to the last pass."""
-    del state
-    return jnp.zeros((), bool), {}
+
+def never(before: State, after: State) -> tuple[State, Bool[Array, ""], Metrics]:
+    """The `check` that takes every pass as it is, and goes on to the last."""
+    del before
+    return after, jnp.zeros((), bool), {}
 
 
 def minibatch_passes(
@@ -28,13 +30,13 @@ def minibatch_passes(
     *,
     minibatches: int,
     passes: int,
-    check: Callable[[State], tuple[Bool[Array, ""], Metrics]] = never,
+    check: Callable[[State, State], tuple[State, Bool[Array, ""], Metrics]] = never,
 ) -> tuple[State, Metrics]:
     """Takes `step` on every minibatch of a freshly shuffled batch, at most `passes` times.
 
-    After each pass `check` says whether to stop; passes that are not taken cost nothing (under
-    `vmap`, the slowest member sets the number, the others' states are frozen). `B` must be a
-    multiple of `minibatches`.
+    After each pass `check` sees the states before and after it and says which one to go on from,
+    and whether to stop; passes that are not taken cost nothing (under `vmap`, the slowest member
+    sets the number, the others' states are frozen). `B` must be a multiple of `minibatches`.
 
     Returns:
         The state, and metrics: means of `step`'s over the last pass, `check`'s after it, and
@@ -42,12 +44,12 @@ def minibatch_passes(
     """
 
     def one_pass(carry):
-        done, state, key, _, _ = carry
+        done, before, key, _, _ = carry
         key, shuffle_key = jax.random.split(key)
         # Shuffled once per pass and then cut in contiguous pieces: one gather instead of many.
         shuffled = split(shuffle(batch, shuffle_key), minibatches)
-        state, metrics = jax.lax.scan(step, state, shuffled)
-        stop, checks = check(state)
+        state, metrics = jax.lax.scan(step, before, shuffled)
+        state, stop, checks = check(before, state)
         return done + 1, state, key, stop, {**jax.tree.map(jnp.mean, metrics), **checks}
 
     def go_on(carry):
@@ -59,6 +61,38 @@ def minibatch_passes(
     start = (jnp.zeros((), jnp.int32), state, key, jnp.zeros((), bool), metrics)
     done, state, _, _, metrics = jax.lax.while_loop(go_on, one_pass, start)
     return state, {**metrics, "passes": done.astype(float)}
+
+
+def retreat(
+    before: Params,
+    after: Params,
+    divergence: Callable[[Params], Float[Array, ""]],
+    *,
+    bound: Scalar,
+) -> tuple[Params, Float[Array, ""]]:
+    """From `after` back towards `before`, half the way at a time, until within the bound.
+
+    `after` to the last bit where its divergence is within the bound already, and where it is NaN,
+    which is for others to report; `before` where `HALVINGS` do not help.
+
+    Returns:
+        The parameters, and their divergence.
+    """
+
+    def too_far(carry):
+        tries, _, distance = carry
+        return (tries <= HALVINGS) & (distance > bound)
+
+    def halve(carry):
+        tries, params, _ = carry
+        params = jax.tree.map(
+            lambda old, new: jnp.where(tries < HALVINGS, 0.5 * (old + new), old), before, params
+        )
+        return tries + 1, params, divergence(params)
+
+    start = (jnp.zeros((), jnp.int32), after, divergence(after))
+    _, params, distance = jax.lax.while_loop(too_far, halve, start)
+    return params, distance
 
 
 def shuffle(batch: Batch, key: Key) -> Batch:

@@ -32,8 +32,9 @@ def test_every_pass_sees_every_sample_once_in_a_new_order():
 
 
 def test_passes_stop_as_soon_as_the_check_says_so():
-    def check(state):
-        return state[1] >= 8, {"steps": state[1]}
+    def check(before, after):
+        assert before[0].shape == after[0].shape
+        return after, after[1] >= 8, {"steps": after[1]}
 
     (seen, index), metrics = run(passes=10, check=check)
     assert (index, metrics["passes"], metrics["steps"]) == (8, 2, 8)
@@ -42,7 +43,7 @@ def test_passes_stop_as_soon_as_the_check_says_so():
 
 def test_under_vmap_each_member_stops_by_itself():
     def member(limit):
-        state, metrics = run(passes=5, check=lambda state: (state[1] >= limit, {}))
+        state, metrics = run(passes=5, check=lambda _, after: (after, after[1] >= limit, {}))
         return state[1], metrics["passes"]
 
     steps, passes = jax.vmap(member)(jnp.array([4, 12, 99]))
