@@ -1,6 +1,7 @@
 """What every method's configuration shares, and the checks that it passes when it is built."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -29,6 +30,8 @@ LOG_STD = (
     f"from {LEAST_LOG_STD:g} to {LARGEST_LOG_STD:g}",
     lambda x: LEAST_LOG_STD <= x <= LARGEST_LOG_STD,
 )
+WHOLE = ("an int, 1 or more", lambda x: operator.index(x) >= 1)
+LIMIT = ("0 or more", lambda x: x >= 0)  # infinity is no limit
 SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
 
 
@@ -166,7 +169,7 @@ def require(record: Any, rule: tuple[str, Callable[[Any], bool]], *fields: str) 
     words, holds = rule
     for field in fields:
         value = getattr(record, field)
-        if isinstance(value, jax.Array):
+        if isinstance(value, jax.core.Tracer):
             continue
         try:
             good = holds(value)
@@ -181,6 +184,13 @@ def choose(name: str, value: str, allowed: Mapping[str, T]) -> T:
     if value in allowed:
         return allowed[value]
     raise ValueError(f"{name}={value!r} is unknown{suggest(value, allowed)}")
+
+
+def require_possible(spec: Spec) -> None:
+    """Raises a ValueError for the first field of a spec that no problem can have."""
+    sizes = (field for field in Spec._fields if field != "cost_limit")
+    require(spec, WHOLE, *sizes)
+    require(spec, LIMIT, "cost_limit")
 
 
 def require_divisible(spec: Spec, minibatches: int, name: str = "minibatches") -> None:

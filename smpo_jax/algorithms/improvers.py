@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -204,7 +205,7 @@ def natural_step(ac: ActorCritic[TrustRegion]) -> Improver:
         length = trust_region.natural_length(gradient @ direction, target_kl=model.target_kl)
         learner, moved = take(ac, model, learner, length * direction)
         learner, fitted = fit_critics(ac, learner, batch, key)
-        return learner, {**moved, **fitted, "policy/gradient_norm": optimise.norm(gradient)}
+        return learner, {**moved, **fitted, "policy/gradient_norm": optax.tree.norm(gradient)}
 
     return Improver(ac, lambda key: init_for_steps(ac, key), improve)
 

@@ -252,7 +252,7 @@ def descend(
         params, opt_state = carry
         gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
         for name in networks:
-            metrics[f"{name}/gradient_norm"] = optimise.norm(gradients[name])
+            metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradients[name])
         params, opt_state = optimise.descend(
             ac.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from smpo_jax.types import Key
 
-# What our own networks keep log_std within. Above e² = 7.4, nearly every draw is clipped to an end of
-# [-1, 1]; the bound is that of soft actor-critic's code (Haarnoja et al. 2018). Its lower bound of -20
-# is too low where densities of stored actions are compared: an action near 1 is off by up to 6e-8 in
-# float32, a thousandth of e^-10 = 4.5e-5, and a multiple of anything much narrower.
+# What our own networks keep log_std within. Above e² = 7.4 nearly every draw is clipped to an end
+# of [-1, 1]; the bound is that of soft actor-critic's code (Haarnoja et al. 2018). Its other bound,
+# -20, is too low where densities of stored actions are compared: in float32 an action near 1 is off
+# by up to 6e-8, which is a thousandth of e^-10 = 4.5e-5, but thirty times e^-20.
 LEAST_LOG_STD, LARGEST_LOG_STD = -10.0, 2.0
 
 _LOG_2PI = 1.8378770664093453

@@ -127,14 +127,13 @@ def adam(max_gradient_norm: Scalar) -> optax.GradientTransformation:
     return optax.chain(optax.stateless(lambda g, _: clip(g)), optax.scale_by_adam())
 
 
-def norm(tree: Params) -> Float[Array, ""]:
-    """The Euclidean norm of all leaves together."""
-    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
-
-
 def clip_norm(gradients: Params, max_norm: Scalar) -> Params:
-    """Gradients scaled down, if need be, to the given global norm."""
-    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm(gradients), 1e-12))
+    """Gradients scaled down, if need be, to the given global norm.
+
+    Deviation: `optax.clip_by_global_norm` divides by the norm and multiplies with the maximum one
+    after the other, which rounds differently, and takes no traced maximum.
+    """
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(optax.tree.norm(gradients), 1e-12))
     return jax.tree.map(lambda g: g * scale, gradients)
 
 
@@ -153,4 +152,4 @@ def descend(
 
 def linear_decay(start: Scalar, iteration: Int[Array, ""], total: int) -> Float[Array, ""]:
     """`start` at iteration 0, falling on a line to 0 at iteration `total`, never below."""
-    return start * jnp.maximum(1.0 - iteration / total, 0.0)
+    return jnp.asarray(optax.linear_schedule(start, 0.0, total)(iteration))

@@ -5,18 +5,23 @@
     run = chunk(algorithm, env, spec, iterations=10)
     state, metrics = run(state)                  # metrics: [10] each; the old state is gone
 
-Metrics of every method are finite as long as training is; `learner/norm`, which the loop adds,
-is not finite as soon as any parameter is not. Only `episode/*` is NaN as a matter of course,
-in iterations in which no episode finished (`episode/count` is 0).
+Metrics of every method are finite as long as training is; of those that the loop adds, `rollout/*`
+is not finite as soon as a field of a step is not (NaN in `done` shows in `rollout/terminated`), and
+`learner/norm` as soon as any parameter is not. Only `episode/*` is NaN as a matter of course, in
+iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
-from smpo_jax.core import episodes, optimise
+from smpo_jax.algorithms import base
+from smpo_jax.augmentation import require_account
+from smpo_jax.core import episodes
 from smpo_jax.training import devices
 from smpo_jax.training.rollout import collect
 from smpo_jax.training.tracking import track
@@ -28,6 +33,7 @@ from smpo_jax.types import (
     Scalar,
     Spec,
     TrainState,
+    Transition,
     VectorEnv,
 )
 
@@ -37,8 +43,18 @@ Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 def make_spec(
     env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
 ) -> Spec:
-    """What a method must know of this batch of environments."""
-    return Spec(
+    """What a method must know of this batch of environments.
+
+    Args:
+        env: the environments.
+        rollout_length: steps of each between two updates.
+        total_iterations: updates of the whole run, over which learning rates decay.
+        cost_limit: the bound on the expected cost of an episode; infinity is no bound.
+
+    Raises:
+        ValueError: a number that is not whole or below 1, or a limit that is negative or NaN.
+    """
+    spec = Spec(
         observation_size=env.observation_size,
         action_size=env.action_size,
         num_envs=env.num_envs,
@@ -47,6 +63,8 @@ def make_spec(
         total_iterations=total_iterations,
         cost_limit=cost_limit,
     )
+    base.require_possible(spec)
+    return spec
 
 
 # One program instead of hundreds of small ones, and no two leaves share a buffer.
@@ -60,6 +78,7 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         key: for the network's parameters and everything to come.
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
+    require_account(algorithm.account_size, env)
     learner_key, env_key, key = jax.random.split(key, 3)
     env_state = devices.sharded(env, mesh).reset(env_key)
     state = TrainState(
@@ -83,10 +102,13 @@ def iteration(
     """Roll out, track episodes, learn: one iteration as a function of the state.
 
     Raises:
-        ValueError: the spec is one of other environments, or the devices of the mesh cannot share
-            these.
+        ValueError: the spec is one of other environments or has values that cannot be, the
+            environments lack what the method adds to them, or the devices of the mesh cannot share
+            them.
     """
+    base.require_possible(spec)
     _require_match(env, spec)
+    require_account(algorithm.account_size, env)
     env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -96,8 +118,12 @@ def iteration(
         )
         tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
-        metrics = {**episode_metrics(rollout.episodes), **metrics}
-        metrics["learner/norm"] = optimise.norm(learner.params)
+        metrics = {
+            **rollout_metrics(rollout.transition),
+            **episode_metrics(rollout.episodes),
+            **metrics,
+        }
+        metrics["learner/norm"] = optax.tree.norm(learner.params)
         after = TrainState(learner, env_state, tracker, key)
         return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
@@ -134,6 +160,19 @@ def train(
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
     return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+
+
+def rollout_metrics(transition: Transition) -> Metrics:
+    """`rollout/...`: what all steps were like; each is finite if and only if that field is.
+
+    An environment that gives NaN is told of by the field it came in, before anything has learnt.
+    """
+    return {
+        "rollout/reward": jnp.mean(transition.reward),
+        "rollout/cost": jnp.mean(transition.cost),
+        "rollout/terminated": jnp.mean(transition.terminated),
+        "rollout/largest_observation": jnp.max(jnp.abs(transition.next_obs)),
+    }
 
 
 def episode_metrics(stats: EpisodeStats) -> Metrics:

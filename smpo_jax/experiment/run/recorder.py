@@ -11,11 +11,16 @@ import numpy as np
 from smpo_jax.experiment.errors import DivergenceError
 from smpo_jax.experiment.run import writers
 from smpo_jax.experiment.run.checkpoint import Checkpoints
-from smpo_jax.experiment.run.chunk import Report, may_be_nan
+from smpo_jax.experiment.run.chunk import Report, faults
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.types import TrainState
+
+# Groups of metrics by when they are computed: steps, episodes and critics first, then what prices
+# are made of them (and what a method of one's own reports), then the policy.
+FIRST = ("rollout", "episode", "value", "cost_value")
+LAST = ("policy", "projection", "learner")
 
 
 class Recorder:
@@ -83,14 +88,20 @@ class Recorder:
             self._checkpoints.save(state, self.iteration)
 
     def _divergence(self, row: Row) -> DivergenceError:
-        name = next(
-            key for key, value in row.items() if not (may_be_nan(key) or np.isfinite(value))
-        )
+        name = min((key for key, is_fault in faults(row).items() if is_fault), key=_stage)
         return DivergenceError(
             f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
             f"checkpoint is that of iteration {self._checkpoints.iterations()[-1]} in "
             f"{self._folder}"
         )
+
+
+def _stage(metric: str) -> int:
+    """When in an iteration a metric is computed: what comes first is the cause of what follows."""
+    group = metric.partition("/")[0]
+    if group in FIRST:
+        return FIRST.index(group)
+    return len(FIRST) + (LAST.index(group) + 1 if group in LAST else 0)
 
 
 def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:
