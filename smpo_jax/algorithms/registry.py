@@ -300,7 +300,8 @@ def make(
         overrides: hyperparameters that differ from the method's defaults.
 
     Raises:
-        ValueError: an unknown name, with the nearest one, or a value that is not allowed.
+        ValueError: an unknown name, with the nearest one, or a value that is not allowed, also in
+            the spec.
     """
     return build(name, spec, hyperparameters(name, **overrides), networks)
 
@@ -309,6 +310,7 @@ def build(
     name: str, spec: "Spec", settings: Any, networks: "Networks | None" = None
 ) -> "Algorithm":
     """The method `name` for a problem, with settings that are made already."""
+    _load("smpo_jax.algorithms.base:require_possible")(spec)
     given = {} if networks is None else {"networks": networks}
     account = augmentation(name, settings, spec.cost_limit).start
     algorithm = _load(find(name).make)(spec, settings, **given)

@@ -88,12 +88,17 @@ class Recorder:
             self._checkpoints.save(state, self.iteration)
 
     def _divergence(self, row: Row) -> DivergenceError:
-        name = min((key for key, is_fault in faults(row).items() if is_fault), key=_stage)
+        name = first_fault(row)
         return DivergenceError(
             f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
             f"checkpoint is that of iteration {self._checkpoints.iterations()[-1]} in "
             f"{self._folder}"
         )
+
+
+def first_fault(row: Row) -> str:
+    """Which of the metrics that are not finite was computed first."""
+    return min((name for name, is_fault in faults(row).items() if is_fault), key=_stage)
 
 
 def _stage(metric: str) -> int:

@@ -87,3 +87,20 @@ def test_descend_is_adam_with_that_learning_rate():
 def test_linear_decay_reaches_zero_and_stays(iteration, expected):
     rate = optimise.linear_decay(0.2, jnp.asarray(iteration), 10)
     np.testing.assert_allclose(rate, expected, atol=1e-8)
+
+
+def distance(params):
+    return 100.0 * params["w"] ** 2
+
+
+@pytest.mark.parametrize(
+    "after, expected",
+    [(0.05, 0.05), (1.0, 0.125), (1e30, 0.0), (jnp.nan, jnp.nan)],
+    ids=["within", "beyond", "out-of-reach", "nan"],
+)
+def test_a_step_beyond_the_bound_is_halved_until_within(after, expected):
+    """100 w² <= 2 asks for w <= 0.141; 20 halvings of 1e30 are not enough, so none is taken."""
+    before, after = {"w": jnp.zeros(())}, {"w": jnp.asarray(after)}
+    params, found = jax.jit(lambda a, b: optimise.retreat(a, b, distance, bound=2.0))(before, after)
+    np.testing.assert_array_equal(params["w"], jnp.asarray(expected))
+    np.testing.assert_array_equal(found, distance(params))
