@@ -37,6 +37,12 @@ from smpo_jax.types import (
     VectorEnv,
 )
 
+ROLLOUT = "rollout/"  # metrics that say what the environment gave
+BROKEN = (
+    "the environment gives values that are not finite, or costs below 0; smpo_envs.check_env(env) "
+    "says where"
+)
+
 Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
@@ -156,20 +162,28 @@ def train(
     """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
 
     A batch of runs equals the same runs one by one.
+
+    Raises:
+        ValueError: as `iteration`; and, unless it is called under `jit` or `vmap`, which know no
+            values, if the environment gave NaN or a cost below 0 (see `rollout_metrics`).
     """
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
-    return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    _require_sound(metrics)
+    return state, metrics
 
 
 def rollout_metrics(transition: Transition) -> Metrics:
     """`rollout/...`: what all steps were like; each is finite if and only if that field is.
 
-    An environment that gives NaN is told of by the field it came in, before anything has learnt.
+    An environment that gives NaN is told of by the field it came in. A cost below 0, which would
+    buy room for others, makes `rollout/cost` NaN.
     """
+    is_cost = jnp.all(transition.cost >= 0)
     return {
         "rollout/reward": jnp.mean(transition.reward),
-        "rollout/cost": jnp.mean(transition.cost),
+        "rollout/cost": jnp.where(is_cost, jnp.mean(transition.cost), jnp.nan),
         "rollout/terminated": jnp.mean(transition.terminated),
         "rollout/largest_observation": jnp.max(jnp.abs(transition.next_obs)),
     }
@@ -184,6 +198,22 @@ def episode_metrics(stats: EpisodeStats) -> Metrics:
         "episode/over_limit": stats.over_limit,
         "episode/count": stats.count,
     }
+
+
+def _require_sound(metrics: Metrics) -> None:
+    """Raises a ValueError for the first iteration in which the environment gave what cannot be."""
+    seen = {name: values for name, values in metrics.items() if name.startswith(ROLLOUT)}
+    if any(isinstance(values, jax.core.Tracer) for values in seen.values()):
+        return
+    # What comes later may be the answer to actions that are NaN by then.
+    broken = [
+        (int(jnp.argmin(jnp.isfinite(values))), name)
+        for name, values in seen.items()
+        if not jnp.all(jnp.isfinite(values))
+    ]
+    if broken:
+        first, name = min(broken)
+        raise ValueError(f"iteration {first + 1}: {name} is {seen[name][first]}: {BROKEN}")
 
 
 def _require_match(env: VectorEnv, spec: Spec) -> None:

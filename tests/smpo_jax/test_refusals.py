@@ -118,8 +118,8 @@ def test_an_environment_without_anything_to_add_is_itself():
     assert augment(env, extra).observation_size == sx.augment(env, "ppo_saute").observation_size
 
 
-def broken(field):
-    """Gives NaN in one field in the third step of every episode of ten."""
+def broken(field, value=jnp.nan):
+    """Gives a value that must not be in one field, in the third step of every episode of ten."""
 
     def reset(key):
         del key
@@ -127,7 +127,7 @@ def broken(field):
 
     def step(state, action):
         t = state.pipeline_state + 1
-        bad = jnp.where(t == 3, jnp.nan, 0.0)
+        bad = jnp.where(t == 3, value, 0.0)
         values = {"obs": jnp.ones(1), "reward": action[0], "cost": ZERO, "done": ZERO}
         values[field] = values[field] + bad
         info = {"cost": values.pop("cost")}
@@ -153,6 +153,15 @@ def test_a_field_that_is_nan_is_what_is_named(field, metric):
     state = loop.init(algorithm, env, jax.random.key(0))
     _, row = loop.chunk(algorithm, env, spec, 1)(state)
     assert first_fault({name: float(values[0]) for name, values in row.items()}) == metric
+
+
+@pytest.mark.parametrize("field, value", [("cost", -0.5), ("done", jnp.nan)])
+@pytest.mark.usefixtures("quick_compilation")
+def test_training_on_costs_below_0_or_nan_is_refused(field, value):
+    env = smpo_envs.VectorEnv(broken(field, value), 4)
+    spec = sx.make_spec(env, rollout_length=10, total_iterations=5)
+    with pytest.raises(ValueError, match=r"iteration 1: rollout/\w+ is nan: the environment gives"):
+        sx.train(toy.small("ppo_lag", spec), env, spec, jax.random.key(0), 2)
 
 
 def test_an_evaluation_of_nan_ends_and_has_no_figures():

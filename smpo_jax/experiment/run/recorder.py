@@ -15,6 +15,7 @@ from smpo_jax.experiment.run.chunk import Report, faults
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.training.loop import BROKEN, ROLLOUT
 from smpo_jax.types import TrainState
 
 # Groups of metrics by when they are computed: steps, episodes and critics first, then what prices
@@ -89,8 +90,9 @@ class Recorder:
 
     def _divergence(self, row: Row) -> DivergenceError:
         name = first_fault(row)
+        why = f" ({BROKEN})" if name.startswith(ROLLOUT) else ""
         return DivergenceError(
-            f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
+            f"iteration {row['iteration']}: {name} is {row[name]}{why}; stopped. The last good "
             f"checkpoint is that of iteration {self._checkpoints.iterations()[-1]} in "
             f"{self._folder}"
         )
