@@ -16,9 +16,9 @@ def to_brax(env: SafeEnv) -> Env:
     """The same environment behind brax's interface; the cost stays in `info["cost"]`.
 
     brax's trainers know nothing of costs, and their auto-reset plays the first layout of each
-    environment for ever: use `VectorEnv` for fresh ones. They also call `jax.device_put_replicated`,
-    which jax 0.10 has dropped and brax 0.14.2, the newest, still needs; this gives it back to jax
-    where it is gone.
+    environment for ever: use `VectorEnv` for fresh ones. They also call
+    `jax.device_put_replicated`, which jax 0.10 has dropped and brax 0.14.2, the newest, still
+    needs: where jax has none, it gets one here.
     """
     if not hasattr(jax, "device_put_replicated"):
         setattr(jax, "device_put_replicated", _device_put_replicated)  # noqa: B010 - jax has no such name
