@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from smpo_jax.algorithms import base
 from smpo_jax.core import moments
-from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.settings import config_file
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write(policy: "TrainedPolicy", path: str | Path) -> Path:
     path = Path(path)
     _check(path)
     if path.suffix.lower() == PROGRAM:
-        content = _program(policy)
+        content = _program(policy, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
@@ -114,7 +114,7 @@ def _act(arrays: Mapping[str, np.ndarray], obs: Float[np.ndarray, "N O"]) -> np.
     return np.clip(x, -1.0, 1.0)
 
 
-def _program(policy: "TrainedPolicy") -> bytes:
+def _program(policy: "TrainedPolicy", path: Path) -> bytes:
     """`obs [N, O] -> action [N, A]` for any N, as StableHLO with its parameters within."""
     act = policy.acting(deterministic=True)
 
@@ -127,4 +127,7 @@ def _program(policy: "TrainedPolicy") -> bytes:
     try:
         return bytes(exported.serialize())
     except ImportError as error:
-        raise UserError(f"a {PROGRAM} needs the extra `export`: {one_line(error)}") from error
+        raise UserError(
+            f"--out {path}: {PROGRAM} needs the extra `export` (pip install flatbuffers); {ARRAYS} "
+            "does not"
+        ) from error

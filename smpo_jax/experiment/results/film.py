@@ -33,7 +33,8 @@ def frames(
         return_, cost = (
             values[episode, : length + 1] for values in (trajectories.return_, trajectories.cost)
         )
-        heading = f"{title}   episode {episode + 1} of {len(trajectories.length)}"
+        number = len(trajectories.length)
+        heading = title if number == 1 else f"{title}   episode {episode + 1} of {number}"
         scene = Scene(figure.add_subplot(grid[:, 0]), trajectories, episode, title=heading)
         parts = [
             scene,

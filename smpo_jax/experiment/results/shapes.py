@@ -49,7 +49,7 @@ def colour_of(drawing: Drawing, kind: str) -> str:
 
 
 def handles(drawing: Drawing, poses: Mapping[str, Float[np.ndarray, "T K 3"]]) -> list[Line2D]:
-    """Of a legend: each kind of which there is one, in its shape, and the robot."""
+    """Of a legend: each kind of which there is one, in its shape, the walls and the robot."""
     found = []
     for kind, look in drawing.looks.items():
         if poses[kind].shape[1]:
@@ -59,6 +59,10 @@ def handles(drawing: Drawing, poses: Mapping[str, Float[np.ndarray, "T K 3"]]) -
             if look.shape == "ring":
                 mark.set(fillstyle="none", markeredgewidth=2.0)
             found.append(mark)
+    if drawing.walls:
+        wall = Line2D([], [], color=COLOURS["cost"][0], linewidth=3, alpha=0.6)
+        wall.set_label("walls (cost)")
+        found.append(wall)
     return [*found, _mark("o", ROBOT_COLOUR, "robot")]
 
 

@@ -149,7 +149,7 @@ def test_without_flatbuffers_a_program_says_what_to_install(policy, monkeypatch)
         raise ImportError("Please install 'flatbuffers'")
 
     monkeypatch.setattr(jax.export.Exported, "serialize", refuse)
-    with pytest.raises(UserError, match=r"needs the extra `export`: Please install 'flatbuffers'"):
+    with pytest.raises(UserError, match=r"the extra `export` \(pip install flatbuffers\)"):
         policy.export("policy.bin")
 
 

@@ -111,6 +111,8 @@ def test_legend_names_each_kind_that_is_there_in_its_shape_and_the_robot():
     )
     found = {handle.get_label(): handle.get_marker() for handle in handles}
     assert found == {"hazards (cost)": "o", "goal (target)": "s", "robot": "o"}
+    walled = seen.drawing._replace(looks={}, walls=((0.0, 0.0, 1.0, 1.0),))
+    assert [each.get_label() for each in shapes.handles(walled, {})] == ["walls (cost)", "robot"]
 
 
 @pytest.mark.parametrize("costs", [[0.0, 30.0], [24.0, 26.0], [0.0, 500.0]])
