@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +29,7 @@ from smpo_jax.training.host import HostVectorEnv, augment_host
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
+THREADS = "PJRT_NPROC"  # the name by which XLA is told its number of threads on a CPU
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
@@ -78,10 +80,32 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
 
 
 def provide(devices: int) -> None:
-    """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them."""
-    if devices > 1:
-        with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
-            jax.config.update("jax_num_cpu_devices", devices)
+    """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them.
+
+    And has XLA compute with one thread, unless the environment says otherwise: how it splits sums,
+    and so how it rounds, depends on their number, which would be that of the cores it sees.
+    """
+    before = jax.config.jax_num_cpu_devices  # pyrefly: ignore[missing-attribute]  (made by jax)
+    number = devices if devices > 1 else before
+    with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
+        jax.config.update("jax_num_cpu_devices", number)
+        os.environ.setdefault(THREADS, "1")
+
+
+def made_with() -> str:
+    """What bit-for-bit continuation depends on besides the config."""
+    device = jax.devices()[0]
+    plain = f"jax {jax.__version__} on {device.device_kind}"
+    return f"{plain}, {THREADS}={_threads()}" if device.platform == "cpu" else plain
+
+
+def _threads() -> int:
+    """Threads that XLA computes with on a CPU: it reads the same, once, when it starts."""
+    given = os.environ.get(THREADS) or os.environ.get("NPROC")
+    if given and given.isdigit():
+        return int(given)
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv | HostVectorEnv:

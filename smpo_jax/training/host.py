@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from smpo_jax.augmentation import NONE, Augmentation
+from smpo_jax.augmentation import NONE, Augmentation, missing_account
 from smpo_jax.core import episodes
 from smpo_jax.training import loop
 from smpo_jax.training.evaluation import Act, Episodes
@@ -129,6 +129,7 @@ class AugmentedHostEnv:
         self.notices = env.notices
         self.close = env.close
         self._env = env
+        self.account_size = len(augmentation.start)
         self._start = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
         self._account = self._start
         self._observe = jax.jit(lambda z: augmentation.observe(jnp.asarray(z, float)))
@@ -185,7 +186,13 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
     `obs` is what to act on next: of `env.reset` at first, then what the last call returned. Same
     use of the key as `rollout.collect`, but that each half has its share of a step's key. The
     acting policy is compiled once for all learners.
+
+    Raises:
+        ValueError: the environments lack what the method adds to them (see `augment_host`).
     """
+    kept = env.account_size if isinstance(env, AugmentedHostEnv) else 0
+    if algorithm.account_size not in (0, kept):
+        raise ValueError(missing_account(algorithm.account_size))
     parts = len(env.halves)
 
     @jax.jit
@@ -388,10 +395,11 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episod
         for half, rows in enumerate(env.halves):
             obs[rows], step = env.receive(half)
             totals[:, rows] += [step.reward, step.cost, np.ones_like(step.cost)]
-            over = np.maximum(step.terminated, step.truncated) > 0
-            for i in index[rows][over & (step.lost == 0)]:
-                finished[i].append(totals[:, i].copy())
-            totals[:, rows] *= ~over
+            ended = np.maximum(step.terminated, step.truncated)
+            over = ended != 0  # NaN ends an episode, too, and leaves it no figures
+            for i in np.flatnonzero(over & (step.lost == 0)):
+                finished[index[rows][i]].append(totals[:, rows][:, i] * ended[i])
+            totals[:, rows] = np.where(over, 0.0, totals[:, rows])
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
     return_, cost, length = np.array([row for own in counted for row in own]).T

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+import types
 
 import jax
 import pytest
@@ -59,20 +60,22 @@ def test_a_file_of_the_current_folder_is_found_and_the_path_is_left_as_it_was():
 def test_a_time_limit_is_anyones():
     for name in ("own_task:make", "own_task:ENV", "own_task:needs_length", "PointGoal0"):
         assert smpo_envs.make(name, episode_length=7).episode_length == 7
-    assert smpo_envs.make("PointGoal0", episode_length=7).drawing is not None
+    task = smpo_envs.make("PointGoal0", episode_length=7)
+    assert isinstance(task, smpo_envs.Environment) and task.drawing is not None
     with pytest.raises(ValueError, match="must be at least 1"):
         smpo_envs.make("own_task:make", episode_length=0)
 
 
-def test_options_may_be_made_inside_a_traced_program():
+def test_one_can_be_made_while_a_program_is_traced():
     kept = []
 
     def make():
         kept.append(jax.numpy.ones(2))
         return smpo_envs.make("ProbeFollow")
 
-    sys.modules["own_kept"] = type(sys)("own_kept")
-    sys.modules["own_kept"].make = make
+    module = types.ModuleType("own_kept")
+    vars(module)["make"] = make
+    sys.modules["own_kept"] = module
     jax.jit(lambda: smpo_envs.make("own_kept:make") and 0)()
     assert not isinstance(kept[0], jax.core.Tracer)
 

@@ -29,7 +29,7 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    policy = load_policy(options.folder)
+    policy = load_policy(options.folder, options.checkpoint)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return

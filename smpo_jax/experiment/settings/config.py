@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,12 +12,30 @@ from smpo_envs import naming
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.env_options import EnvOption, merged
 from smpo_jax.experiment.settings.shifts import NO_SHIFT, Schedule
 from smpo_jax.names import suggest
 
 # Fields that say how a run is watched and kept; they have no influence on its numbers.
-HOST_FIELDS = {"report_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb"}
+HOST_FIELDS = {
+    "report_every",
+    "checkpoint_iterations",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "tensorboard",
+    "wandb",
+    "wandb_project",
+    "wandb_entity",
+    "wandb_group",
+    "wandb_tags",
+    "wandb_name",
+}
+
+MOST_CHECKPOINTS = 20  # of a run, unless it says how many iterations lie between two
+FEWEST_ITERATIONS = 5  # between two of them, then: what the episodes in between say has an interval
+
+WhichCheckpoint = int | Literal["newest", "best"]
 
 
 EnvOptions = Annotated[
@@ -46,13 +65,27 @@ class Config:
         hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
             number), size (radius, m) and extent (half width of the square they are in, m), or
             NAME=VALUE@STEP,VALUE@STEP, linear in the environment step.
+        init_from: folder of a run whose policy, critics, observation moments and multiplier this
+            one starts with; optimisers and schedules start anew.
+        checkpoint: which one of `init_from`: newest, best or an iteration.
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         report_every: seconds between two reports; 0 reports every iteration.
-        checkpoint_every: seconds between two checkpoints; 0 saves after every report.
-        keep_checkpoints: how many of the newest checkpoints stay on disk.
+        checkpoint_iterations: iterations between two checkpoints; unless given, a twentieth of the
+            run, but at least 5.
+        checkpoint_every: seconds after which a run is also saved in between, so that a kill costs
+            little; the next checkpoint replaces that one. 0 saves after every report.
+        keep_checkpoints: how many of the newest checkpoints stay on disk, the best one besides.
         tensorboard: also write TensorBoard event files (extra: tensorboard).
-        wandb: also log to Weights & Biases (extra: wandb).
+        wandb: also log to Weights & Biases (extra: wandb). What the next five do not say is what
+            W&B's environment variables do, WANDB_PROJECT for instance.
+        wandb_project: its project; by default smpo-jax.
+        wandb_entity: the user or team it belongs to.
+        wandb_group: the group of runs it is shown in.
+        wandb_tags: its tags.
+        wandb_name: its name; by default that of the folder.
         hyperparameters: the algorithm's own record; unless given, with the algorithm's defaults.
+        earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
+            the run another length.
 
     Raises:
         UserError: a value with which nothing can be run, naming the field.
@@ -70,13 +103,24 @@ class Config:
     rollout_length: int = 250
     cost_limit: float = 25.0
     hazard_shift: Schedule = NO_SHIFT
+    init_from: Path | None = None
+    checkpoint: WhichCheckpoint = "newest"
     out: Path | None = None
     report_every: float = 2.0
+    checkpoint_iterations: int | None = None
     checkpoint_every: float = 30.0
     keep_checkpoints: int = 3
     tensorboard: bool = False
     wandb: bool = False
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: tuple[str, ...] = ()
+    wandb_name: str | None = None
     hyperparameters: Any = None  # a frozen dataclass, of a type that the algorithm decides
+    earlier_lengths: Annotated[
+        tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
+    ] = ()  # no option of its own: `--resume` keeps it
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""
@@ -87,6 +131,9 @@ class Config:
             raise UserError(f"env_options: {self.env} takes none")
         if self.episode_length is not None and self.episode_length < 1:
             raise UserError(f"episode_length: must be at least 1, got {self.episode_length}")
+        object.__setattr__(
+            self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
+        )
         given = () if self.hyperparameters is None else vars(self.hyperparameters)
         object.__setattr__(self, "algo", registry.current(self.algo, given)[0])
         check_algorithm(self.algo)
@@ -94,12 +141,16 @@ class Config:
             object.__setattr__(self, "hyperparameters", registry.hyperparameters(self.algo))
         elif not isinstance(self.hyperparameters, registry.settings_class(self.algo)):
             raise TypeError(f"hyperparameters: {self.hyperparameters} is not of {self.algo}")
-        for name in ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints"):
-            if getattr(self, name) < 1:
+        counts = ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints")
+        for name in (*counts, "checkpoint_iterations"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        for name in HOST_FIELDS:
+            if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
+                raise UserError(f"{name}: has no meaning without wandb, which is not set")
         if self.hazard_shift:
             check_has_hazards(self.env)
         if not 0 <= self.seed < 2**32:
@@ -134,6 +185,27 @@ class Config:
     def total_steps(self) -> int:
         """Environment steps in the whole run."""
         return self.total_iterations * self.steps_per_iteration
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Iterations between two checkpoints."""
+        twentieth = -(-self.total_iterations // MOST_CHECKPOINTS)
+        return self.checkpoint_iterations or max(twentieth, FEWEST_ITERATIONS)
+
+    def next_checkpoint(self, iteration: int) -> int:
+        """The first iteration after this one that has a checkpoint: a multiple, or the last."""
+        interval = self.checkpoint_interval
+        return min((iteration // interval + 1) * interval, self.total_iterations)
+
+    def with_length(self, steps: int, *, made: int) -> "Config":
+        """The same run made longer, or shorter, after `made` steps."""
+        past = (*self.earlier_lengths, (self.steps, made)) if made else self.earlier_lengths
+        return dataclasses.replace(self, steps=steps, earlier_lengths=past)
+
+    def before_changes_of_length(self) -> Iterator["Config"]:
+        """What it was before each change of its length, the last one first."""
+        for i, (steps, _) in reversed(list(enumerate(self.earlier_lengths))):
+            yield dataclasses.replace(self, steps=steps, earlier_lengths=self.earlier_lengths[:i])
 
 
 def check_has_hazards(env: str) -> None:

@@ -57,12 +57,18 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
 def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
-    values = dataclasses.asdict(plain)
+    values: dict[str, Any] = dataclasses.asdict(plain)
     for name in ("out", "env_object"):
         del values[name]
     values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts
+    values["init_from"] = None if config.init_from is None else str(config.init_from)
     return json.loads(json.dumps(values))
+
+
+def as_text(config: Config) -> str:
+    """The config as `config.json` has it."""
+    return json.dumps(as_mapping(config), indent=2) + "\n"
 
 
 def load_yaml(path: Path, **overrides: Any) -> Config:
@@ -74,7 +80,7 @@ def save(config: Config, folder: Path) -> None:
     """Writes `config.json`, whole or not at all. The folder's own name is not part of it."""
     target = folder / CONFIG_FILE
     partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(as_mapping(config), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(as_text(config), encoding="utf-8")
     partial.replace(target)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import check_task, provide
-from smpo_jax.experiment.run import run_folder, writers
+from smpo_jax.experiment.run import run_folder, starting_point, writers
 from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import SuiteOptions
@@ -30,7 +30,9 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
-    cells = grid.load(options.file)
+    cells = [
+        cell._replace(config=starting_point.pinned(cell.config)) for cell in grid.load(options.file)
+    ]
     provide(max(cell.config.devices for cell in cells))
     programs = ProgramCache()
     for cell in cells:

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,8 +87,6 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(command):
     newest = max(int(path.name) for path in Path("half/checkpoints").iterdir())
     for path in Path("half/checkpoints").iterdir():
         if int(path.name) == newest:
-            import shutil
-
             shutil.rmtree(path)
     assert command("train --resume half").status == 0
     assert (half / "metrics.csv").read_bytes() == rows == (whole / "metrics.csv").read_bytes()
@@ -136,7 +136,7 @@ variants:
 """
 
 
-@pytest.mark.parametrize("options", ["", "--processes 2"])
+@pytest.mark.parametrize("options", ["", pytest.param("--processes 2", marks=pytest.mark.slow)])
 def test_a_suite_has_tasks_of_ones_own(command, options):
     Path("suite.yaml").write_text(SUITE)
     result = command(f"suite suite.yaml --out suite {options}")
@@ -189,8 +189,6 @@ def test_costs_that_turn_negative_during_training_end_it():
     with pytest.raises(ValueError, match="cost of an episode below 0"):
         env = smpo_envs.VectorEnv(negative(), 8)
         spec = sx.make_spec(env, rollout_length=20, total_iterations=2)
-        import jax
-
         sx.train(sx.make("ppo", spec, minibatches=2), env, spec, jax.random.key(0), 2)
 
 

@@ -141,6 +141,41 @@ def test_compiled_update_takes_rollouts_of_both_collectors(problem):
     chex.assert_trees_all_close(*results, rtol=1e-3, atol=1e-4)
 
 
+class Loses(Countdown):
+    """Whose first environment loses the episode it is in at the third step of all."""
+
+    def reset(self, seed):
+        self._all = 0
+        return super().reset(seed)
+
+    def receive(self, half):
+        obs, step = self._reply
+        self._all += 1
+        if self._all == 3:
+            self._k[0] = 0
+            lost = np.array([1.0, 0.0])
+            cut = np.maximum(step.truncated, lost)
+            return self._obs(), step._replace(truncated=cut, lost=lost)
+        return obs, step
+
+
+def test_an_episode_that_is_lost_is_cut_and_counts_nowhere():
+    env = Loses([[4], [4]])
+    spec = sx.make_spec(env, rollout_length=8, total_iterations=1)
+    algorithm = sx.make("ppo", spec, minibatches=2, hidden=(4,))
+    learner = algorithm.init(jax.random.key(0))
+    _, transition, lost = host.make_collector(algorithm, env, 8)(
+        learner, env.reset(0), jax.random.key(1)
+    )
+    np.testing.assert_array_equal(lost[:, 0], [0, 0, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(transition.truncated[:, 0], [0, 0, 1, 0, 0, 0, 1, 0])
+    _, seen = sx.track(spec, sx.start_tracking(spec), transition, lost)
+    # One whole episode of the first environment, two of the second, of 4 steps each.
+    assert seen.episodes.count == 3 and seen.episodes.cost == 4 and seen.episodes.length == 4
+    played = host.evaluate_host(zero, Loses([[4], [4]]), jax.random.key(0), 2)
+    np.testing.assert_array_equal(played.length, [4, 4])
+
+
 def test_evaluate_counts_the_same_number_of_episodes_of_every_environment():
     # First come, first served would take four episodes of the quick environment, return 1 each.
     env = Countdown([[1], [4]])
