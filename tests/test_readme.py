@@ -349,3 +349,18 @@ def test_an_environment_in_the_style_of_gymnax_is_trained(tmp_path, monkeypatch)
     exec(program.replace("steps=1e6", tiny), mine)
     assert mine["policy"].predict([0.8]).shape == (1,)
     assert mine["env"].episode_length == 50
+
+
+@pytest.mark.host
+@pytest.mark.usefixtures("quick_compilation")
+def test_environments_outside_jax_are_trained_by_their_names(tmp_path, monkeypatch):
+    compat = pytest.importorskip("smpo_envs.host.compat")
+    try:
+        compat.check_installed()
+    except ImportError as missing:
+        pytest.skip(str(missing))
+    monkeypatch.chdir(tmp_path)
+    written("def speed(", "my_cost.py")
+    short = ("--num-envs", "2", "--episode-length", "10")
+    trained("gymnasium:Pendulum-v1", "--env-option", "cost=my_cost:speed", *short)
+    trained("SafetySwimmerVelocity-v1", *short)

@@ -148,15 +148,15 @@ class Loses(Countdown):
         self._all = 0
         return super().reset(seed)
 
-    def receive(self, half):
-        obs, step = self._reply
+    def send(self, half, action):
+        super().send(half, action)
         self._all += 1
         if self._all == 3:
             self._k[0] = 0
             lost = np.array([1.0, 0.0])
+            _, step = self._reply
             cut = np.maximum(step.truncated, lost)
-            return self._obs(), step._replace(truncated=cut, lost=lost)
-        return obs, step
+            self._reply = self._obs(), step._replace(truncated=cut, lost=lost)
 
 
 def test_an_episode_that_is_lost_is_cut_and_counts_nowhere():
