@@ -94,7 +94,7 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     task_id = policy.config.source.task_id
     if task_id is None:
-        raise UserError(f"--on safety-gymnasium: it has no task {policy.config.env}")
+        raise UserError(f"--on safety-gymnasium: it has no task {policy.config.env!r}")
     real = dataclasses.replace(
         policy.config, env=f"safety-gymnasium:{task_id}", hazard_shift=NO_SHIFT
     )

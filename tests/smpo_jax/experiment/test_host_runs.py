@@ -121,7 +121,7 @@ def test_a_run_is_trained_evaluated_and_drawn_and_leaves_no_process(command):
     assert command("evaluate run --episodes 12 --json").out == result.out
     assert command("plot run --out curves.png").status == 0
     result = command("evaluate run --on safety-gymnasium")
-    assert "it has no task gymnasium:own_drift:Drift-v0" in mistake(result)
+    assert "it has no task 'gymnasium:own_drift:Drift-v0'" in mistake(result)
 
 
 def test_the_same_run_has_the_same_rows_whatever_the_number_of_workers(command, monkeypatch):
