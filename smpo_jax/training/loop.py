@@ -12,12 +12,13 @@ iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base
 from smpo_jax.augmentation import require_account
@@ -73,8 +74,6 @@ def make_spec(
     return spec
 
 
-# One program instead of hundreds of small ones, and no two leaves share a buffer.
-@functools.partial(jax.jit, static_argnames=("algorithm", "env", "mesh"))
 def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
     """The state before the first iteration.
 
@@ -85,15 +84,29 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
     require_account(algorithm.account_size, env)
-    learner_key, env_key, key = jax.random.split(key, 3)
-    env_state = devices.sharded(env, mesh).reset(env_key)
-    state = TrainState(
-        learner=algorithm.init(learner_key),
-        env_state=env_state,
-        tracker=episodes.start(env.num_envs, env_state.steps),
-        key=key,
-    )
-    return placed(state, mesh, env.num_envs)
+    return _compiled_init(algorithm, env, mesh)(key)
+
+
+# Only the last one is kept, for the next seed of the same run: a process that makes many different
+# runs, such as a search, must not keep all their environments.
+@functools.lru_cache(maxsize=1)
+def _compiled_init(
+    algorithm: Algorithm, env: VectorEnv, mesh: Mesh | None
+) -> Callable[[Key], TrainState]:
+    """One program instead of hundreds of small ones, and no two leaves share a buffer."""
+
+    def start(key: Key) -> TrainState:
+        learner_key, env_key, key = jax.random.split(key, 3)
+        env_state = devices.sharded(env, mesh).reset(env_key)
+        state = TrainState(
+            learner=algorithm.init(learner_key),
+            env_state=env_state,
+            tracker=episodes.start(env.num_envs, env_state.steps),
+            key=key,
+        )
+        return placed(state, mesh, env.num_envs)
+
+    return jax.jit(start)
 
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
@@ -172,6 +185,45 @@ def train(
     state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
     _require_sound(metrics)
     return state, metrics
+
+
+def train_many(
+    build: Callable[..., Algorithm],
+    env: VectorEnv,
+    spec: Spec,
+    key: Key,
+    iterations: int,
+    settings: Mapping[str, Float[Array, " R"]],
+) -> tuple[TrainState, Metrics]:
+    """Trains `R` runs in one program, each with settings of its own: a search that compiles once.
+
+        build = functools.partial(sx.make, "ppo_lag", spec, minibatches=4)
+        states, metrics = sx.train_many(build, env, spec, key, 100, {"learning_rate": rates})
+
+    It is `train` under `jax.jit` and `jax.vmap`. All leaves and metrics have a leading axis of
+    length `R`; `jax.tree.map(lambda leaf: leaf[i], states.learner)` is one learner of them.
+
+    Args:
+        build: a run's method from its settings, by keyword; they are traced, so only float fields
+            can differ.
+        env: what all of them act in.
+        spec: what a method must know of it.
+        key: split into one for each run.
+        iterations: of each run.
+        settings: the values of the runs.
+
+    Raises:
+        ValueError: there is no value, or not the same number of each.
+    """
+    values = {name: jnp.asarray(each, jnp.result_type(float)) for name, each in settings.items()}
+    shapes = {name: each.shape for name, each in values.items()}
+    if len(set(shapes.values())) != 1 or len(shape := next(iter(shapes.values()))) != 1:
+        raise ValueError(f"settings must be arrays of one length, one value for each run: {shapes}")
+
+    def one(key: Key, own: Mapping[str, Scalar]) -> tuple[TrainState, Metrics]:
+        return train(build(**own), env, spec, key, iterations)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(key, shape[0]), values)
 
 
 def rollout_metrics(transition: Transition) -> Metrics:
