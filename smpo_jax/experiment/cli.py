@@ -26,6 +26,7 @@ commands:
   robustness return, cost and critics' calibration where hazards differ from training
   plot       learning curves of one or more runs
   render     what a trained policy does, as a film or as a picture of its paths
+  export     a trained policy as a file for programs without this package
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
 
@@ -164,6 +165,17 @@ def _render(arguments: list[str]) -> int:
     return 0
 
 
+def _export(arguments: list[str]) -> int:
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import ExportOptions
+
+    options = parse(ExportOptions, arguments, command="export")
+    from smpo_jax.experiment.results import export
+
+    export.main(options)
+    return 0
+
+
 def _list(arguments: list[str]) -> int:
     if arguments:
         from smpo_jax.experiment.settings.command_line import parse
@@ -235,6 +247,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "robustness": _robustness,
     "plot": _plot,
     "render": _render,
+    "export": _export,
     "list": _list,
     "bench": _bench,
 }

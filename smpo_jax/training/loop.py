@@ -12,10 +12,11 @@ iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -193,7 +194,7 @@ def train_many(
     spec: Spec,
     key: Key,
     iterations: int,
-    settings: Mapping[str, Float[Array, " R"]],
+    settings: Mapping[str, Sequence[float] | Float[np.ndarray, " R"] | Float[Array, " R"]],
 ) -> tuple[TrainState, Metrics]:
     """Trains `R` runs in one program, each with settings of its own: a search that compiles once.
 
@@ -216,14 +217,14 @@ def train_many(
         ValueError: there is no value, or not the same number of each.
     """
     values = {name: jnp.asarray(each, jnp.result_type(float)) for name, each in settings.items()}
-    shapes = {name: each.shape for name, each in values.items()}
-    if len(set(shapes.values())) != 1 or len(shape := next(iter(shapes.values()))) != 1:
-        raise ValueError(f"settings must be arrays of one length, one value for each run: {shapes}")
+    lengths = {name: len(each) for name, each in values.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"settings must be of one length, a value for each run: {lengths}")
 
     def one(key: Key, own: Mapping[str, Scalar]) -> tuple[TrainState, Metrics]:
         return train(build(**own), env, spec, key, iterations)
 
-    return jax.jit(jax.vmap(one))(jax.random.split(key, shape[0]), values)
+    return jax.jit(jax.vmap(one))(jax.random.split(key, next(iter(lengths.values()))), values)
 
 
 def rollout_metrics(transition: Transition) -> Metrics:

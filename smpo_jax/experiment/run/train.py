@@ -143,7 +143,8 @@ def go_on(
     """Goes on with the run in a folder where its newest checkpoint is; see `resume`, `start`."""
     config = config_file.load(folder, env)
     writers.require_installed(config)
-    with _watching(config, listener) as watch, run_folder.locked(folder):
+    planned = _with_length(config, steps, folder)
+    with _watching(planned, listener) as watch, run_folder.locked(folder):
         config = config_file.load(folder, env)  # as it is now that nobody else changes it
         longer = _with_length(config, steps, folder)
         say = watch.progress.say

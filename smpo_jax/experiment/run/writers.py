@@ -81,11 +81,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, config: Config, *, after_steps: int) -> None:
-        from tensorboardX import SummaryWriter
-        from tensorboardX.summary import hparams
-
+        library: Any = importlib.import_module("tensorboardX")
         # Without a suffix, a second file of the same second takes the place of the first.
-        self._writer: Any = SummaryWriter(
+        self._writer = library.SummaryWriter(
             str(folder / TENSORBOARD),
             purge_step=after_steps + 1,
             filename_suffix=f".{after_steps}",
@@ -93,7 +91,7 @@ class TensorBoard:
         if after_steps == 0:
             values = {name: _one_value(value) for name, value in config_file.flat(config).items()}
             # Not `add_hparams`, which makes a second run of them.
-            for summary in hparams(values, dict.fromkeys(SHOWN)):
+            for summary in library.summary.hparams(values, dict.fromkeys(SHOWN)):
                 self._writer.file_writer.add_summary(summary)
             self._writer.add_text("config", f"```\n{config_file.as_text(config)}```")
 

@@ -123,6 +123,20 @@ class RenderOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """A trained policy, acting without noise, as a file for programs without this package.
+
+    Attributes:
+        folder: the folder of a run; its newest checkpoint is used.
+        out: the file to write; npz for arrays that a few lines of NumPy act with, bin for a program
+            that JAX alone can run (needs the extra `export`).
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path = Path("policy.npz")
+
+
+@dataclasses.dataclass(frozen=True)
 class SuiteOptions:
     """Trains every cell of a grid of tasks, variants and seeds.
 

@@ -35,7 +35,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),
         ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
         ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
-        ("evaluate", "the folder of a run; its newest checkpoint is used. (required)"),
+        ("evaluate", "the folder of a run. (required)"),
         ("plot missing --out a.png", "missing is not the folder of a run"),
         ("plot --out a.png", "plot needs the folder of at least one run"),
         ("plot missing", "--out"),
@@ -62,7 +62,9 @@ def test_train_help_shows_the_hyperparameters_of_the_chosen_algorithm(command):
     assert "--learning-rate" in command("train --algo ppo --help").out
 
 
-@pytest.mark.parametrize("name", ["suite", "report", "evaluate", "plot", "render", "list", "bench"])
+@pytest.mark.parametrize(
+    "name", ["suite", "report", "evaluate", "plot", "render", "export", "list", "bench"]
+)
 def test_every_command_has_help(command, name):
     result = command(f"{name} --help")
     assert result.status == 0 and f"smpo-jax {name}" in result.out
@@ -72,7 +74,17 @@ def test_every_command_has_help(command, name):
 def test_help_names_every_command(command, arguments):
     result = command(*arguments) if arguments else command("")
     assert result.status == 0
-    for name in ("train", "suite", "report", "evaluate", "plot", "render", "list", "bench"):
+    for name in (
+        "train",
+        "suite",
+        "report",
+        "evaluate",
+        "plot",
+        "render",
+        "export",
+        "list",
+        "bench",
+    ):
         assert f"\n  {name} " in result.out
 
 

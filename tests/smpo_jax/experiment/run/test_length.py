@@ -42,7 +42,7 @@ def run(trained):
 @pytest.fixture
 def toy_run():
     toy: Any = {name: value for name, value in TINY.items() if name != "hyperparameters"}
-    return sx.run(**toy | {"algo": "toy", "steps": 120, "out": "toy"})
+    return sx.run(**toy | {"algo": "toy", "steps": 120, "out": "toy"}).folder
 
 
 def bytes_of(folder):
@@ -60,7 +60,7 @@ def assert_equal(left, right):
 
 def test_longer_run_decays_as_if_it_had_always_been_that_long(run):
     first = bytes_of(run)
-    assert sx.resume(run, steps=200) == run
+    assert sx.resume(run, steps=200).folder == run
     assert bytes_of(run).startswith(first)
     config = config_file.load(run)
     assert (config.steps, config.earlier_lengths) == (200, ((120, 120),))

@@ -393,6 +393,32 @@ def test_error_of_a_callback_goes_through_and_the_run_is_saved(whole, error):
     assert_same_run("pruned", whole)
 
 
+def test_optuna_prunes_a_run_which_is_saved():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(trial):
+        step = trial.suggest_float("step", 1e-4, 1e-1)
+
+        def report(row):
+            trial.report(step, row["iteration"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        out, own = f"{trial.number}", {"step": step}
+        sx.run(**FIELDS, hyperparameters=own, out=out, report_every=0, quiet=True, on_report=report)
+        return step
+
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=4)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for step in (1e-2, 1e-3):
+        study.enqueue_trial({"step": step})
+    study.optimize(objective, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert checkpoints("1")[-1] == 4
+    assert sx.resume("1", quiet=True).metrics["iteration"] == 12
+
+
 def test_callback_cannot_change_what_is_written(whole):
     sx.run(**FIELDS, out="mine", on_report=lambda row: row.clear())
     assert_same_run("mine", whole)
