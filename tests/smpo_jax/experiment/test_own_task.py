@@ -184,6 +184,13 @@ def test_no_code_is_taken_from_the_folder_of_a_run(command):
         assert "from which no code is taken" in result.error or "is part of Python" in result.error
 
 
+def test_costs_that_turn_negative_during_training_end_it():
+    with pytest.raises(ValueError, match=r"rollout/cost is nan: .*costs below 0"):
+        env = smpo_envs.VectorEnv(negative(), 8)
+        spec = sx.make_spec(env, rollout_length=20, total_iterations=2)
+        sx.train(sx.make("ppo", spec, minibatches=2), env, spec, jax.random.key(0), 2)
+
+
 def negative():
     env = probes.follow()
 
@@ -196,7 +203,7 @@ def negative():
 
 def test_a_report_of_negative_costs_ends_a_run(monkeypatch):
     monkeypatch.setattr(train, "check_task", lambda config: None)  # as if random steps had none
-    with pytest.raises(DivergenceError, match=r"iteration 1: .*costs below 0"):
+    with pytest.raises(DivergenceError, match=r"rollout/cost is nan .*costs below 0"):
         sx.run(env=negative(), out="run", **TINY)
 
 
