@@ -12,8 +12,8 @@ import tyro
 
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.coercion import integer, path
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.coercion import coerce, integer, path
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
@@ -43,7 +43,8 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
             raise UserError(
                 "--resume goes on with the run as it is saved; the only other option is --steps"
             )
-        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=first.steps)
+        steps = None if first.steps == _UNSAID else first.steps
+        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=steps)
     overrides = {"algo": first.algo} if first.algo else {}
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
@@ -70,11 +71,14 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T |
     return parsed
 
 
+_UNSAID = -(2**62)
+
+
 @dataclasses.dataclass(frozen=True)
 class _FirstPass:
     options: TrainOptions
     algo: str | None = None
-    steps: int | None = None
+    steps: int = _UNSAID  # not `None`: a value that is no number is told as that of a number
 
 
 def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
@@ -155,6 +159,22 @@ def _integer(
         metavar="INT",
         instance_from_str=lambda words: integer(words[0]),
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_notations.primitive_rule
+def _checkpoint(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[WhichCheckpoint] | None:
+    """Which checkpoint is meant."""
+    if info.type != WhichCheckpoint:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="newest|best|INT",
+        instance_from_str=lambda words: coerce(words[0], WhichCheckpoint),
+        is_instance=lambda value: isinstance(value, int | str),
         str_from_instance=lambda value: [str(value)],
     )
 
