@@ -27,6 +27,7 @@ commands:
   render     what a trained policy does, as a film or as a picture of its paths
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
+  completion what a shell needs to complete all this: eval "$({PROGRAM} completion bash)"
 
 Every command has its own --help. Try: {PROGRAM} train --env PointGoal1 --algo smpo
 --version says which one this is.
@@ -195,6 +196,16 @@ def _bench(arguments: list[str]) -> int:
     return 0
 
 
+def _completion(arguments: list[str]) -> int:
+    from smpo_jax.experiment.settings import completion
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import CompletionOptions
+
+    options = parse(CompletionOptions, arguments, command="completion")
+    print(completion.script(options.shell))
+    return 0
+
+
 def _use_compilation_cache() -> None:
     """Lets jax keep compiled programs between runs, so that the second start is quick.
 
@@ -215,4 +226,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "render": _render,
     "list": _list,
     "bench": _bench,
+    "completion": _completion,
 }

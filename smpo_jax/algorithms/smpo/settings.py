@@ -289,7 +289,7 @@ class Ours(Choices):
     cost_rounds: int = 4  # times that targets are computed per iteration
     cost_epochs: int = 1  # passes on each set of targets
     cost_max_gradient_norm: float = 40.0  # of the safety critic
-    cost_activation: Literal["tanh", "relu", "silu"] = "tanh"
+    cost_activation: Literal["tanh", "relu", "silu"] = "tanh"  # of its hidden layers
     # A coefficient then means the same whatever the rewards' scale.
     critic_gradient_standardised: bool = True
 
@@ -311,7 +311,7 @@ class SMPO(TrustRegion, Ours):
     # two share the work.
     critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "advantage"
     critic_gradient_trace: float = 1.0  # the whole recursion
-    critic_gradient_coefficient: float = 0.4
+    critic_gradient_coefficient: float = 0.4  # times its loss
     # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's threshold
     # does, is the cost that it is steered to.
     threshold_factor: float = 8.0  # the first threshold in multiples of the limit

@@ -25,6 +25,8 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    if options.cost_limit is not None and not options.cost_limit >= 0:
+        raise UserError(f"cost_limit: must not be negative, got {options.cost_limit}")
     policy = load_policy(options.folder)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
@@ -107,7 +109,8 @@ def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:
     config = policy.config
     return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
-    over = int(np.sum(cost > config.cost_limit))
+    limit = config.cost_limit if options.cost_limit is None else options.cost_limit
+    over = int(np.sum(cost > limit))
     return {
         "env": config.env if options.on == "native" else TASKS[config.env].task_id,
         "on": options.on,
@@ -120,7 +123,7 @@ def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes
         "seed": options.seed,
         "return": _with_interval(intervals.mean(return_), return_),
         "cost": _with_interval(intervals.mean(cost), cost),
-        "cost_limit": config.cost_limit,
+        "cost_limit": limit,
         "over_limit": _with_interval(intervals.share(over, len(cost))),
     }
 

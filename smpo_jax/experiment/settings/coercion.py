@@ -33,7 +33,7 @@ def coerce_fields(kind: type, given: Mapping[str, Any], *, where: str, noun: str
     values = {}
     for name, value in given.items():
         if name not in names:
-            raise UserError(f"{where}: {noun} {name!r}{suggest(name, names)}")
+            raise UserError(f"{where}: {noun} {name!r:.80}{suggest(name, names)}")
         try:
             values[name] = coerce(value, hints[name])
         except ValueError as error:
@@ -64,10 +64,10 @@ def coerce(value: Any, kind: Any) -> Any:
     if kind in (bool, str) and isinstance(value, kind):
         return value
     if kind is Path and isinstance(value, str):
-        return _path(value)
+        return path(value)
     if kind in (int, float) and _may_be_number(value):
         return integer(value) if kind is int else number(value)
-    raise ValueError(f"expected {_describe(kind)}, got {value!r}")
+    raise ValueError(f"expected {_describe(kind)}, got {value!r:.80}")
 
 
 def integer(text: str | float) -> int:
@@ -102,8 +102,12 @@ def number(text: str | float) -> float:
     return value
 
 
-def _path(text: str) -> Path:
-    """A path that files can have; `~` is the user's home."""
+def path(text: str) -> Path:
+    """A path that files can have; `~` is the user's home.
+
+    Raises:
+        ValueError: no file can have it.
+    """
     try:
         os.fsencode(text)
         if "\0" in text:
@@ -119,7 +123,7 @@ def _first_that_fits(value: Any, union: Any) -> Any:
             return coerce(value, part)
         except ValueError:
             continue
-    raise ValueError(f"expected {_describe(union)}, got {value!r}")
+    raise ValueError(f"expected {_describe(union)}, got {value!r:.80}")
 
 
 def _may_be_number(value: Any) -> bool:

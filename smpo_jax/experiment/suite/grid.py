@@ -19,6 +19,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
@@ -29,6 +30,7 @@ from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}
 MOST_SEEDS = 10_000
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 OWN_KEYS = ("tasks", "seeds", "variants")
 # What a suite says by other means.
 ELSEWHERE = {
@@ -52,18 +54,23 @@ class Cell(NamedTuple):
         return f"{self.config.env}/{self.variant}/seed{self.config.seed}"
 
 
-def load(path: Path) -> list[Cell]:
+def load(path: Path, overrides: Mapping[str, Any] = NOTHING) -> list[Cell]:
     """The cells of a suite's file, task by task, variant by variant, seed by seed.
+
+    Args:
+        path: the file.
+        overrides: `seeds` and fields of the run that replace the file's own, wherever it has them.
 
     Raises:
         UserError: the file has something that is not understood, or describes a cell twice.
     """
-    return expand(strict_yaml.read(path), where=str(path))
+    return expand(strict_yaml.read(path), where=str(path), overrides=overrides)
 
 
-def expand(data: object, *, where: str) -> list[Cell]:
+def expand(data: object, *, where: str, overrides: Mapping[str, Any] = NOTHING) -> list[Cell]:
     """The cells that a mapping of plain values describes; `where` is blamed in error messages."""
-    top = _mapping(data, where)
+    run_overrides = {name: value for name, value in overrides.items() if name != "seeds"}
+    top = {**_mapping(data, where), **overrides}
     shared = {key: value for key, value in top.items() if key not in OWN_KEYS}
     _refuse_elsewhere(shared, where)
     for key in shared.keys() - RUN_FIELDS:
@@ -72,8 +79,11 @@ def expand(data: object, *, where: str) -> list[Cell]:
         )
     tasks = _tasks(top.get("tasks"), where)
     variants = list(_variants(top.get("variants"), where))
+    for name in run_overrides:
+        if any(f"{name}=" in variant.name for variant in variants):
+            raise UserError(f"{where}: {name} is varied by a grid and cannot be overridden")
     cells = [
-        _cell(variant, {**shared, **fields, **variant.fields}, task, seed)
+        _cell(variant, {**shared, **fields, **variant.fields, **run_overrides}, task, seed)
         for task, fields in tasks
         for variant in variants
         for seed in _seeds(top.get("seeds", [0]), where)

@@ -29,19 +29,21 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
-    cells = grid.load(options.file)
+    folder = options.out or Path("runs") / options.file.stem
+    before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
+    said_before = before.overrides if before and options.resume else {}
+    overrides = {**said_before, **options.overrides}
+    cells = grid.load(options.file, overrides)
     provide(max(cell.config.devices for cell in cells))
     programs = ProgramCache()
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
-    folder = options.out or Path("runs") / options.file.stem
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
     folder.mkdir(parents=True, exist_ok=True)
     with StopOnSignal() as stop, run_folder.locked(folder):
-        before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
-        suite = assign_batches(before, cells, folder, options.batch)
+        suite = assign_batches(before, cells, folder, options.batch)._replace(overrides=overrides)
         suite_folder.save(suite, folder)
         states = {cell.name: (cell, suite_folder.status(folder, cell)) for cell in cells}
         with contextlib.closing(make_display(StatusTable(states))) as display:
