@@ -89,7 +89,7 @@ def resolve(name: str) -> str:
     if re.fullmatch(r"Safety((Car|Doggo|Racecar|Ant)\w+|\w+Velocity)-v\d", name):
         native = ", ".join(entry.task_id for entry in TASKS.values() if entry.task_id)
         raise ValueError(
-            f"{name!r:.80} is not native: of Safety-Gymnasium's robots only Point is, in {native}"
+            f"{name!r:.80} is not native: of Safety-Gymnasium's robots only the Point is, in {native}"
         )
     by_lower_case = {known.lower(): known for known in TASKS}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)

@@ -46,7 +46,7 @@ def test_method_of_another_library_leads_to_ours(name, expected):
 
 
 def test_hyperparameter_of_another_library_leads_to_ours():
-    with pytest.raises(ValueError, match="'lr'; here it is called learning_rate$"):
+    with pytest.raises(ValueError, match=r"'lr'; here it is called learning_rate$"):
         registry.hyperparameters("ppo", lr=3e-4)
 
 

@@ -257,14 +257,14 @@ class SMPOCode(FirstOrder, Choices):
     Not known from it, and left as in the paper: how steep the schedule is, learning rates.
     """
 
-    weight_base: float = 4.0  # b
+    weight_base: float = 4.0  # b: larger is steeper
     # Rewards are lifted by the least of the episode so far, then f multiplies the advantage.
-    shift: Literal["constant", "minimum"] = "minimum"
-    modulates: Literal["reward", "advantage"] = "advantage"
+    shift: Literal["constant", "minimum"] = "minimum"  # of rewards, so that none is negative
+    modulates: Literal["reward", "advantage"] = "advantage"  # what f multiplies
     cost_samples: int = 1  # one action drawn for the expectation in the target
     cost_hidden: tuple[int, ...] = (256, 256)  # units of its hidden layers
     # -0.1 mean W log pi(a'|s), W = reward-to-go times Q^c times df/dQ^c.
-    critic_gradient_reward: Literal["reward", "reward-to-go"] = "reward-to-go"
+    critic_gradient_reward: Literal["reward", "reward-to-go"] = "reward-to-go"  # what is at stake
     critic_gradient_coefficient: float = 0.1  # times its loss
 
 
@@ -274,16 +274,16 @@ class Ours(Choices):
 
     # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
     # cost has much the same price wherever it is.
-    weight_base: float = math.e  # b
+    weight_base: float = math.e  # b: larger is steeper
     weight_temperature: float = 100.0  # divides x
     # Wide: where these bind, a lower threshold only makes more states equally bad.
     weight_floor: float = -20.0  # f is never below
     prediction_clip: float = 20.0  # bound on the predicted cost, in multiples of d'
     # The episode's own C_t is not in the observation, and past the budget can only punish.
-    spent: Literal["episode", "none"] = "none"
-    prediction_scale: Literal["none", "episode"] = "episode"
+    spent: Literal["episode", "none"] = "none"  # C_t: the episode's own cost so far, or 0
+    prediction_scale: Literal["none", "episode"] = "episode"  # of Q^c: as it is, or to an episode
     # Rewards below zero times f < 0 would be gains.
-    shift_amount: float = 0.03
+    shift_amount: float = 0.03  # added to rewards
     # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
     cost_trace: float = 0.95  # lambda of the return in the target
     cost_rounds: int = 4  # times that targets are computed per iteration
@@ -291,7 +291,7 @@ class Ours(Choices):
     cost_max_gradient_norm: float = 40.0  # of the safety critic
     cost_activation: Literal["tanh", "relu", "silu"] = "tanh"  # of its hidden layers
     # A coefficient then means the same whatever the rewards' scale.
-    critic_gradient_standardised: bool = True
+    critic_gradient_standardised: bool = True  # divided by the standard deviation of advantages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +309,9 @@ class SMPO(TrustRegion, Ours):
     # The whole recursion, as a price on the cost that was measured: each unit is paid for where it
     # falls due, and f, which pays for forecasts, can stay near 1. The coefficient decides how the
     # two share the work.
-    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "advantage"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = (
+        "advantage"  # its form
+    )
     critic_gradient_trace: float = 1.0  # the whole recursion
     critic_gradient_coefficient: float = 0.4  # times its loss
     # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's threshold
@@ -329,7 +331,9 @@ class SMPOPPO(FirstOrder, Ours):
     """Our modulation with the paper's clipped passes; learns before it tightens."""
 
     # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
-    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "reparameterised"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = (
+        "reparameterised"  # form
+    )
     # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
     # epochs, the policy stands still before it has learnt to move.
     threshold_factor: float = 8.0  # the first threshold in multiples of the limit

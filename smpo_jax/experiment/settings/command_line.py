@@ -135,11 +135,10 @@ def _refuse(unknown: Sequence[str], arguments: Sequence[str], known: Sequence[st
             raise UserError(f"unknown option {name:.80}{suggest(name, known)}")
     for argument in unknown:
         before = arguments[max(0, arguments.index(argument) - 1)].replace("_", "-")
-        if argument.lower() in TRUTHS and before in known:
-            positive = "--" + before.removeprefix("--").removeprefix("no-")
-            negative = "--no-" + positive.removeprefix("--")
+        name = before.removeprefix("--").removeprefix("no-")
+        if argument.lower() in TRUTHS and f"--{name}" in known:
             raise UserError(
-                f"{before} takes no value, got {argument!r}: write {positive} or {negative}"
+                f"{before} takes no value, got {argument!r}: write --{name} or --no-{name}"
             )
         raise UserError(f"unexpected argument {argument!r:.80}")
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tyro
 
 import smpo_jax
 from smpo_envs.registry import TASKS
@@ -88,6 +89,7 @@ def test_train_help_shows_the_hyperparameters_of_the_chosen_algorithm(command):
 
 def test_errors_are_told_where_tyro_keeps_its_own_to_itself(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    monkeypatch.delattr(tyro, "_errors")
     result = command("train --seed")
     assert result.status == 2
     assert result.error == "cannot read the arguments; see smpo-jax train --help"

@@ -40,5 +40,5 @@ def test_a_configuration_of_omnisafes_is_refused_with_its_keys_in_our_words():
 @pytest.mark.parametrize("group", ["train_cfgs", "algo_cfgs", "lagrange_cfgs"])
 def test_one_group_is_enough(group):
     Path("a.yaml").write_text(f"{group}: {{gamma: 0.9}}\n")
-    with pytest.raises(UserError, match="OmniSafe's.*gamma is discount"):
+    with pytest.raises(UserError, match=r"OmniSafe's.*gamma is discount"):
         load_yaml(Path("a.yaml"))
