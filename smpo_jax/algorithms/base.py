@@ -1,6 +1,5 @@
 """What every method's configuration shares, and the checks that it passes when it is built."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -20,9 +19,10 @@ TINY, LARGE = 1.18e-38, 3.4e38  # the range of normal numbers of float32
 # Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
 POSITIVE = ("positive", lambda x: TINY <= x <= LARGE)
 POSITIVE_OR_INFINITE = ("positive", lambda x: x >= TINY)  # where infinity says "no bound"
-NONNEGATIVE = ("0 or more", lambda x: 0 <= x <= LARGE and (x == 0 or x >= TINY))
-FRACTION = ("from 0 to 1", lambda x: 0 <= x <= 1)
-FINITE = ("a finite number", math.isfinite)
+NONNEGATIVE = ("0 or more", lambda x: x == 0 or TINY <= x <= LARGE)
+AT_LEAST_ONE = ("1 or more", lambda x: 1 <= x <= LARGE)
+FRACTION = ("from 0 to 1", lambda x: x == 0 or TINY <= x <= 1)
+FINITE = ("a finite number", lambda x: x == 0 or TINY <= abs(x) <= LARGE)
 COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
 SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
 

@@ -1,8 +1,15 @@
 """How a run can end badly: each kind is one line on stderr and one exit status."""
 
+LONGEST = 2000  # characters of a message: inputs that it shows may be of any length
+
 
 class UserError(Exception):
     """Something the user can put right. One line, exit status 2."""
+
+    def __init__(self, message: object) -> None:
+        line = one_line(message)
+        half = LONGEST // 2
+        super().__init__(line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
 class DivergenceError(Exception):

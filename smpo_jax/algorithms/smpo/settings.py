@@ -24,7 +24,9 @@ from smpo_jax.core import optimise
 from smpo_jax.networks import ACTIVATIONS, DEFAULT, Networks, nonnegative_action_value
 from smpo_jax.types import Scalar, Spec
 
-AT_LEAST_ONE = ("1 or more", lambda x: x >= 1)
+# Below, float32 has no number between it and 1.
+MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= base.LARGE)
+LESS_THAN_ONE = ("less than 1", lambda x: -base.LARGE <= x < 1)
 
 # The choices by name.
 SPENT = {"episode": weight.episode_cost, "none": weight.nothing}
@@ -122,8 +124,8 @@ class WeightSettings(base.Settings):
     shift_amount: float = 0.0  # the constant
 
     def __post_init__(self):
-        base.require(self, ("more than 1", lambda x: x > 1), "weight_base")
-        base.require(self, ("less than 1", lambda x: x < 1), "weight_floor")
+        base.require(self, MORE_THAN_ONE, "weight_base")
+        base.require(self, LESS_THAN_ONE, "weight_floor")
         base.require(self, base.POSITIVE, "weight_temperature", "prediction_clip")
         base.require(self, base.NONNEGATIVE, "shift_amount")
         base.choose("spent", self.spent, SPENT)
@@ -173,7 +175,9 @@ class ThresholdSettings(base.Settings):
         base.require(self, base.NONNEGATIVE, "threshold_feedback", "feedback_proportional")
         base.require(self, base.POSITIVE, "epoch_steps", "threshold_minimum", "episode_window")
         base.require(self, base.POSITIVE, "feedback_bound")
-        base.require(self, AT_LEAST_ONE, "threshold_factor", "threshold_maximum", "target_factor")
+        base.require(
+            self, base.AT_LEAST_ONE, "threshold_factor", "threshold_maximum", "target_factor"
+        )
         super().__post_init__()
 
     def epoch(self, spec: Spec, iteration: Int[Array, ""]) -> Float[Array, ""]:
