@@ -9,11 +9,10 @@ import jax
 from smpo_jax.core import multipliers
 from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS
+from smpo_jax.ranges import LARGE, MOST, TINY
 from smpo_jax.types import Spec
 
 T = TypeVar("T")
-
-TINY, LARGE = 1.18e-38, 3.4e38  # the range of normal numbers of float32
 
 # Rules of `require`: what a value must be, in words, and the test.
 # Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
@@ -23,8 +22,11 @@ NONNEGATIVE = ("0 or more", lambda x: x == 0 or TINY <= x <= LARGE)
 AT_LEAST_ONE = ("1 or more", lambda x: 1 <= x <= LARGE)
 FRACTION = ("from 0 to 1", lambda x: x == 0 or TINY <= x <= 1)
 FINITE = ("a finite number", lambda x: x == 0 or TINY <= abs(x) <= LARGE)
-COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
-SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
+COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and 1 <= x <= MOST)
+SIZES = (
+    "one or more positive whole numbers",
+    lambda x: len(x) > 0 and all(1 <= n <= MOST for n in x),
+)
 
 
 class Settings:

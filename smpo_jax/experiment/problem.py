@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
+MOST_CORES = max(64, 4 * (os.cpu_count() or 1))  # more would only fill the memory with threads
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
@@ -68,7 +70,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
 
 def provide(devices: int) -> None:
     """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them."""
-    if devices > 1:
+    if 1 < devices <= MOST_CORES:
         with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
             jax.config.update("jax_num_cpu_devices", devices)
 

@@ -22,11 +22,12 @@ from smpo_jax.algorithms.recipes import ActorCritic
 from smpo_jax.algorithms.smpo import critic, gradient, threshold, weight
 from smpo_jax.core import optimise
 from smpo_jax.networks import ACTIVATIONS, DEFAULT, Networks, nonnegative_action_value
+from smpo_jax.ranges import LARGE
 from smpo_jax.types import Scalar, Spec
 
 # Below, float32 has no number between it and 1.
-MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= base.LARGE)
-LESS_THAN_ONE = ("less than 1", lambda x: -base.LARGE <= x < 1)
+MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= LARGE)
+LESS_THAN_ONE = ("less than 1", lambda x: -LARGE <= x < 1)
 
 # The choices by name.
 SPENT = {"episode": weight.episode_cost, "none": weight.nothing}

@@ -16,6 +16,7 @@ from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
 from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
 from smpo_jax.experiment.settings import shifts
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import EvaluateOptions
 from smpo_jax.training.evaluation import Episodes, make_evaluator
 from smpo_jax.training.host import augment_host, evaluate_host
@@ -23,8 +24,7 @@ from smpo_jax.training.host import augment_host, evaluate_host
 
 def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
-    if options.episodes < 1:
-        raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    require_count("episodes", options.episodes)
     if options.cost_limit is not None and not options.cost_limit >= 0:
         raise UserError(f"cost_limit: must not be negative, got {options.cost_limit}")
     policy = load_policy(options.folder)

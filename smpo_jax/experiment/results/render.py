@@ -8,6 +8,7 @@ from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import film, paths
 from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import RenderOptions
 
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
@@ -70,7 +71,6 @@ def render(
 def _check(out: Path, episodes: int, speed: float) -> None:
     if out.suffix.lower() not in FILMS + PICTURES:
         raise UserError(f"--out {out}: its ending must be one of {', '.join(FILMS + PICTURES)}")
-    if episodes < 1:
-        raise UserError(f"episodes: must be at least 1, got {episodes}")
+    require_count("episodes", episodes)
     if not speed > 0:
         raise UserError(f"speed: must be positive, got {speed}")

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
@@ -60,6 +61,7 @@ def start(config: Config, *, overwrite: bool = False) -> int:
     run_folder.check_vacant(folder, overwrite=overwrite)
     writers.require_installed(config)
     problem = build(config)
+    sizes.require_runs_fit(config, problem)
     folder.mkdir(parents=True, exist_ok=True)
     with StopOnSignal() as stop, run_folder.locked(folder):
         if overwrite:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.names import suggest
+from smpo_jax.ranges import MOST
 
 MOST_DIGITS = 18  # of a whole number: what fits in 64 bits
 
@@ -68,6 +69,14 @@ def coerce(value: Any, kind: Any) -> Any:
     if kind in (int, float) and _may_be_number(value):
         return integer(value) if kind is int else number(value)
     raise ValueError(f"expected {_describe(kind)}, got {value!r:.80}")
+
+
+def require_count(name: str, value: int) -> None:
+    """Raises a `UserError` unless a program can have so many, and at least one, of something."""
+    if value < 1:
+        raise UserError(f"{name}: must be at least 1, got {value}")
+    if value > MOST:
+        raise UserError(f"{name}: must be at most {MOST:,}, got {value:,}")
 
 
 def integer(text: str | float) -> int:

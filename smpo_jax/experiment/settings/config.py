@@ -7,8 +7,10 @@ from typing import Any
 from smpo_envs.registry import TASKS, resolve
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.shifts import NO_SHIFT, Schedule
 from smpo_jax.names import suggest
+from smpo_jax.ranges import LARGE, MOST, TINY
 
 # Fields that say how a run is watched and kept; they have no influence on its numbers.
 HOST_FIELDS = {"report_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb"}
@@ -71,12 +73,19 @@ class Config:
             object.__setattr__(self, "hyperparameters", registry.hyperparameters(self.algo))
         elif not isinstance(self.hyperparameters, registry.settings_class(self.algo)):
             raise TypeError(f"hyperparameters: {self.hyperparameters} is not of {self.algo}")
-        for name in ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        for name in ("num_envs", "devices", "rollout_length", "keep_checkpoints"):
+            require_count(name, getattr(self, name))
+        if self.steps < 1:
+            raise UserError(f"steps: must be at least 1, got {self.steps}")
+        _check_countable(self)
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if self.cost_limit != 0 and not TINY <= self.cost_limit <= LARGE:
+            raise UserError(
+                f"cost_limit: must be 0 or within {TINY} and {LARGE}, got {self.cost_limit}; "
+                "methods without a limit are ppo and trpo"
+            )
         if self.hazard_shift:
             check_has_hazards(self.env)
         if not 0 <= self.seed < 2**32:
@@ -101,6 +110,18 @@ class Config:
     def total_steps(self) -> int:
         """Environment steps in the whole run."""
         return self.total_iterations * self.steps_per_iteration
+
+
+def _check_countable(config: Config) -> None:
+    """Refuses what the compiled program, whose integers have 32 bits, cannot count."""
+    samples = config.steps_per_iteration
+    if samples > MOST:
+        raise UserError(f"num_envs * rollout_length: must be at most {MOST:,}, got {samples:,}")
+    if config.total_iterations > MOST:
+        raise UserError(
+            f"steps: {config.steps:,} are {config.total_iterations:,} iterations; "
+            f"at most {MOST:,} can be counted"
+        )
 
 
 def check_has_hazards(env: str) -> None:

@@ -4,13 +4,15 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import provide
 from smpo_jax.experiment.run import run_folder, writers
 from smpo_jax.experiment.run.signals import StopOnSignal
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import SuiteOptions
 from smpo_jax.experiment.suite import grid, suite_folder
-from smpo_jax.experiment.suite.batching import assign_batches
+from smpo_jax.experiment.suite.batching import assign_batches, program_key
 from smpo_jax.experiment.suite.displays import make_display
 from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
 from smpo_jax.experiment.suite.grid import Cell
@@ -39,6 +41,7 @@ def main(options: SuiteOptions) -> int:
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
+    _require_fit(cells, programs, options)
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +79,19 @@ def _train(suite: Suite, context: SuiteContext, programs: ProgramCache, *, proce
 def _check(options: SuiteOptions) -> None:
     for name in ("batch", "processes"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"{name}: must be at least 1, got {value}")
+        if value is not None:
+            require_count(name, value)
+
+
+def _require_fit(cells: Sequence[Cell], programs: ProgramCache, options: SuiteOptions) -> None:
+    """Refuses cells that the memory has no room for, as many at a time as is asked for."""
+    kinds: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(program_key(cell.config), []).append(cell)
+    for kind in kinds.values():
+        at_once = min(len(kind), (options.batch or 1) * options.processes)
+        config = kind[0].config
+        sizes.require_runs_fit(config, programs.problem(config), at_once, "cells")
 
 
 def _check_vacant(folder: Path, *, resume: bool) -> None:

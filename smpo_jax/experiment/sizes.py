@@ -1,0 +1,199 @@
+"""Whether something fits into memory: from its shapes, before it is compiled or anything written.
+
+What is counted is needed at the same time by any program that does the work. Programs take more,
+by a factor that nobody knows before they are compiled; so nothing that could run is refused, and
+what is let pass can still fail: `told_of_memory` makes that one line.
+"""
+
+import contextlib
+import functools
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import Problem
+from smpo_jax.experiment.settings.config import Config
+from smpo_jax.training import loop
+
+GIB = 2**30
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+class RunBytes(NamedTuple):
+    """What a run keeps, in bytes.
+
+    Attributes:
+        learner: networks, their optimisers' moments, whatever else is learnt.
+        env: one environment under way.
+        sample: one step of one environment in a rollout.
+    """
+
+    learner: int
+    env: float
+    sample: float
+
+    def total(self, config: Config) -> float:
+        """State and rollout together."""
+        return self.learner + config.num_envs * (self.env + config.rollout_length * self.sample)
+
+
+def run_bytes(problem: Problem) -> RunBytes:
+    """Of the problem's run, from the shapes of its state and of what the policy gives."""
+    init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
+    key = jax.random.key(0)
+    state = jax.eval_shape(init, key)
+    obs = state.env_state.obs
+    act = jax.eval_shape(lambda learner, obs: problem.algorithm.policy(learner)(obs, key),
+                         state.learner, obs)  # fmt: skip
+    envs = problem.env.num_envs
+    # The policy's action, its log-probability and distribution; observation and successor;
+    # reward, cost and two flags.
+    sample = (nbytes(act) + 2 * nbytes(obs)) / envs + 4 * jnp.dtype(float).itemsize
+    return RunBytes(nbytes(state.learner), nbytes((state.env_state, state.tracker)) / envs, sample)
+
+
+def require_runs_fit(config: Config, problem: Problem, runs: int = 1, of: str = "runs") -> None:
+    """Raises a `UserError` with the largest size that fits if so many runs cannot fit at once.
+
+    Args:
+        config: one of them.
+        problem: what it trains on.
+        runs: how many go on at the same time.
+        of: what they are called.
+    """
+    room, each = memory(), run_bytes(problem)
+    if room is None or runs * each.total(config) <= room:
+        return
+    if each.total(config) <= room:
+        require_fits(of, runs, each.total(config))
+    need = f"{_gib(each.total(config))} of memory at least, and there are {_gib(room)}"
+    per_env = each.env + config.rollout_length * each.sample
+    if each.learner > room:
+        fits = _narrower(config, room / each.learner)
+        raise UserError(f"the networks of {config.algo} need {need}; {fits}")
+    left = room - each.learner
+    largest = {
+        "num_envs": left / per_env,
+        "rollout_length": (left / config.num_envs - each.env) / each.sample,
+    }
+    name = max(largest, key=lambda name: getattr(config, name) / getattr(Config, name))
+    raise UserError(f"{name}: {getattr(config, name):,} need {need}; {_at_most(largest[name])}")
+
+
+def require_fits(name: str, number: int, each: float) -> None:
+    """Raises a `UserError` with the largest number that fits if these cannot.
+
+    Args:
+        name: what there are `number` of.
+        number: how many.
+        each: bytes that one of them takes.
+    """
+    room, needed = memory(), number * each
+    if room is not None and needed > room:
+        raise UserError(
+            f"{name}: {number:,} need {_gib(needed)} of memory at least, and there are "
+            f"{_gib(room)}; {_at_most(room / each)}"
+        )
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of the arrays of a tree, or of their shapes."""
+    leaves = jax.tree.leaves(tree)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def memory() -> int | None:
+    """Bytes that a program can have on the device that JAX uses; None if nobody tells."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return machine_memory()
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def machine_memory() -> int | None:
+    """Bytes that this process can have: what the machine has, or its container or user may take."""
+    known = [*_physical(), *_of_container(), *_of_process()]
+    return min(known, default=None)
+
+
+@contextlib.contextmanager
+def told_of_memory(what: str, tidy: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Makes one line of memory that could not be had, after tidying up.
+
+    Raises:
+        UserError: instead of the out-of-memory errors of XLA, JAX and Python.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
+        if not (isinstance(error, MemoryError) or _speaks_of_memory(str(error))):
+            raise
+        tidy()
+        asked = re.search(r"allocat\w+ (?:of )?([\d.]+ ?[KMGT]?i?B?|\d+ bytes)", str(error))
+        size = f" ({asked[1].strip()} at once)" if asked else ""
+        raise UserError(f"{what} needs more memory than there is{size}") from error
+
+
+def _speaks_of_memory(message: str) -> bool:
+    return "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower()
+
+
+def _physical() -> Iterator[int]:
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_container() -> Iterator[int]:
+    """Limits of the control groups that the process is in, of either version."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            root, name = CGROUPS, "memory.max"
+            if controllers:
+                root, name = CGROUPS / "memory", "memory.limit_in_bytes"
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            group = root / path.strip("/")
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):  # "max", or not there
+                    yield int((folder / name).read_text())
+
+
+def _of_process() -> Iterator[int]:
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit
+
+
+def _narrower(config: Config, share: float) -> str:
+    """Hidden layers that take about this share of the memory of those of a run."""
+    hidden = getattr(config.hyperparameters, "hidden", ())
+    scale = share if len(hidden) == 1 else math.sqrt(share)  # weights between two wide layers
+    return f"hidden layers of about {' '.join(_round(scale * n) for n in hidden)} fit"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB"
+
+
+def _at_most(number: float) -> str:
+    """How many do, in words."""
+    if number < 1:
+        return "not even one fits"
+    return f"at most about {_round(number)} fit"
+
+
+def _round(number: float) -> str:
+    """Down to two digits."""
+    step = 10 ** max(0, len(str(int(number))) - 2)
+    return f"{int(number) // step * step:,}"
