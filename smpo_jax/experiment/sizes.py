@@ -1,21 +1,19 @@
 """Whether something fits into memory: from its shapes, before it is compiled or anything written.
 
 What is counted is needed at the same time by any program that does the work. Programs take more,
-by a factor that nobody knows before they are compiled; so nothing that could run is refused, and
-what is let pass can still fail: `told_of_memory` makes that one line.
+by a factor that nobody knows before they are compiled (measured: 1.3 to 4), so nothing that could
+run is refused, and what is let pass can still fail: see `errors.lack_of_memory`.
 """
 
 import contextlib
 import functools
 import math
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import Problem
@@ -23,6 +21,7 @@ from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
 
 GIB = 2**30
+FLOAT = 4  # bytes
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -32,7 +31,7 @@ class RunBytes(NamedTuple):
     Attributes:
         learner: networks, their optimisers' moments, whatever else is learnt.
         env: one environment under way.
-        sample: one step of one environment in a rollout.
+        sample: one step of one environment in a rollout, and what learning from it takes at least.
     """
 
     learner: int
@@ -44,18 +43,20 @@ class RunBytes(NamedTuple):
         return self.learner + config.num_envs * (self.env + config.rollout_length * self.sample)
 
 
-def run_bytes(problem: Problem) -> RunBytes:
-    """Of the problem's run, from the shapes of its state and of what the policy gives."""
+def run_bytes(config: Config, problem: Problem) -> RunBytes:
+    """Of a run, from the shapes of its state and of what its policy gives."""
     init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
     obs = state.env_state.obs
     act = jax.eval_shape(lambda learner, obs: problem.algorithm.policy(learner)(obs, key),
                          state.learner, obs)  # fmt: skip
-    envs = problem.env.num_envs
+    hidden, envs = getattr(config.hyperparameters, "hidden", (0,)), config.num_envs
     # The policy's action, its log-probability and distribution; observation and successor;
     # reward, cost and two flags.
-    sample = (nbytes(act) + 2 * nbytes(obs)) / envs + 4 * jnp.dtype(float).itemsize
+    sample = (nbytes(act) + 2 * nbytes(obs)) / envs + 4 * FLOAT
+    # The widest layer of a critic, of both observations of all samples at once.
+    sample += 2 * FLOAT * max(hidden)
     return RunBytes(nbytes(state.learner), nbytes((state.env_state, state.tracker)) / envs, sample)
 
 
@@ -68,7 +69,7 @@ def require_runs_fit(config: Config, problem: Problem, runs: int = 1, of: str = 
         runs: how many go on at the same time.
         of: what they are called.
     """
-    room, each = memory(), run_bytes(problem)
+    room, each = memory(), run_bytes(config, problem)
     if room is None or runs * each.total(config) <= room:
         return
     if each.total(config) <= room:
@@ -121,28 +122,6 @@ def machine_memory() -> int | None:
     """Bytes that this process can have: what the machine has, or its container or user may take."""
     known = [*_physical(), *_of_container(), *_of_process()]
     return min(known, default=None)
-
-
-@contextlib.contextmanager
-def told_of_memory(what: str, tidy: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Makes one line of memory that could not be had, after tidying up.
-
-    Raises:
-        UserError: instead of the out-of-memory errors of XLA, JAX and Python.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
-        if not (isinstance(error, MemoryError) or _speaks_of_memory(str(error))):
-            raise
-        tidy()
-        asked = re.search(r"allocat\w+ (?:of )?([\d.]+ ?[KMGT]?i?B?|\d+ bytes)", str(error))
-        size = f" ({asked[1].strip()} at once)" if asked else ""
-        raise UserError(f"{what} needs more memory than there is{size}") from error
-
-
-def _speaks_of_memory(message: str) -> bool:
-    return "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower()
 
 
 def _physical() -> Iterator[int]:

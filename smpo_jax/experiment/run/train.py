@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smpo_jax.experiment import sizes
+from smpo_jax.experiment.errors import UserError, lack_of_memory
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
@@ -67,7 +68,14 @@ def start(config: Config, *, overwrite: bool = False) -> int:
         if overwrite:
             run_folder.clear(folder)
         config_file.save(config, folder)
-        return _train(config, problem, folder, starting_point.initial(config, problem), stop)
+        try:
+            return _train(config, problem, folder, starting_point.initial(config, problem), stop)
+        except (MemoryError, RuntimeError, ValueError) as error:
+            lack = lack_of_memory(error)
+            if lack is None:
+                raise
+            run_folder.remove_empty(folder)
+            raise UserError(lack) from error
 
 
 def resume(folder: Path) -> int:

@@ -102,7 +102,7 @@ def default_batch_size(config: Config) -> int:
 
 def run_memory(config: Config) -> int:
     """Bytes that one run takes in a program, from the shapes of its state and rollout."""
-    return int(OVERHEAD * sizes.run_bytes(build(config)).total(config))
+    return int(OVERHEAD * sizes.run_bytes(config, build(config)).total(config))
 
 
 def vmappable(config: Config) -> set[str]:
