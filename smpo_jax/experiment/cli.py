@@ -41,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if it succeeded, 1 if training diverged or a cell of a suite failed, 2 for a mistake of
         the user's or a disk that cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from smpo_jax.experiment.errors import DivergenceError, UserError, lack_of_memory
+    from smpo_jax.experiment.errors import DivergenceError, UserError, memory_told
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        with memory_told():
+            return _dispatch(arguments)
     except DivergenceError as error:
         return _fail(error, status=1)
     except UserError as error:
@@ -58,11 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}", status=2)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
-    except (MemoryError, RuntimeError, ValueError) as error:
-        lack = lack_of_memory(error)
-        if lack is None:
-            raise
-        return _fail(lack, status=2)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,6 +1,8 @@
 """How a run can end badly: each kind is one line on stderr and one exit status."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 LONGEST = 2000  # characters of a message: inputs that it shows may be of any length
 
@@ -14,18 +16,28 @@ class UserError(Exception):
         super().__init__(line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
+class LackOfMemoryError(UserError):
+    """There is less memory than the user has asked for."""
+
+
 class DivergenceError(Exception):
     """NaN or infinity came out of an update. One line, exit status 1."""
 
 
-def lack_of_memory(error: BaseException) -> str | None:
-    """What to say of an error, of Python's, JAX's or XLA's, that is a lack of memory; else None."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
-        return None
-    asked = re.search(r"allocat\w* (?:of )?([\d.]+ ?(?:bytes|[KMGT]i?B))", text)
-    size = f": {asked[1]} could not be had" if asked else ""
-    return f"there is not enough memory{size}; take fewer environments, episodes or hidden units"
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Makes a `LackOfMemoryError` of what Python, JAX and XLA raise where they get no memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        asked = re.search(r"allocat\w* (?:of )?([\d.]+ ?(?:bytes|[KMGT]i?B))", text)
+        size = f": {asked[1]} could not be had" if asked else ""
+        raise LackOfMemoryError(
+            f"there is not enough memory{size}; take fewer environments, episodes or hidden units"
+        ) from error
 
 
 def one_line(message: object) -> str:

@@ -18,7 +18,8 @@ from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
 from smpo_jax.experiment.settings import shifts
 from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import EvaluateOptions
-from smpo_jax.training.evaluation import Episodes, make_evaluator
+from smpo_jax.training import evaluation
+from smpo_jax.training.evaluation import Episodes
 from smpo_jax.training.host import augment_host, evaluate_host
 
 
@@ -83,10 +84,10 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     env = smpo_envs.VectorEnv(
         single_env(policy.config), min(options.episodes, LARGEST_BATCH), stagger=False
     )
-    run = make_evaluator(
-        policy.algorithm, env, options.episodes, deterministic=options.deterministic
-    )
-    return run(policy.learner, jax.random.key(options.seed))
+    act = policy.acting(deterministic=options.deterministic)
+    begin = jax.jit(lambda key: evaluation.begin(env, key, rows=env.episode_length))
+    go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing), donate_argnums=0)
+    return evaluation.collect_pieces(begin(jax.random.key(options.seed)), go_on, options.episodes)
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smpo_jax.experiment import sizes
-from smpo_jax.experiment.errors import UserError, lack_of_memory
+from smpo_jax.experiment.errors import LackOfMemoryError, memory_told
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
@@ -69,13 +69,12 @@ def start(config: Config, *, overwrite: bool = False) -> int:
             run_folder.clear(folder)
         config_file.save(config, folder)
         try:
-            return _train(config, problem, folder, starting_point.initial(config, problem), stop)
-        except (MemoryError, RuntimeError, ValueError) as error:
-            lack = lack_of_memory(error)
-            if lack is None:
-                raise
+            with memory_told():
+                first = starting_point.initial(config, problem)
+                return _train(config, problem, folder, first, stop)
+        except LackOfMemoryError:
             run_folder.remove_empty(folder)
-            raise UserError(lack) from error
+            raise
 
 
 def resume(folder: Path) -> int:
@@ -127,5 +126,6 @@ def _compile(
     )
     began = time.monotonic()
     chunk = compile_run(problem, state)
+    sizes.require_program_fits(chunk)
     progress.say(f"compiled in {time.monotonic() - began:.1f} s")
     return SingleRun(chunk, state)
