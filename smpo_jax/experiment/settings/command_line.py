@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -134,13 +135,22 @@ def _refuse(unknown: Sequence[str], arguments: Sequence[str], known: Sequence[st
             name = argument.split("=", 1)[0].replace("_", "-")
             raise UserError(f"unknown option {name:.80}{suggest(name, known)}")
     for argument in unknown:
-        before = arguments[max(0, arguments.index(argument) - 1)].replace("_", "-")
+        before = _option_before(argument, arguments)
         name = before.removeprefix("--").removeprefix("no-")
         if argument.lower() in TRUTHS and f"--{name}" in known:
             raise UserError(
                 f"{before} takes no value, got {argument!r}: write --{name} or --no-{name}"
             )
         raise UserError(f"unexpected argument {argument!r:.80}")
+
+
+def _option_before(argument: str, arguments: Sequence[str]) -> str:
+    """The option that a word stands behind, also in --option=word; empty if there is none."""
+    for before, word in itertools.pairwise(["", *arguments]):
+        option, _, joined = word.partition("=")
+        if word == argument or joined == argument:
+            return (before if word == argument else option).replace("_", "-")
+    return ""
 
 
 def _option_names(kind: Any, default: Any) -> list[str]:
