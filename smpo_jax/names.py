@@ -28,6 +28,9 @@ ELSEWHERE: dict[str, str] = {
     "numsteps": "rollout_length",
     "rolloutsteps": "rollout_length",
     "unrolllength": "rollout_length",
+    "maxepisodesteps": "episode_length",
+    "maxeplen": "episode_length",
+    "timelimit": "episode_length",
     "costlim": "cost_limit",
     "budget": "cost_limit",
     "costbudget": "cost_limit",
@@ -37,7 +40,7 @@ ELSEWHERE: dict[str, str] = {
     "outputdir": "out",
     "outdir": "out",
     "savedir": "out",
-    "savemodelfreq": "checkpoint_every",
+    "savemodelfreq": "checkpoint_iterations",
     "usewandb": "wandb",
     "usetensorboard": "tensorboard",
     "track": "wandb",
@@ -122,8 +125,6 @@ ELSEWHERE: dict[str, str] = {
 
 # What others have and we do not -> what to do instead.
 NOT_HERE: dict[str, str] = {
-    "episodelength": "an episode's length is the task's; in Python, smpo_envs.make takes it",
-    "maxepisodesteps": "an episode's length is the task's; in Python, smpo_envs.make takes it",
     "device": "JAX takes a GPU where there is one; the environment's JAX_PLATFORMS=cpu: none",
     "cuda": "JAX takes a GPU where there is one; the environment's JAX_PLATFORMS=cpu: none",
     "torchthreads": "JAX takes the cores that it sees; devices says how many share environments",

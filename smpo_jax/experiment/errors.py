@@ -1,7 +1,9 @@
 """How a run can end badly: each kind is one line on stderr and one exit status."""
 
 import contextlib
+import functools
 import re
+import sys
 from collections.abc import Iterator
 
 LONGEST = 2000  # characters of a message: inputs that it shows may be of any length
@@ -21,7 +23,7 @@ class LackOfMemoryError(UserError):
 
 
 class DivergenceError(Exception):
-    """NaN or infinity came out of an update. One line, exit status 1."""
+    """NaN, infinity or negative costs came out of training. One line, exit status 1."""
 
 
 @contextlib.contextmanager
@@ -49,3 +51,9 @@ def reason(error: Exception) -> str:
     """Why it failed, in one line; of what the system reports, without the path."""
     named = isinstance(error, OSError) and error.strerror
     return one_line(named or error)
+
+
+@functools.cache  # once, however often the same is found
+def tell(notice: str) -> None:
+    """Says something on stderr that is no error."""
+    print(f"smpo-jax: {notice}", file=sys.stderr)

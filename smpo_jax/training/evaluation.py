@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from smpo_jax.augmentation import require_account
 from smpo_jax.core import episodes as tracking
 from smpo_jax.types import Algorithm, Key, LearnerState, VectorEnv
 
@@ -59,6 +60,8 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
     being first; the surplus is dropped. A first episode that a staggered environment began in the
     middle is not counted. Pure: wrap it in `jax.jit`, or see `make_evaluator`.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} must be at least 1")
     each = -(-episodes // env.num_envs)
     playing = jax.lax.while_loop(
         lambda playing: jnp.any(playing.count < each),
@@ -119,20 +122,26 @@ def _step(act: Act, env: VectorEnv, playing: Playing) -> Playing:
     tracker, total, finished = tracking.advance(
         tracker, seen.reward, seen.cost, seen.terminated, seen.truncated
     )
-    played = Episodes(total.return_, total.cost, total.length)
+    # `finished` is 1, or NaN where the environment gives NaN: that ends an episode, too, and
+    # leaves it no figures.
+    is_over = finished != 0
+    played = Episodes(*(x * finished for x in (total.return_, total.cost, total.length)))
     # Row `count` of an environment's column takes the episode; beyond the last row, none does.
-    rows = results.cost.shape[0]
-    row = jnp.where(finished > 0, count, rows)
+    row = jnp.where(is_over, count, results.cost.shape[0])
     column = jnp.arange(env.num_envs)
     results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
-    count = count + jnp.asarray(finished > 0, count.dtype)
-    return Playing(env_state, tracker, count, results, key)
+    return Playing(env_state, tracker, count + is_over, results, key)
 
 
 def make_evaluator(
     algorithm: Algorithm, env: VectorEnv, episodes: int, *, deterministic: bool = True
 ) -> Callable[[LearnerState, Key], Episodes]:
-    """`(learner, key) -> Episodes`, compiled once for all learners of a run."""
+    """`(learner, key) -> Episodes`, compiled once for all learners of a run.
+
+    Raises:
+        ValueError: the environments lack what the method adds to them.
+    """
+    require_account(algorithm.account_size, env)
 
     @jax.jit
     def run(learner: LearnerState, key: Key) -> Episodes:

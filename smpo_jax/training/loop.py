@@ -5,18 +5,25 @@
     run = chunk(algorithm, env, spec, iterations=10)
     state, metrics = run(state)                  # metrics: [10] each; the old state is gone
 
-Metrics of every method are finite as long as training is; `learner/norm`, which the loop adds,
-is not finite as soon as any parameter is not. Only `episode/*` is NaN as a matter of course,
-in iterations in which no episode finished (`episode/count` is 0).
+Metrics of every method are finite as long as training is; of those that the loop adds, `rollout/*`
+is not finite as soon as a field of a step is not (NaN in `done` shows in `rollout/terminated`), and
+`learner/norm` as soon as any parameter is not. Only `episode/*` is NaN as a matter of course, in
+iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
-from smpo_jax.core import episodes, optimise
+from smpo_jax.algorithms import base
+from smpo_jax.augmentation import require_account
+from smpo_jax.core import episodes
 from smpo_jax.training import devices
 from smpo_jax.training.rollout import collect
 from smpo_jax.training.tracking import track
@@ -28,7 +35,14 @@ from smpo_jax.types import (
     Scalar,
     Spec,
     TrainState,
+    Transition,
     VectorEnv,
+)
+
+ROLLOUT = "rollout/"  # metrics that say what the environment gave
+BROKEN = (
+    "the environment gives values that are not finite, or costs below 0; smpo_envs.check_env(env) "
+    "says where"
 )
 
 Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
@@ -37,8 +51,18 @@ Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 def make_spec(
     env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
 ) -> Spec:
-    """What a method must know of this batch of environments."""
-    return Spec(
+    """What a method must know of this batch of environments.
+
+    Args:
+        env: the environments.
+        rollout_length: steps of each between two updates.
+        total_iterations: updates of the whole run, over which learning rates decay.
+        cost_limit: the bound on the expected cost of an episode; infinity is no bound.
+
+    Raises:
+        ValueError: a number that is not whole or below 1, or a limit that is negative or NaN.
+    """
+    spec = Spec(
         observation_size=env.observation_size,
         action_size=env.action_size,
         num_envs=env.num_envs,
@@ -47,10 +71,10 @@ def make_spec(
         total_iterations=total_iterations,
         cost_limit=cost_limit,
     )
+    base.require_possible(spec)
+    return spec
 
 
-# One program instead of hundreds of small ones, and no two leaves share a buffer.
-@functools.partial(jax.jit, static_argnames=("algorithm", "env", "mesh"))
 def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
     """The state before the first iteration.
 
@@ -60,15 +84,30 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         key: for the network's parameters and everything to come.
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
-    learner_key, env_key, key = jax.random.split(key, 3)
-    env_state = devices.sharded(env, mesh).reset(env_key)
-    state = TrainState(
-        learner=algorithm.init(learner_key),
-        env_state=env_state,
-        tracker=episodes.start(env.num_envs, env_state.steps),
-        key=key,
-    )
-    return placed(state, mesh, env.num_envs)
+    require_account(algorithm.account_size, env)
+    return _compiled_init(algorithm, env, mesh)(key)
+
+
+# Only the last one is kept, for the next seed of the same run: a process that makes many different
+# runs, such as a search, must not keep all their environments.
+@functools.lru_cache(maxsize=1)
+def _compiled_init(
+    algorithm: Algorithm, env: VectorEnv, mesh: Mesh | None
+) -> Callable[[Key], TrainState]:
+    """One program instead of hundreds of small ones, and no two leaves share a buffer."""
+
+    def start(key: Key) -> TrainState:
+        learner_key, env_key, key = jax.random.split(key, 3)
+        env_state = devices.sharded(env, mesh).reset(env_key)
+        state = TrainState(
+            learner=algorithm.init(learner_key),
+            env_state=env_state,
+            tracker=episodes.start(env.num_envs, env_state.steps),
+            key=key,
+        )
+        return placed(state, mesh, env.num_envs)
+
+    return jax.jit(start)
 
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
@@ -83,10 +122,13 @@ def iteration(
     """Roll out, track episodes, learn: one iteration as a function of the state.
 
     Raises:
-        ValueError: the spec is one of other environments, or the devices of the mesh cannot share
-            these.
+        ValueError: the spec is one of other environments or has values that cannot be, the
+            environments lack what the method adds to them, or the devices of the mesh cannot share
+            them.
     """
+    base.require_possible(spec)
     _require_match(env, spec)
+    require_account(algorithm.account_size, env)
     env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -96,8 +138,12 @@ def iteration(
         )
         tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
-        metrics = {**episode_metrics(rollout.episodes), **metrics}
-        metrics["learner/norm"] = optimise.norm(learner.params)
+        metrics = {
+            **rollout_metrics(rollout.transition),
+            **episode_metrics(rollout.episodes),
+            **metrics,
+        }
+        metrics["learner/norm"] = optax.tree.norm(learner.params)
         after = TrainState(learner, env_state, tracker, key)
         return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
@@ -130,10 +176,70 @@ def train(
     """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
 
     A batch of runs equals the same runs one by one.
+
+    Raises:
+        ValueError: as `iteration`; and, unless it is called under `jit` or `vmap`, which know no
+            values, if the environment gave NaN or a cost below 0 (see `rollout_metrics`).
     """
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
-    return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    _require_sound(metrics)
+    return state, metrics
+
+
+def train_many(
+    build: Callable[..., Algorithm],
+    env: VectorEnv,
+    spec: Spec,
+    key: Key,
+    iterations: int,
+    settings: Mapping[str, Sequence[float] | Float[np.ndarray, " R"] | Float[Array, " R"]],
+) -> tuple[TrainState, Metrics]:
+    """Trains `R` runs in one program, each with settings of its own: a search that compiles once.
+
+        build = functools.partial(sx.make, "ppo_lag", spec, minibatches=4)
+        states, metrics = sx.train_many(build, env, spec, key, 100, {"learning_rate": rates})
+
+    It is `train` under `jax.jit` and `jax.vmap`. All leaves and metrics have a leading axis of
+    length `R`; `jax.tree.map(lambda leaf: leaf[i], states.learner)` is one learner of them.
+
+    Args:
+        build: a run's method from its settings, by keyword; they are traced, so only float fields
+            can differ.
+        env: what all of them act in.
+        spec: what a method must know of it.
+        key: split into one for each run.
+        iterations: of each run.
+        settings: the values of the runs.
+
+    Raises:
+        ValueError: there is no value, or not the same number of each.
+    """
+    values = {name: jnp.asarray(each, jnp.result_type(float)) for name, each in settings.items()}
+    lengths = {name: len(each) for name, each in values.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"settings must be of one length, a value for each run: {lengths}")
+
+    def one(key: Key, own: Mapping[str, Scalar]) -> tuple[TrainState, Metrics]:
+        return train(build(**own), env, spec, key, iterations)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(key, next(iter(lengths.values()))), values)
+
+
+def rollout_metrics(transition: Transition) -> Metrics:
+    """`rollout/...`: what all steps were like; each is finite if and only if that field is.
+
+    An environment that gives NaN is told of by the field it came in. A cost below 0, which would
+    buy room for others, makes `rollout/cost` NaN.
+    """
+    is_cost = jnp.all(transition.cost >= 0)
+    return {
+        "rollout/reward": jnp.mean(transition.reward),
+        "rollout/cost": jnp.where(is_cost, jnp.mean(transition.cost), jnp.nan),
+        "rollout/terminated": jnp.mean(transition.terminated),
+        "rollout/largest_observation": jnp.max(jnp.abs(transition.next_obs)),
+    }
 
 
 def episode_metrics(stats: EpisodeStats) -> Metrics:
@@ -145,6 +251,22 @@ def episode_metrics(stats: EpisodeStats) -> Metrics:
         "episode/over_limit": stats.over_limit,
         "episode/count": stats.count,
     }
+
+
+def _require_sound(metrics: Metrics) -> None:
+    """Raises a ValueError for the first iteration in which the environment gave what cannot be."""
+    seen = {name: values for name, values in metrics.items() if name.startswith(ROLLOUT)}
+    if any(isinstance(values, jax.core.Tracer) for values in seen.values()):
+        return
+    # What comes later may be the answer to actions that are NaN by then.
+    broken = [
+        (int(jnp.argmin(jnp.isfinite(values))), name)
+        for name, values in seen.items()
+        if not jnp.all(jnp.isfinite(values))
+    ]
+    if broken:
+        first, name = min(broken)
+        raise ValueError(f"iteration {first + 1}: {name} is {seen[name][first]}: {BROKEN}")
 
 
 def _require_match(env: VectorEnv, spec: Spec) -> None:

@@ -9,12 +9,11 @@ import jax
 import numpy as np
 
 import smpo_envs
-from smpo_envs.registry import TASKS
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import augmentation, single_env
 from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
-from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
+from smpo_jax.experiment.results.shifted import LARGEST_BATCH, LARGEST_PIECE, shifted_player
 from smpo_jax.experiment.settings import shifts
 from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import EvaluateOptions
@@ -28,7 +27,7 @@ def main(options: EvaluateOptions) -> None:
     require_count("episodes", options.episodes)
     if options.cost_limit is not None and not options.cost_limit >= 0:
         raise UserError(f"cost_limit: must not be negative, got {options.cost_limit}")
-    policy = load_policy(options.folder)
+    policy = load_policy(options.folder, options.checkpoint)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
@@ -85,7 +84,9 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
         single_env(policy.config), min(options.episodes, LARGEST_BATCH), stagger=False
     )
     act = policy.acting(deterministic=options.deterministic)
-    begin = jax.jit(lambda key: evaluation.begin(env, key, rows=env.episode_length))
+    begin = jax.jit(
+        lambda key: evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))
+    )
     go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing), donate_argnums=0)
     return evaluation.collect_pieces(begin(jax.random.key(options.seed)), go_on, options.episodes)
 
@@ -93,6 +94,8 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     from smpo_envs.host import WorkerError, vector_env
 
+    if policy.config.source.task_id is None:
+        raise UserError(f"--on safety-gymnasium: it has no task {policy.config.env}")
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
     act = policy.acting(deterministic=options.deterministic)
     try:
@@ -113,7 +116,7 @@ def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes
     limit = config.cost_limit if options.cost_limit is None else options.cost_limit
     over = int(np.sum(cost > limit))
     return {
-        "env": config.env if options.on == "native" else TASKS[config.env].task_id,
+        "env": config.env if options.on == "native" else config.source.task_id,
         "on": options.on,
         "algo": config.algo,
         "train_seed": config.seed,

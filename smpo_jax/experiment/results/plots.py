@@ -128,12 +128,7 @@ def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
                     )
             tidy(axes)
         for limit in sorted({run.config.cost_limit for run in here}):
-            column[1].axhline(limit, color="black", linestyle="--", linewidth=1)
-            column[1].annotate(
-                f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
-                xytext=(-2, 3), textcoords="offset points", ha="right", fontsize="small",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
-            )  # fmt: skip
+            mark_limit(column[1], limit)
         for axes in column:
             _frame(axes)
         column[1].set_ylim(bottom=0)
@@ -152,6 +147,15 @@ def tidy(axes: Axes) -> None:
     """A faint grid and no more of a frame than is needed."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def mark_limit(axes: Axes, limit: float) -> None:
+    """A dashed line; its label is to the right of the axes, where nothing crosses it."""
+    axes.axhline(limit, color="black", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"limit\n{limit:g}", (1, limit), xycoords=("axes fraction", "data"), xytext=(4, 0),
+        textcoords="offset points", va="center", fontsize="small",
+    )  # fmt: skip
 
 
 def combine(runs: Sequence[LearningCurve], name: str, average: Average = MEAN) -> AveragedCurve:

@@ -17,6 +17,7 @@ from smpo_jax.training.evaluation import Episodes, Playing, make_act
 from smpo_jax.types import Key, LearnerState
 
 LARGEST_BATCH = 256  # native environments played side by side, at most
+LARGEST_PIECE = 1000  # steps of each of them in one call to the device, at most
 
 ShiftedPlayer = Callable[[LearnerState, Mapping[str, float], int], Episodes]
 
@@ -45,7 +46,7 @@ def shifted_player(
     @partial(jax.jit, compiler_options=compilation.options())
     def begin(shift: smpo_envs.Shift, key: Key) -> Playing:
         env = vector_at(tasks, shift, batch)
-        return evaluation.begin(env, key, rows=env.episode_length)
+        return evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))
 
     @partial(jax.jit, compiler_options=compilation.options())
     def go_on(learner: LearnerState, shift: smpo_envs.Shift, playing: Playing) -> Playing:

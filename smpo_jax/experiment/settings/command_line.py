@@ -15,6 +15,7 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import integer, number, path
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.names import suggest
@@ -30,6 +31,7 @@ class TrainRequest(NamedTuple):
     config: Config
     resume: Path | None
     overwrite: bool
+    steps: int | None = None  # in all, of a run that is resumed
 
 
 def parse_train(arguments: Sequence[str]) -> TrainRequest:
@@ -40,11 +42,11 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
     """
     first, others = _first_pass(arguments)
     if first.options.resume is not None and not _asks_for_help(arguments):
-        if others or first.options.config or first.options.overwrite:
+        if others or first.algo or first.options.config or first.options.overwrite:
             raise UserError(
-                "--resume goes on with the run as it is saved and takes no other option"
+                "--resume goes on with the run as it is saved; the only other option is --steps"
             )
-        return TrainRequest(Config(), first.options.resume, overwrite=False)
+        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=first.steps)
     overrides = {"algo": first.algo} if first.algo else {}
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
@@ -75,6 +77,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T |
 class _FirstPass:
     options: TrainOptions
     algo: str | None = None
+    steps: int | None = None
 
 
 def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
@@ -175,6 +178,7 @@ _WORDS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     int: ("INT", integer),  # may be written 1e7
     float: ("FLOAT", number),
     Path: ("PATH", path),
+    str: ("STR", str),
 }
 
 
@@ -234,4 +238,20 @@ def _shift(
         instance_from_str=lambda words: kind(tuple(words)),
         is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: list(value.texts),
+    )
+
+
+@NOTATIONS.primitive_rule
+def _env_option(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[EnvOption] | None:
+    """An option of an environment is one word."""
+    if info.type is not EnvOption:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME=VALUE",
+        instance_from_str=lambda words: from_word(words[0]),
+        is_instance=lambda value: isinstance(value, EnvOption),
+        str_from_instance=lambda value: [str(value)],
     )

@@ -47,6 +47,7 @@ def commands() -> dict[str, Any]:
         "robustness": options.RobustnessOptions,
         "plot": options.PlotOptions,
         "render": options.RenderOptions,
+        "export": options.ExportOptions,
         "list": options.ListOptions,
         "bench": options.BenchOptions,
         "completion": options.CompletionOptions,
