@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
     from smpo_jax.experiment.results.policy import load_policy
     from smpo_jax.experiment.results.render import render
-    from smpo_jax.experiment.run.train import run
+    from smpo_jax.experiment.run.result import RunResult
+    from smpo_jax.experiment.run.train import resume, run
     from smpo_jax.networks import Network, Networks, Normaliser
     from smpo_jax.training.evaluation import evaluate, make_act, make_evaluator
-    from smpo_jax.training.loop import chunk, init, iteration, make_spec, train
+    from smpo_jax.training.loop import chunk, init, iteration, make_spec, train, train_many
     from smpo_jax.training.tracking import start_tracking, track
     from smpo_jax.types import (
         Algorithm,
@@ -47,10 +48,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "core.distributions": ["DiagonalGaussian", "SquashedGaussian"],
         "experiment.results.policy": ["load_policy"],
         "experiment.results.render": ["render"],
-        "experiment.run.train": ["run"],
+        "experiment.run.result": ["RunResult"],
+        "experiment.run.train": ["resume", "run"],
         "networks": ["Network", "Networks", "Normaliser"],
         "training.evaluation": ["evaluate", "make_act", "make_evaluator"],
-        "training.loop": ["chunk", "init", "iteration", "make_spec", "train"],
+        "training.loop": ["chunk", "init", "iteration", "make_spec", "train", "train_many"],
         "training.tracking": ["start_tracking", "track"],
         "types": [
             "Algorithm",

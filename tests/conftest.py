@@ -1,11 +1,14 @@
 """Which tests share a process, and for how long it keeps what it has compiled."""
 
+import os
+
 import jax
 import pytest
 
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
+os.environ.setdefault("PJRT_NPROC", "1")  # as `problem.provide` has it, which may come too late
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 

@@ -291,3 +291,61 @@ def test_a_schedule_of_ones_own_adds_hazards():
         markers = first(jax.random.key(0), np.int32(taken)).pipeline_state.arena.markers
         assert markers["hazards"].shape == (16, 2)
         assert np.sum(markers["hazards"][:, 0] < 2) == number
+
+
+TINY = "--algo ppo --num-envs 4 --rollout-length 10 --steps 80 --minibatches 2 --epochs 1"
+
+
+def trained(name, *options):
+    """Trains on the environment of that name, and evaluates."""
+    run = ["train", "--env", name, *options, *TINY.split(), "--overwrite", "--out", "run"]
+    assert cli.main(run) == 0
+    assert cli.main(["evaluate", "run", "--episodes", "2"]) == 0
+
+
+def written(mark, name):
+    """The program of the environments' README that contains `mark`, which is now in a file."""
+    (program,) = (x for x in programs(ENVS_README) if mark in x)
+    Path(name).write_text(program)
+    return program
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_of_ones_own_is_trained_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = written("A cart;", "my_task.py")
+    assert len(program.splitlines()) <= 40
+    trained("my_task:make", "--env-option", "fast=0.4")
+    assert "after 100 steps" in smpo_envs.check_env(smpo_envs.make("my_task:make"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_of_braxs_is_charged(tmp_path, monkeypatch):
+    pytest.importorskip("brax", reason="needs the extra 'brax'")
+    monkeypatch.chdir(tmp_path)
+    written("from brax import envs", "swift.py")
+    trained("swift:make")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_commands_for_brax_train(tmp_path, monkeypatch):
+    pytest.importorskip("brax", reason="needs the extra 'brax'")
+    monkeypatch.chdir(tmp_path)
+    for line in ENVS_README.read_text().splitlines():
+        if line.startswith("smpo-jax train --env brax:"):
+            _, _, _, name, *options, _, _ = line.split()
+            trained(name, *options)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_in_the_style_of_gymnax_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (program,) = (x for x in programs(ENVS_README) if "class Heater" in x)
+    tiny = "steps=80, num_envs=4, rollout_length=10, hyperparameters={'minibatches': 2}"
+    assert "steps=1e6" in program
+    mine: dict[str, Any] = {"__name__": "mine"}
+    exec(program.replace("steps=1e6", tiny), mine)
+    assert mine["policy"].predict([0.8]).shape == (1,)
+    assert mine["env"].episode_length == 50

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from smpo_envs.adapters import as_safe_env
     from smpo_envs.contract import check_env
-    from smpo_envs.registry import TASKS, make
+    from smpo_envs.from_brax import from_brax, velocity_cost
+    from smpo_envs.from_gymnax import from_gymnax
+    from smpo_envs.naming import make
+    from smpo_envs.registry import TASKS
     from smpo_envs.safe_env import Environment, SafeEnv, State
     from smpo_envs.shift import Shift
     from smpo_envs.step import Step
@@ -19,8 +23,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "adapters": ["as_safe_env"],
         "contract": ["check_env"],
-        "registry": ["TASKS", "make"],
+        "from_brax": ["from_brax", "velocity_cost"],
+        "from_gymnax": ["from_gymnax"],
+        "naming": ["make"],
+        "registry": ["TASKS"],
         "safe_env": ["Environment", "SafeEnv", "State"],
         "shift": ["Shift"],
         "step": ["Step"],

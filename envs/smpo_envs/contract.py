@@ -6,15 +6,24 @@ environment of your own once, before training on it.
 """
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from smpo_envs.safe_env import SafeEnv, State
 
 Tree = Any
+
+
+class Played(NamedTuple):
+    """What `S` random steps of one environment gave."""
+
+    obs: Float[np.ndarray, "S O"]
+    cost: Float[np.ndarray, " S"]
+    done: Float[np.ndarray, " S"]
 
 
 def check_shapes(env: SafeEnv) -> None:
@@ -24,10 +33,10 @@ def check_shapes(env: SafeEnv) -> None:
     `info["cost"]` float scalars, and a step returns a state like the one it was given.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    first = _traced("reset(key)", env.reset, key)
+    first = traced("reset(key)", env.reset, key)
     _check_state("reset", env, first)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
-    after = _traced(f"step(state, action [{env.action_size}])", env.step, first, action)
+    after = traced(f"step(state, action [{env.action_size}])", env.step, first, action)
     _check_state("step", env, after)
     before, now = (dict(jax.tree.leaves_with_path(state)) for state in (first, after))
     for path in [*before, *now]:
@@ -62,19 +71,9 @@ def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
     """
     check_shapes(env)
     _check_keys(env)
-    reset_key, other_key, key = jax.random.split(jax.random.key(seed), 3)
+    reset_key, other_key = jax.random.split(jax.random.key(seed))
     first, other = jax.jit(env.reset)(reset_key), jax.jit(env.reset)(other_key)
-    obs, reward, cost, done = jax.tree.map(np.asarray, _play(env, first, key, steps))
-    for name, values in (("obs", obs), ("reward", reward), ("info['cost']", cost)):
-        bad = np.flatnonzero(~np.isfinite(values.reshape(steps, -1)).all(axis=1))
-        if bad.size:
-            raise ValueError(f"{name} is not finite after step {bad[0] + 1}: {values[bad[0]]}")
-    if np.any(cost < 0):
-        at = int(np.argmax(cost < 0))
-        raise ValueError(
-            f"info['cost'] is {cost[at]:g} after step {at + 1}; costs must be 0 or more "
-            "(give what is earned as reward)"
-        )
+    obs, cost, done = check_values(env, steps=steps, seed=seed)
     if np.array_equal(first.obs, other.obs) and _same(first.pipeline_state, other.pipeline_state):
         warnings.warn("reset gives the same state for different keys", stacklevel=2)
     if steps > 1 and np.all(obs == obs[:1]):
@@ -86,6 +85,31 @@ def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
         f"{np.mean(cost > 0):.0%} of them above 0; {episodes} episodes terminated. An episode that "
         f"does not is cut after {env.episode_length} steps."
     )
+
+
+def check_values(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> Played:
+    """Plays some steps with random actions; the costly half of it is to compile a step.
+
+    Args:
+        env: one environment that passes `check_shapes`.
+        steps: how many are played, over as many episodes as that takes.
+        seed: of episodes and actions.
+
+    Raises:
+        ValueError: a cost that is negative or not finite; an observation or reward that is not.
+    """
+    obs, reward, cost, done = jax.tree.map(np.asarray, _play(env, jax.random.key(seed), steps))
+    for name, values in (("obs", obs), ("reward", reward), ("info['cost']", cost)):
+        bad = np.flatnonzero(~np.isfinite(values.reshape(steps, -1)).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{name} is not finite after step {bad[0] + 1}: {values[bad[0]]}")
+    if np.any(cost < 0):
+        at = int(np.argmax(cost < 0))
+        raise ValueError(
+            f"info['cost'] is {cost[at]:g} after step {at + 1}; costs must be 0 or more "
+            "(give what is earned as reward)"
+        )
+    return Played(obs, cost, done)
 
 
 def _check_keys(env: SafeEnv) -> None:
@@ -102,7 +126,7 @@ def _check_keys(env: SafeEnv) -> None:
         raise ValueError(f"a key is used twice: {str(error).splitlines()[0]}") from error
 
 
-def _play(env: SafeEnv, state: State, key: jax.Array, steps: int) -> Tree:
+def _play(env: SafeEnv, key: jax.Array, steps: int) -> Tree:
     """Observations, rewards, costs and ends of steps with uniformly random actions."""
 
     def step(state, key):
@@ -114,8 +138,12 @@ def _play(env: SafeEnv, state: State, key: jax.Array, steps: int) -> Tree:
         state = jax.tree.map(lambda x, y: jnp.where(is_over, x, y), fresh, after)
         return state, (after.obs, after.reward, after.info["cost"], after.done)
 
-    keys = jax.random.split(key, steps)
-    return jax.jit(lambda state, keys: jax.lax.scan(step, state, keys)[1])(state, keys)
+    @jax.jit
+    def play(key):
+        first_key, key = jax.random.split(key)
+        return jax.lax.scan(step, env.reset(first_key), jax.random.split(key, steps))[1]
+
+    return play(key)
 
 
 def _check_state(what: str, env: SafeEnv, state: Any) -> None:
@@ -141,7 +169,12 @@ def _require(field: str, value: Any, shape: tuple[int, ...], words: str) -> None
     raise ValueError(f"{field}: expected {words}, got {found}")
 
 
-def _traced(what: str, function: Any, *arguments: Any) -> Any:
+def traced(what: str, function: Any, *arguments: Any) -> Any:
+    """`jax.eval_shape` with what goes wrong in one line.
+
+    Raises:
+        ValueError: the function failed; `what` is blamed.
+    """
     try:
         return jax.eval_shape(function, *arguments)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:

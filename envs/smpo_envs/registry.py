@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -82,8 +81,7 @@ def resolve(name: str) -> str:
     Raises:
         ValueError: the name is unknown; the message has the nearest match and all names.
     """
-    match = re.fullmatch(r"Safety(\w+)-v0", name)
-    key = match[1] if match and TASKS.get(match[1], _NONE).task_id else name
+    key = native_of(name) or name
     if key in TASKS:
         return key
     by_lower_case = {known.lower(): known for known in TASKS}
@@ -92,16 +90,14 @@ def resolve(name: str) -> str:
     raise ValueError(f"unknown environment {name!r}: {hint}Known are {', '.join(TASKS)}")
 
 
-def make(name: str, **options: Any) -> "SafeEnv":
-    """The environment of that name; `options` override what its factory takes.
+def native_of(task_id: str) -> str | None:
+    """The key in `TASKS` of an original's id; None where it is not here."""
+    return next((key for key, entry in TASKS.items() if entry.task_id == task_id), None)
 
-    Raises:
-        ValueError: the name is unknown.
-    """
-    entry = TASKS[resolve(name)]
+
+def build(key: str, **options: Any) -> "SafeEnv":
+    """The environment of that key in `TASKS`; `options` override what its factory takes."""
+    entry = TASKS[key]
     module, _, function = entry.factory.partition(":")
     factory = getattr(importlib.import_module(module), function)
     return factory(**{**entry.arguments, **options})
-
-
-_NONE = Entry("", "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import jax
+import numpy as np
 
 from smpo_jax.core import multipliers
 from smpo_jax.names import suggest
@@ -64,6 +65,8 @@ class ActorCriticSettings(Settings):
         require(self, NONNEGATIVE, "value_l2")
         require(self, FINITE, "initial_log_std")
         require(self, COUNT, "epochs", "minibatches")
+        if isinstance(self.hidden, list | np.ndarray | jax.Array):
+            object.__setattr__(self, "hidden", tuple(np.asarray(self.hidden).tolist()))
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)
         super().__post_init__()

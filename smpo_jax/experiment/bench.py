@@ -12,7 +12,7 @@ import jax
 
 import smpo_envs
 from smpo_envs import compilation, throughput
-from smpo_envs.registry import TASKS
+from smpo_envs.naming import find
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import build, provide
 from smpo_jax.experiment.settings.config import Config
@@ -57,7 +57,7 @@ def main(options: BenchOptions) -> None:
     if result["real"]:
         native = max((row["steps_per_second"] for row in result["environment"]), default=None)
         theirs = result["real"]["steps_per_second"]
-        say(f"  {TASKS[config.env].task_id}  {theirs:12,.0f} steps/s in one process")
+        say(f"  {result['real']['task']}  {theirs:12,.0f} steps/s in one process")
         if native:
             result["ratio"] = native / theirs
             say(f"  native steps per real step  {result['ratio']:,.0f}")
@@ -113,7 +113,7 @@ def training(algo: str, options: BenchOptions) -> dict[str, Any]:
 
 def real(env: str) -> dict[str, Any] | None:
     """The real package on the same machine; None where it is not installed."""
-    task_id = TASKS[env].task_id
+    task_id = find(env).task_id
     if task_id is None:
         return None
     from smpo_envs.host import measure_real

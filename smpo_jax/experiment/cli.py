@@ -6,6 +6,7 @@ importing jax. A mistake of the user's is one line on stderr and exit status 2.
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def _train(arguments: list[str]) -> int:
     from smpo_jax.experiment.run import train
 
     if request.resume is not None:
-        return train.resume(request.resume)
-    return train.start(request.config, overwrite=request.overwrite)
+        return train.go_on(request.resume, steps=request.steps).exit_status
+    return train.start(request.config, overwrite=request.overwrite).exit_status
 
 
 def _suite(arguments: list[str]) -> int:
@@ -181,6 +182,7 @@ def _list(arguments: list[str]) -> int:
         from smpo_jax.experiment.settings.options import ListOptions
 
         parse(ListOptions, arguments, command="list")
+    from smpo_envs.naming import KINDS, entry_points
     from smpo_envs.registry import TASKS
     from smpo_jax.algorithms.registry import ALGORITHMS
 
@@ -188,6 +190,15 @@ def _list(arguments: list[str]) -> int:
     print("tasks")
     for name, task in TASKS.items():
         print(f"  {name:{width}}  {task.summary}")
+    for name, reference in entry_points().items():
+        print(f"  {name:{width}}  {reference}, of an installed package")
+    print("tasks from outside")
+    for kind in KINDS.values():
+        if kind.form:
+            print(f"  {kind.form:{width}}  {kind.summary}")
+    print(
+        f"  {'MODULE:FUNCTION':{width}}  your own, of a file in this folder or an installed module"
+    )
     print("algorithms")
     for name, algorithm in ALGORITHMS.items():
         source = algorithm.paper.rpartition(", ")[2]  # as short as it can be looked up
@@ -211,10 +222,21 @@ def _use_compilation_cache() -> None:
     """Lets jax keep compiled programs between runs, so that the second start is quick.
 
     Has to be called before jax is imported, which reads its environment only then. The user's own
-    `JAX_COMPILATION_CACHE_DIR` and `JAX_ENABLE_COMPILATION_CACHE` (false: no cache) win.
+    `JAX_COMPILATION_CACHE_DIR` and `JAX_ENABLE_COMPILATION_CACHE` (false: no cache) win. Where it
+    cannot be written there is none; jax would tell so for every program.
     """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(caches / PROGRAM / "jax"))
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = Path(given) if given else caches / PROGRAM / "jax"
+        if "://" in str(given):  # a bucket; jax knows how to reach it
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        print(f"{PROGRAM}: programs are compiled anew each time: {error}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

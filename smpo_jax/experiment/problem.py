@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,15 +15,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 import smpo_envs
+from smpo_envs import naming
+from smpo_envs.adapters import as_safe_env
+from smpo_envs.contract import check_shapes, check_values
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
-from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
+THREADS = "PJRT_NPROC"  # the name by which XLA is told its number of threads on a CPU
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
@@ -67,10 +73,32 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
 
 
 def provide(devices: int) -> None:
-    """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them."""
-    if devices > 1:
-        with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
-            jax.config.update("jax_num_cpu_devices", devices)
+    """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them.
+
+    And has XLA compute with one thread, unless the environment says otherwise: how it splits sums,
+    and so how it rounds, depends on their number, which would be that of the cores it sees.
+    """
+    before = jax.config.jax_num_cpu_devices  # pyrefly: ignore[missing-attribute]  (made by jax)
+    number = devices if devices > 1 else before
+    with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
+        jax.config.update("jax_num_cpu_devices", number)
+        os.environ.setdefault(THREADS, "1")
+
+
+def made_with() -> str:
+    """What bit-for-bit continuation depends on besides the config."""
+    device = jax.devices()[0]
+    plain = f"jax {jax.__version__} on {device.device_kind}"
+    return f"{plain}, {THREADS}={_threads()}" if device.platform == "cpu" else plain
+
+
+def _threads() -> int:
+    """Threads that XLA computes with on a CPU: it reads the same, once, when it starts."""
+    given = os.environ.get(THREADS) or os.environ.get("NPROC")
+    if given and given.isdigit():
+        return int(given)
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> VectorEnv:
@@ -107,18 +135,70 @@ def task_by_shift(
         ValueError: there is no layout for one of the points.
     """
     for point in points:
-        smpo_envs.make(config.env, shift=smpo_envs.Shift(**point))
+        _native(config, shift=smpo_envs.Shift(**point))
     numbers = [point["hazards"] for point in points if "hazards" in point]
     most = max(1, *map(round, numbers)) if numbers else None
     extra = augmentation(config, traced)
-    return lambda shift: augment(smpo_envs.make(config.env, shift=shift, most=most), extra)
+    return lambda shift: augment(_native(config, shift=shift, most=most), extra)
 
 
 def task(config: Config) -> smpo_envs.SafeEnv:
-    """The task as it is when the run's training ends."""
+    """The task as it is when the run's training ends.
+
+    Raises:
+        UserError: it is no task of this package's, and no environment can be made of its name.
+    """
     at_the_end = config.hazard_shift.at(config.total_steps)
-    options = {"shift": smpo_envs.Shift(**at_the_end)} if at_the_end else {}
-    return smpo_envs.make(config.env, **options)
+    if at_the_end:
+        return _native(config, shift=smpo_envs.Shift(**at_the_end))
+    try:
+        if config.env_object is not None:
+            return as_safe_env(config.env_object, episode_length=config.episode_length)
+        _announce(config)
+        return config.source.make(config.episode_length, dict(config.env_options))
+    except ValueError as error:
+        raise UserError(f"env: {one_line(error)}") from error
+
+
+def check_task(config: Config) -> None:
+    """Plays some steps of an environment from outside, whose costs may be negative.
+
+    Raises:
+        UserError: they are, or something is not finite.
+    """
+    if config.source.is_native:
+        return
+    env = task(config)
+    try:
+        check_shapes(env)
+        check_values(env)
+    except ValueError as error:
+        raise UserError(f"env: {config.env}: {one_line(error)}") from error
+
+
+def _native(config: Config, **options: Any) -> smpo_envs.SafeEnv:
+    """A task of this package, with what only these take."""
+    return smpo_envs.make(config.env, episode_length=config.episode_length, **options)
+
+
+def _announce(config: Config) -> None:
+    """Says whose code a run takes; never that which came with the run.
+
+    Raises:
+        ValueError: the code is in the folder of the run.
+    """
+    source = config.source
+    if source.module is None:
+        return
+    places = naming.locations(source)
+    for place in places:
+        if Path(place).is_relative_to(config.folder.resolve()):
+            raise ValueError(
+                f"{source.name} would be {place}, in the folder of the run itself, from which no "
+                "code is taken: start the command elsewhere, where a copy of it is"
+            )
+    if places:
+        tell(f"{source.name} is code of {places[-1]}")
 
 
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:

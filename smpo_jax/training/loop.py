@@ -11,10 +11,13 @@ in iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from smpo_jax.core import episodes, optimise
 from smpo_jax.training import devices
@@ -49,8 +52,6 @@ def make_spec(
     )
 
 
-# One program instead of hundreds of small ones, and no two leaves share a buffer.
-@functools.partial(jax.jit, static_argnames=("algorithm", "env", "mesh"))
 def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
     """The state before the first iteration.
 
@@ -60,15 +61,29 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         key: for the network's parameters and everything to come.
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
-    learner_key, env_key, key = jax.random.split(key, 3)
-    env_state = devices.sharded(env, mesh).reset(env_key)
-    state = TrainState(
-        learner=algorithm.init(learner_key),
-        env_state=env_state,
-        tracker=episodes.start(env.num_envs, env_state.steps),
-        key=key,
-    )
-    return placed(state, mesh, env.num_envs)
+    return _compiled_init(algorithm, env, mesh)(key)
+
+
+# Only the last one is kept, for the next seed of the same run: a process that makes many different
+# runs, such as a search, must not keep all their environments.
+@functools.lru_cache(maxsize=1)
+def _compiled_init(
+    algorithm: Algorithm, env: VectorEnv, mesh: Mesh | None
+) -> Callable[[Key], TrainState]:
+    """One program instead of hundreds of small ones, and no two leaves share a buffer."""
+
+    def start(key: Key) -> TrainState:
+        learner_key, env_key, key = jax.random.split(key, 3)
+        env_state = devices.sharded(env, mesh).reset(env_key)
+        state = TrainState(
+            learner=algorithm.init(learner_key),
+            env_state=env_state,
+            tracker=episodes.start(env.num_envs, env_state.steps),
+            key=key,
+        )
+        return placed(state, mesh, env.num_envs)
+
+    return jax.jit(start)
 
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
@@ -130,10 +145,56 @@ def train(
     """A whole run as a function of its key, for `jax.jit` and `jax.vmap` over seeds.
 
     A batch of runs equals the same runs one by one.
+
+    Raises:
+        ValueError: costs of episodes were negative; inside `jit` and `vmap` that can't be seen.
     """
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
-    return jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
+    cost = metrics["episode/cost"]
+    if not isinstance(cost, jax.core.Tracer) and jnp.any(cost < 0):
+        raise ValueError(f"cost of an episode below 0 ({jnp.nanmin(cost):g}): costs are 0 or more")
+    return state, metrics
+
+
+def train_many(
+    build: Callable[..., Algorithm],
+    env: VectorEnv,
+    spec: Spec,
+    key: Key,
+    iterations: int,
+    settings: Mapping[str, Sequence[float] | Float[np.ndarray, " R"] | Float[Array, " R"]],
+) -> tuple[TrainState, Metrics]:
+    """Trains `R` runs in one program, each with settings of its own: a search that compiles once.
+
+        build = functools.partial(sx.make, "ppo_lag", spec, minibatches=4)
+        states, metrics = sx.train_many(build, env, spec, key, 100, {"learning_rate": rates})
+
+    It is `train` under `jax.jit` and `jax.vmap`. All leaves and metrics have a leading axis of
+    length `R`; `jax.tree.map(lambda leaf: leaf[i], states.learner)` is one learner of them.
+
+    Args:
+        build: a run's method from its settings, by keyword; they are traced, so only float fields
+            can differ.
+        env: what all of them act in.
+        spec: what a method must know of it.
+        key: split into one for each run.
+        iterations: of each run.
+        settings: the values of the runs.
+
+    Raises:
+        ValueError: there is no value, or not the same number of each.
+    """
+    values = {name: jnp.asarray(each, jnp.result_type(float)) for name, each in settings.items()}
+    lengths = {name: len(each) for name, each in values.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"settings must be of one length, a value for each run: {lengths}")
+
+    def one(key: Key, own: Mapping[str, Scalar]) -> tuple[TrainState, Metrics]:
+        return train(build(**own), env, spec, key, iterations)
+
+    return jax.jit(jax.vmap(one))(jax.random.split(key, next(iter(lengths.values()))), values)
 
 
 def episode_metrics(stats: EpisodeStats) -> Metrics:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import smpo_envs
-from smpo_envs.registry import TASKS, make, resolve
+from smpo_envs.naming import make
+from smpo_envs.registry import TASKS, resolve
 
 
 def loaded_modules(code):

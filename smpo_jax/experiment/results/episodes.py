@@ -48,7 +48,10 @@ def play(
     """
     drawing = getattr(task(policy.config), "drawing", None)
     if drawing is None:
-        raise UserError(f"env: {policy.config.env} cannot be drawn")
+        raise UserError(
+            f"env: {policy.config.env} cannot be drawn: it has no `drawing` "
+            "(see smpo_envs.safe_env.Environment)"
+        )
     env = single_env(policy.config)
     act = policy.acting(deterministic=deterministic)
     see = _observer(env, drawing)

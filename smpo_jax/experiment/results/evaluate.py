@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 import smpo_envs
-from smpo_envs.registry import TASKS
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import augmentation, single_env
 from smpo_jax.experiment.results import intervals
@@ -25,7 +24,7 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     if options.episodes < 1:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
-    policy = load_policy(options.folder)
+    policy = load_policy(options.folder, options.checkpoint)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
@@ -90,6 +89,8 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     from smpo_envs.host import WorkerError, vector_env
 
+    if policy.config.source.task_id is None:
+        raise UserError(f"--on safety-gymnasium: it has no task {policy.config.env}")
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
     act = policy.acting(deterministic=options.deterministic)
     try:
@@ -109,7 +110,7 @@ def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes
     return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
     over = int(np.sum(cost > config.cost_limit))
     return {
-        "env": config.env if options.on == "native" else TASKS[config.env].task_id,
+        "env": config.env if options.on == "native" else config.source.task_id,
         "on": options.on,
         "algo": config.algo,
         "train_seed": config.seed,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from smpo_jax.algorithms import registry
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.results import export
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.training.evaluation import Act, make_act
 from smpo_jax.types import Algorithm, Key, LearnerState, Spec
 
@@ -77,7 +80,7 @@ class TrainedPolicy:
         """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | os.PathLike[str]) -> Path:
         """Writes what `predict` computes, for programs that know nothing of this package.
 
         Args:
@@ -94,8 +97,8 @@ class TrainedPolicy:
         return export.write(self, path)
 
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
-        saved = (config_file.as_mapping(self.config), to_leaves(self.learner), self.iteration)
-        return _unpickle, saved
+        config = config_file.as_mapping(self.config)
+        return _unpickle, (config, tuple(self.spec), to_leaves(self.learner), self.iteration)
 
     @functools.cached_property
     def _programs(self) -> dict[bool, Callable[..., jax.Array]]:
@@ -122,27 +125,41 @@ class TrainedPolicy:
         return np.asarray(action if array.ndim == 2 else action[0])
 
 
-def load_policy(folder: str | Path) -> TrainedPolicy:
-    """The policy in the newest whole checkpoint of a run; needs nothing but its folder.
+def load_policy(
+    folder: str | os.PathLike[str], checkpoint: WhichCheckpoint = "newest", *, env: Any = None
+) -> TrainedPolicy:
+    """The policy of a run; needs nothing but its folder.
+
+    Args:
+        folder: of the run.
+        checkpoint: "newest", which is the newest one that is whole; "best", the one of the highest
+            return whose cost kept the limit (see `run.selection`); or an iteration.
+        env: its environment, where the run was given it as an object.
 
     Raises:
         UserError: the folder holds no such thing.
     """
-    folder = Path(folder)
-    config = config_file.load(folder)
+    home: Path = coerce_argument("folder", folder, Path)
+    checkpoint = coerce_argument("checkpoint", checkpoint, WhichCheckpoint)
+    config = config_file.load(home, env)
     spec, algorithm = _built(config)
-    with Checkpoints(folder, config, write=False) as checkpoints:
+    with Checkpoints(home, config, write=False) as checkpoints:
         template = jax.eval_shape(algorithm.init, jax.random.key(0))
-        found = checkpoints.restore(template, part="learner")
+        found = checkpoints.restore(template, part="learner", which=checkpoint)
     return TrainedPolicy(config, spec, algorithm, found.state, found.iteration)
 
 
 def _unpickle(
-    saved: dict[str, Any], leaves: dict[str, np.ndarray], iteration: int
+    saved: dict[str, Any],
+    sizes: tuple[Any, ...],
+    leaves: dict[str, np.ndarray],
+    iteration: int,
 ) -> TrainedPolicy:
+    """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
     config = config_file.from_mapping(saved, where=where)
-    spec, algorithm = _built(config)
+    spec = Spec(*sizes)
+    algorithm = registry.build(config.algo, spec, config.hyperparameters)
     template = jax.eval_shape(algorithm.init, jax.random.key(0))
     learner = from_leaves(leaves, template, "", where)
     return TrainedPolicy(config, spec, algorithm, learner, iteration)

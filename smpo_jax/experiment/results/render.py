@@ -1,6 +1,8 @@
 """What a policy does, seen from above: a film of single episodes, or the paths of many."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -8,6 +10,10 @@ from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import film, paths
 from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
+from smpo_jax.experiment.run import writers
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.options import RenderOptions
 
 FILMS, PICTURES = (".mp4", ".gif"), (".png", ".pdf", ".svg")
@@ -18,33 +24,41 @@ def main(options: RenderOptions) -> None:
     print(
         render(
             options.folder,
+            checkpoint=options.checkpoint,
             out=options.out,
             episodes=options.episodes,
             seed=options.seed,
             deterministic=options.deterministic,
             speed=options.speed,
+            log=options.log,
         )
     )
 
 
 def render(
-    folder: str | Path,
+    folder: str | os.PathLike[str],
     *,
-    out: str | Path | None = None,
+    checkpoint: WhichCheckpoint = "newest",
+    out: str | os.PathLike[str] | None = None,
     episodes: int = 3,
     seed: int = 0,
     deterministic: bool = False,
     speed: float = 2.0,
+    log: bool = False,
+    env: Any = None,
 ) -> Path:
     """Films a trained policy (mp4, gif), or draws its paths (png, pdf, svg).
 
     Args:
-        folder: of a run; its newest checkpoint is used.
+        folder: of a run.
+        checkpoint: newest, best or an iteration, as in `load_policy`.
         out: the file to write; `episodes.gif` in the folder unless given.
         episodes: one after another in a film, side by side in a picture.
         seed: of the episodes and of the policy's samples.
         deterministic: act with the mean of the policy.
         speed: of a film, in multiples of real time.
+        log: also add the film, a gif, to the run's TensorBoard and Weights & Biases.
+        env: the run's environment, where that was given as an object.
 
     Returns:
         The file.
@@ -52,10 +66,12 @@ def render(
     Raises:
         UserError: no run is there, its task cannot be drawn, or the file cannot be of that kind.
     """
-    folder = Path(folder)
-    out = folder / "episodes.gif" if out is None else Path(out)
+    home: Path = coerce_argument("folder", folder, Path)
+    out = home / "episodes.gif" if out is None else coerce_argument("out", out, Path)
     _check(out, episodes, speed)
-    policy = load_policy(folder)
+    if log:
+        _check_log(config_file.load(home, env), out)
+    policy = load_policy(home, checkpoint, env=env)
     seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
     title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +80,9 @@ def render(
     else:
         stride = max(1, round(speed / seen.drawing.step_seconds / film.FRAMES_PER_SECOND))
         film.write(out, film.frames(seen, title=title, cost_limit=limit, every=stride))
+    if log:
+        steps = policy.iteration * policy.config.steps_per_iteration
+        writers.log_film(out, home, policy.config, steps)
     return out
 
 
@@ -74,3 +93,11 @@ def _check(out: Path, episodes: int, speed: float) -> None:
         raise UserError(f"episodes: must be at least 1, got {episodes}")
     if not speed > 0:
         raise UserError(f"speed: must be positive, got {speed}")
+
+
+def _check_log(config: Config, out: Path) -> None:
+    writers.require_installed(config)
+    if not (config.tensorboard or config.wandb):
+        raise UserError("log: the run was made with neither tensorboard nor wandb")
+    if out.suffix.lower() != ".gif":
+        raise UserError(f"--out {out}: only a gif can be logged")

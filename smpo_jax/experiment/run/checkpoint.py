@@ -5,6 +5,10 @@ paths, and a JSON record with the config, the shape of every leaf and a digest o
 Orbax writes into a temporary folder and renames it, so a checkpoint is there as a whole or not at
 all; the digest catches files that were damaged afterwards, which orbax itself does not always
 notice. Only arrays and JSON are stored: loading runs no code.
+
+A record also says whether the checkpoint is one that every run of this config has, or was only made
+for the case of a kill, and what the episodes before it were like. So the best one is known from
+those that are there, and a run that was killed and resumed has the same as one that was not.
 """
 
 import contextlib
@@ -13,7 +17,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +26,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.problem import made_with
+from smpo_jax.experiment.run import selection
+from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -39,13 +46,25 @@ class Restored(NamedTuple):
         state: the state, in the structure of the template.
         iteration: updates made when it was saved.
         damaged: what is wrong with newer checkpoints that had to be passed over, iteration -> why.
-        made_with: jax version and device it was saved under.
+        made_with: jax version, device and number of threads it was saved under.
     """
 
     state: Any
     iteration: int
     damaged: dict[int, str]
     made_with: str
+
+
+class _Summary(NamedTuple):
+    """What a record says of its checkpoint; of one that cannot be read, what costs least to assume.
+
+    Attributes:
+        is_interim: whether it was made only for the case of a kill.
+        score: what the episodes before it were like.
+    """
+
+    is_interim: bool = False
+    score: Score | None = None
 
 
 class Checkpoints:
@@ -67,12 +86,12 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=config.keep_checkpoints if write else None,
                     read_only=not write,
                     create=False,
                     enable_async_checkpointing=False,
                 ),
             )
+        self._summaries: dict[int, _Summary] = {}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -85,8 +104,34 @@ class Checkpoints:
         """The iterations that have a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: Any, iteration: int) -> None:
-        """Writes a checkpoint, then deletes the oldest ones beyond `keep_checkpoints`.
+    def best(self) -> int | None:
+        """The iteration of the best one; None if no episode had ended before any.
+
+        Of equals it is the newest.
+        """
+        limit = self._config.cost_limit
+        scores = {i: self._summary(i).score for i in self.iterations()}
+        ranks = {i: score.rank(limit) for i, score in scores.items() if score is not None}
+        return max(ranks, key=lambda i: (ranks[i], i), default=None)
+
+    def save(
+        self,
+        state: Any,
+        iteration: int,
+        *,
+        is_interim: bool = False,
+        score: Score | None = None,
+    ) -> None:
+        """Writes a checkpoint, then deletes those that are no longer wanted.
+
+        `keep_checkpoints` of the newest stay, and the best one. One that was interim goes as soon
+        as there is another.
+
+        Args:
+            state: the state.
+            iteration: updates made.
+            is_interim: made only for the case of a kill.
+            score: what the episodes before it were like.
 
         Raises:
             OSError: it could not be written; those that were there are as they were.
@@ -99,6 +144,8 @@ class Checkpoints:
             "iteration": iteration,
             "made_with": made_with(),
             "config": config_file.as_mapping(self._config),
+            "interim": is_interim,
+            "score": selection.as_json(score),
             "leaves": _signature(leaves),
             "digest": _digest(leaves),
         }
@@ -118,17 +165,22 @@ class Checkpoints:
             raise OSError(
                 f"cannot write a checkpoint to {self._folder}: {_short(error)}"
             ) from error
+        self._summaries[iteration] = _Summary(is_interim, score)
+        self._prune()
 
-    def restore(self, template: Any, part: str = "") -> Restored:
-        """The newest checkpoint that is whole, checked against the template and the config.
+    def restore(self, template: Any, part: str = "", which: WhichCheckpoint = "newest") -> Restored:
+        """A checkpoint, checked against the template and the config.
 
         Args:
             template: a state, or its `jax.eval_shape`.
             part: restore only the leaves below this path, of which `template` is the structure.
+            which: the newest that is whole, the best, or that of an iteration.
 
         Raises:
-            UserError: there is none, or it belongs to another run.
+            UserError: there is no such one, it is damaged, or it belongs to another run.
         """
+        if which != "newest":
+            return self._restore_only(self.find(which), template, part)
         damaged: dict[int, str] = {}
         for iteration in reversed(self.iterations()):
             try:
@@ -136,21 +188,87 @@ class Checkpoints:
             except _DamagedError as error:
                 damaged[iteration] = str(error)
                 continue
-            where = f"checkpoint {iteration} in {self._folder}"
-            self._check_owner(record["config"], where)
-            state = from_leaves(leaves, template, part, where)
-            return Restored(state, iteration, damaged, record["made_with"])
+            return self._restored(iteration, leaves, record, template, part, damaged)
         if damaged:
             worst = "; ".join(f"{iteration}: {why}" for iteration, why in damaged.items())
             raise UserError(f"no checkpoint in {self._folder} is whole ({worst})")
         raise UserError(f"there is no checkpoint in {self._folder}")
 
+    def find(self, which: WhichCheckpoint) -> int:
+        """The iteration of a checkpoint, whole or not.
+
+        Raises:
+            UserError: there is no such one; it says which there are.
+        """
+        there, best = self.iterations(), self.best()
+        if not there:
+            raise UserError(f"there is no checkpoint in {self._folder}")
+        found = there[-1] if which == "newest" else best if which == "best" else which
+        if found in there:
+            return found
+        named = [f"{i} (best)" if i == best else str(i) for i in there]
+        why = ", where no episode had ended before one" if which == "best" else ""
+        raise UserError(
+            f"there is no checkpoint {which} in {self._folder}{why}; there are {', '.join(named)}"
+        )
+
     def discard_after(self, iteration: int) -> None:
         """Deletes the checkpoints newer than this one."""
-        for newer in self.iterations():
-            if newer > iteration:
-                shutil.rmtree(self._folder / str(newer))
+        self._delete(newer for newer in self.iterations() if newer > iteration)
+
+    def _prune(self) -> None:
+        there = self.iterations()
+        lasting = [i for i in there if not self._summary(i).is_interim]
+        wanted = {there[-1], self.best(), *lasting[-self._config.keep_checkpoints :]}
+        self._delete(i for i in there if i not in wanted)
+
+    def _delete(self, iterations: Iterable[int]) -> None:
+        for iteration in list(iterations):
+            shutil.rmtree(self._folder / str(iteration))
+            self._summaries.pop(iteration, None)
         self._manager.reload()
+
+    def _summary(self, iteration: int) -> _Summary:
+        if iteration not in self._summaries:
+            self._summaries[iteration] = self._read_summary(iteration)
+        return self._summaries[iteration]
+
+    def _read_summary(self, iteration: int) -> _Summary:
+        try:
+            with _quiet():
+                record = self._manager.restore(
+                    iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore())
+                )["record"]
+            # Those that older versions have written say neither.
+            score = selection.from_json(record.get("score"))
+            return _Summary(record.get("interim", False), score)
+        except (
+            Exception
+        ):  # whatever orbax makes of a broken file; `restore` says so when it matters
+            return _Summary()
+
+    def _restore_only(self, iteration: int, template: Any, part: str) -> Restored:
+        try:
+            leaves, record = self._read(iteration)
+        except _DamagedError as error:
+            raise UserError(
+                f"checkpoint {iteration} in {self._folder} is damaged ({error})"
+            ) from error
+        return self._restored(iteration, leaves, record, template, part, {})
+
+    def _restored(
+        self,
+        iteration: int,
+        leaves: Leaves,
+        record: Mapping[str, Any],
+        template: Any,
+        part: str,
+        damaged: dict[int, str],
+    ) -> Restored:
+        where = f"checkpoint {iteration} in {self._folder}"
+        self._check_owner(record["config"], where)
+        state = from_leaves(leaves, template, part, where)
+        return Restored(state, iteration, damaged, record["made_with"])
 
     def _read(self, iteration: int) -> tuple[Leaves, Mapping[str, Any]]:
         try:
@@ -168,7 +286,9 @@ class Checkpoints:
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
         owner = config_file.from_mapping(theirs, where=where)
         difference = config_file.difference(owner, self._config)
-        if difference:
+        # It may have been made before the run was given another length.
+        before = self._config.before_changes_of_length()
+        if difference and all(config_file.difference(owner, each) for each in before):
             raise UserError(f"{where} belongs to another run: {difference}")
 
 
@@ -180,11 +300,6 @@ def newest(folder: Path) -> int | None:
     """The iteration of the newest checkpoint of the run in a folder, without opening it."""
     names = (path.name for path in (folder / FOLDER).glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=None)
-
-
-def made_with() -> str:
-    """What bit-for-bit continuation depends on besides the config."""
-    return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
 
 
 def to_leaves(state: Any) -> Leaves:

@@ -1,11 +1,21 @@
-"""What a run shows while it trains: a live bar on a terminal, plain lines elsewhere."""
+"""What a run shows while it trains: a live bar on a terminal or in a notebook, lines elsewhere."""
 
+import contextlib
 import math
 import sys
-from typing import Protocol, TextIO
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings.config import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+TICK = 0.5  # seconds between two pictures of the clock in a notebook
 
 
 class Progress(Protocol):
@@ -13,6 +23,10 @@ class Progress(Protocol):
 
     def say(self, message: str) -> None:
         """Shows a message that stays."""
+        ...
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """Shows that the run is being compiled, as long as it is."""
         ...
 
     def update(self, row: Row, steps_per_second: float) -> None:
@@ -24,10 +38,21 @@ class Progress(Protocol):
         ...
 
 
-def make_progress(config: Config) -> Progress:
+def make_progress(config: Config, *, quiet: bool = False) -> Progress:
     """The display that suits where stdout goes."""
-    stream = sys.stdout
-    return ProgressBar(config, stream) if stream.isatty() else ProgressLines(config, stream)
+    if quiet:
+        return Silence()
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    if console.is_jupyter:
+        return NotebookBar(config)
+    return TerminalBar(config, console) if is_live(console) else ProgressLines(config, sys.stdout)
+
+
+def is_live(console: "Console") -> bool:
+    """Whether what it shows can be redrawn; a variable may say so of what is no terminal."""
+    return console.file.isatty() and console.is_interactive
 
 
 class LatestEpisodes:
@@ -49,6 +74,23 @@ class LatestEpisodes:
         return f"return {self.return_:.2f}   cost {self.cost:.1f} (limit {limit:g})"
 
 
+class Silence:
+    """Nothing: the program around the run watches, if anybody does."""
+
+    def say(self, message: str) -> None:
+        """Is not heard."""
+
+    def compiling(self) -> AbstractContextManager[None]:
+        """Is not seen."""
+        return contextlib.nullcontext()
+
+    def update(self, row: Row, steps_per_second: float) -> None:
+        """Is not seen."""
+
+    def close(self) -> None:
+        """Nothing to tidy."""
+
+
 class ProgressLines:
     """One line for every report."""
 
@@ -61,12 +103,17 @@ class ProgressLines:
         """Prints the message."""
         print(message, file=self._stream, flush=True)
 
+    def compiling(self) -> AbstractContextManager[None]:
+        """Shows nothing."""
+        return contextlib.nullcontext()
+
     def update(self, row: Row, steps_per_second: float) -> None:
         """Prints the line."""
         self._latest.take(row)
-        left = _time_left(self._config, row, steps_per_second)
+        iterations = self._config.total_iterations - row["iteration"]
+        left = iterations * self._config.steps_per_iteration / steps_per_second
         self.say(
-            f"{_share(self._config, row):4.0%}   steps {row['steps']:,}   "
+            f"{row['iteration'] / self._config.total_iterations:4.0%}   steps {row['steps']:,}   "
             f"{self._latest.describe(self._config.cost_limit)}   "
             f"{steps_per_second:,.0f} steps/s   {clock(left)} left"
         )
@@ -75,53 +122,144 @@ class ProgressLines:
         """Nothing to tidy."""
 
 
-class ProgressBar:
-    """A bar that redraws itself."""
+class TerminalBar:
+    """A bar that redraws itself; before it, a spinner and a clock while the run is compiled."""
 
-    def __init__(self, config: Config, stream: TextIO) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
-        self._config = config
-        self._latest = LatestEpisodes()
-        self._bar = RichProgress(
-            TextColumn("{task.percentage:3.0f} %"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            console=Console(file=stream),
-        )
-        self._task = self._bar.add_task("compiling", total=config.total_iterations)
-        self._bar.start()
+    def __init__(self, config: Config, console: "Console") -> None:
+        self._console = console
+        self._bar = Bar(config, console)
 
     def say(self, message: str) -> None:
         """Prints the message above the bar."""
-        self._bar.console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A spinner and a clock."""
+        with _spinner(self._console):
+            yield
 
     def update(self, row: Row, steps_per_second: float) -> None:
         """Redraws the bar."""
-        self._latest.take(row)
-        left = _time_left(self._config, row, steps_per_second)
-        self._bar.update(
-            self._task,
-            completed=row["iteration"],
-            description=f"{self._latest.describe(self._config.cost_limit)}   "
-            f"{steps_per_second:,.0f} steps/s   {clock(left)} left",
-            refresh=True,
-        )
+        self._bar.take(row, steps_per_second)
+        self._bar.picture.start()  # the first time
+        self._bar.picture.refresh()
 
     def close(self) -> None:
         """Stops redrawing."""
-        self._bar.stop()
+        self._bar.picture.stop()
 
 
-def _share(config: Config, row: Row) -> float:
-    return row["iteration"] / config.total_iterations
+class NotebookBar:
+    """The same in a notebook's output, where one picture takes the place of the one before.
+
+    Rich's own way needs ipywidgets, and leaves nothing in a notebook that is saved.
+    """
+
+    def __init__(self, config: Config) -> None:
+        from IPython.display import DisplayHandle
+        from rich.console import Console
+
+        self._console = Console()
+        self._bar = Bar(config, self._console)
+        self._output = DisplayHandle()
+        self._show = self._output.display  # the first time
+
+    def say(self, message: str) -> None:
+        """Prints the message."""
+        print(message, flush=True)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A spinner and a clock."""
+        spinner = _spinner(self._console)
+        self._draw(spinner)
+        with _repeatedly(lambda: self._draw(spinner)):
+            yield
+
+    def update(self, row: Row, steps_per_second: float) -> None:
+        """Redraws the bar."""
+        self._bar.take(row, steps_per_second)
+        self._draw(self._bar.picture)
+
+    def close(self) -> None:
+        """Nothing to tidy."""
+
+    def _draw(self, picture: "RichProgress") -> None:
+        self._show(picture)
+        self._show = self._output.update
 
 
-def _time_left(config: Config, row: Row, steps_per_second: float) -> float:
-    iterations = config.total_iterations - row["iteration"]
-    return iterations * config.steps_per_iteration / steps_per_second
+class Bar:
+    """Percentage, bar, return, cost, speed and time left: within 80 columns, in this order.
+
+    The bar has what the others leave.
+
+    Attributes:
+        picture: what rich draws.
+    """
+
+    def __init__(self, config: Config, console: "Console") -> None:
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+        from rich.table import Column
+
+        self._config = config
+        self._latest = LatestEpisodes()
+        self.picture = RichProgress(
+            TaskProgressColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            expand=True,
+            speed_estimate_period=math.inf,  # reports may be minutes apart
+        )
+        self._task = self.picture.add_task("", total=config.total_iterations)
+
+    def take(self, row: Row, steps_per_second: float) -> None:
+        """Notes the newest iteration."""
+        self._latest.take(row)
+        return_, cost = self._latest.return_, self._latest.cost
+        episodes = (
+            "no episode yet"
+            if math.isnan(return_)
+            else f"return {return_:.2f}  cost {cost:.1f}/{self._config.cost_limit:g}"
+        )
+        self.picture.update(
+            self._task,
+            completed=row["iteration"],
+            description=f"{episodes}  {steps_per_second:,.0f} steps/s",
+        )
+
+
+def _spinner(console: "Console") -> "RichProgress":
+    from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("compiling"), TimeElapsedColumn()
+    spinner = RichProgress(*columns, console=console, transient=True)
+    spinner.add_task("", total=None)
+    return spinner
+
+
+@contextlib.contextmanager
+def _repeatedly(action: Callable[[], None]) -> Iterator[None]:
+    """Does it now and then, in a thread of its own."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(TICK):
+            action()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def clock(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from smpo_jax.experiment.errors import DivergenceError
-from smpo_jax.experiment.run import writers
+from smpo_jax.experiment.run import selection, writers
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import Report, may_be_nan
 from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import FEWEST_ITERATIONS, Config
 from smpo_jax.types import TrainState
 
 
@@ -38,6 +38,8 @@ class Recorder:
                 stack.enter_context(contextlib.closing(output))
                 for output in _open_writers(config, folder, iteration)
             ]
+            window = max(config.checkpoint_interval, FEWEST_ITERATIONS)
+            self._window = deque(writers.last_rows(folder, window), maxlen=window)
             self._before = writers.seconds_so_far(folder)
             self._zero = time.monotonic() - self._before
             self._stack = stack.pop_all()
@@ -52,6 +54,16 @@ class Recorder:
     def remaining(self) -> int:
         """Iterations to go; 0 for a run that has failed."""
         return 0 if self.failure else max(0, self.config.total_iterations - self.iteration)
+
+    @property
+    def until_checkpoint(self) -> int:
+        """Iterations to the next checkpoint that every run of this config has."""
+        return min(self.remaining, self.config.next_checkpoint(self.iteration) - self.iteration)
+
+    @property
+    def is_at_checkpoint(self) -> bool:
+        """Whether every run of this config has a checkpoint of the iteration that it is at."""
+        return self.config.next_checkpoint(self.iteration - 1) == self.iteration
 
     def seconds(self) -> float:
         """How long the run has taken so far, what came before a resume included."""
@@ -73,14 +85,24 @@ class Recorder:
         }
         for output in self._outputs:
             output.write(rows, timing)
+        self._window.extend(rows)
         if not report.finite:
             self.failure = self._divergence(rows[-1])
+        negative = next((row for row in rows if row.get("episode/cost", 0.0) < 0), None)
+        if negative:
+            self.failure = DivergenceError(
+                f"iteration {negative['iteration']}: episode/cost is {negative['episode/cost']}; "
+                f"costs must be 0 or more; stopped, in {self._folder}"
+            )
         return rows[-1]
 
     def save(self, state: TrainState) -> None:
         """Writes a checkpoint, unless the run has failed or there is one of this iteration."""
-        if not self.failure:
-            self._checkpoints.save(state, self.iteration)
+        if self.failure:
+            return
+        lasts = self.iteration == 0 or self.is_at_checkpoint
+        score = selection.score(self._window) if lasts else None
+        self._checkpoints.save(state, self.iteration, is_interim=not lasts, score=score)
 
     def _divergence(self, row: Row) -> DivergenceError:
         name = next(
@@ -96,9 +118,10 @@ class Recorder:
 def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:
     yield writers.Files(folder, after=iteration)
     if config.tensorboard:
-        yield writers.TensorBoard(folder, after_steps=iteration * config.steps_per_iteration)
+        steps = iteration * config.steps_per_iteration
+        yield writers.TensorBoard(folder, config, after_steps=steps)
     if config.wandb:
-        yield writers.Wandb(folder, config_file.as_mapping(config))
+        yield writers.Wandb(folder, config)
 
 
 def _rows(report: Report, before: int, config: Config) -> list[Row]:

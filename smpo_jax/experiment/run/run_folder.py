@@ -1,15 +1,19 @@
 """The folder of a run: whether it is free, what is in it, and who may write to it."""
 
 import contextlib
-import fcntl
-import os
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run import checkpoint, writers
 from smpo_jax.experiment.settings.config_file import CONFIG_FILE
+
+LOCK_FILE = ".lock"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what a file system without locks says
 
 
 def has_metrics(folder: Path) -> bool:
@@ -42,12 +46,28 @@ def clear(folder: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {folder}") from None
+        lock = _acquired(folder / LOCK_FILE)
+    except filelock.Timeout:
+        raise UserError(f"another process is training in {folder}") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+def _acquired(path: Path) -> filelock.BaseFileLock:
+    """The lock of the system, or where there is none, a file that names the process."""
+    try:
+        # Its own second kind takes the same path, where a third process removes it by mistake.
+        return _taken(filelock.FileLock(path, fallback_to_soft=False))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return _taken(filelock.SoftFileLock(path.with_suffix(".process")))
+
+
+def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
+    # Time for a second try: the first one removes the file of a process that is gone.
+    lock.acquire(timeout=0.2, poll_interval=0.05)
+    return lock

@@ -22,11 +22,15 @@ class StopOnSignal:
     The first signal only sets it. A second one ends the process at once, as it would have
     without this: what was saved is on disk, and checkpoints are there as a whole or not at all.
     In a thread that is not the main one no signal comes.
+
+    Args:
+        listens: False leaves signals to the program around it.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = True) -> None:
+        self._listens = listens
         self.received: signal.Signals | None = None
 
     @property
@@ -42,7 +46,7 @@ class StopOnSignal:
     def __enter__(self) -> "StopOnSignal":
         # Python lets no other thread than the main one take signals.
         is_main = threading.current_thread() is threading.main_thread()
-        numbers = self.SIGNALS if is_main else ()
+        numbers = self.SIGNALS if self._listens and is_main else ()
         self._before = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 

@@ -5,6 +5,7 @@ so a run that was killed and resumed ends with the same bytes as one that was no
 says is in `timing.csv`, one row for every report.
 """
 
+import contextlib
 import csv
 import importlib
 import importlib.util
@@ -12,11 +13,15 @@ import io
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from PIL import Image
+
 from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
 Row = dict[str, Any]  # metric name -> int or float
@@ -26,6 +31,8 @@ METRICS_JSONL = "metrics.jsonl"
 TIMING_CSV = "timing.csv"
 TENSORBOARD = "tensorboard"
 WANDB_ID = "wandb_id"
+FILM = "film"
+SHOWN = ("episode/return", "episode/cost")  # beside the settings in TensorBoard's table
 
 
 class Writer(Protocol):
@@ -64,12 +71,25 @@ class Files:
 
 
 class TensorBoard:
-    """Event files in `folder/tensorboard`, against environment steps."""
+    """Event files in `folder/tensorboard`, against environment steps.
 
-    def __init__(self, folder: Path, *, after_steps: int) -> None:
-        from tensorboardX import SummaryWriter
+    The configuration is the run's row in the HPARAMS tab, and a text.
+    """
 
-        self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=after_steps + 1)
+    def __init__(self, folder: Path, config: Config, *, after_steps: int) -> None:
+        library: Any = importlib.import_module("tensorboardX")
+        # Without a suffix, a second file of the same second takes the place of the first.
+        self._writer = library.SummaryWriter(
+            str(folder / TENSORBOARD),
+            purge_step=after_steps + 1,
+            filename_suffix=f".{after_steps}",
+        )
+        if after_steps == 0:
+            values = {name: _one_value(value) for name, value in config_file.flat(config).items()}
+            # Not `add_hparams`, which makes a second run of them.
+            for summary in library.summary.hparams(values, dict.fromkeys(SHOWN)):
+                self._writer.file_writer.add_summary(summary)
+            self._writer.add_text("config", f"```\n{config_file.as_text(config)}```")
 
     def write(self, rows: Sequence[Row], timing: Row) -> None:
         """Adds one scalar for every metric."""
@@ -82,38 +102,102 @@ class TensorBoard:
         )
         self._writer.flush()
 
+    def film(self, gif: Path, steps: int) -> None:
+        """Adds a film, as it is: TensorBoard plays a gif where it shows an image."""
+        messages: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
+        with Image.open(gif) as first:
+            width, height = first.size
+        image = messages.Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=gif.read_bytes()
+        )
+        value = messages.Summary.Value(tag=FILM, image=image)
+        self._writer.file_writer.add_summary(messages.Summary(value=[value]), steps)
+
     def close(self) -> None:
         """Closes the event file."""
         self._writer.close()
 
 
 class Wandb:
-    """A Weights & Biases run named after the folder; its id is kept there, to go on with it."""
+    """A Weights & Biases run: the active one of the program around this, or else one of our own.
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        wandb: Any = importlib.import_module("wandb")
+    What is active belongs to the program, a sweep's agent for instance: it gets the rows, and
+    keeps its configuration and steps, and is not finished. One of our own is not made active, so
+    that several threads may train; its id is kept in the folder, to go on with it. Its place and
+    name are those of the config, of W&B's environment variables, or else project smpo-jax and the
+    folder's name.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self._wandb: Any = importlib.import_module("wandb")
+        self._is_ours = self._wandb.run is None
         remembered = folder / WANDB_ID
-        identity = remembered.read_text().strip() if remembered.is_file() else None
-        self._run = wandb.init(
-            project="smpo-jax",
-            name=folder.name,
-            id=identity,
+        self._run = self._wandb.init(
+            project=config.wandb_project or _unless_set("WANDB_PROJECT", "smpo-jax"),
+            entity=config.wandb_entity,
+            group=config.wandb_group,
+            tags=list(config.wandb_tags) or None,
+            name=config.wandb_name or _unless_set("WANDB_NAME", folder.name),
+            id=remembered.read_text().strip() if remembered.is_file() else None,
             resume="allow",
-            config=config,
-            dir=str(folder),
+            reinit="create_new" if self._is_ours else "return_previous",
+            config=config_file.as_mapping(config),
+            dir=_unless_set("WANDB_DIR", str(folder)),
         )
-        remembered.write_text(f"{self._run.id}\n")
+        if self._is_ours:
+            remembered.write_text(f"{self._run.id}\n")
 
     def write(self, rows: Sequence[Row], timing: Row) -> None:
         """Logs every iteration; the last one carries the clock readings."""
         for row in rows:
             finite = {name: value for name, value in row.items() if math.isfinite(value)}
             extra = timing if row is rows[-1] else {}
-            self._run.log(finite | extra, step=row["steps"])
+            # W&B drops steps below those that the run has, and another's may have any.
+            self._run.log(finite | extra, step=row["steps"] if self._is_ours else None)
+
+    def film(self, gif: Path, steps: int) -> None:
+        """Logs a film, as it is."""
+        self._run.log({FILM: self._wandb.Video(str(gif), format="gif"), "steps": steps})
 
     def close(self) -> None:
-        """Tells the service that the run has ended."""
-        self._run.finish()
+        """Tells the service that the run has ended, if it is ours."""
+        if self._is_ours:
+            self._run.finish()
+
+
+def log_film(gif: Path, folder: Path, config: Config, steps: int) -> None:
+    """Adds a film of a run to its TensorBoard and its Weights & Biases, if it has them."""
+    with contextlib.ExitStack() as stack:
+        if config.tensorboard:
+            board = TensorBoard(folder, config, after_steps=max(1, steps))
+            stack.enter_context(contextlib.closing(board)).film(gif, steps)
+        if config.wandb:
+            stack.enter_context(contextlib.closing(Wandb(folder, config))).film(gif, steps)
+
+
+def _unless_set(variable: str, value: str) -> str | None:
+    """The value, or None where an environment variable says it, which W&B reads itself."""
+    return None if os.environ.get(variable) else value
+
+
+def _one_value(value: Any) -> Any:
+    """A setting as TensorBoard's table may hold it: a number, a truth or a text."""
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+def last_rows(folder: Path, number: int) -> list[Row]:
+    """The last rows of `metrics.jsonl`, null where they are not finite."""
+    with open(folder / METRICS_JSONL, encoding="utf-8") as file:
+        return [json.loads(line) for line in deque(file, maxlen=number)]
+
+
+def newest_row(folder: Path) -> Row:
+    """The row of the newest iteration; nothing where there is none."""
+    return {
+        name: math.nan if value is None else value
+        for row in last_rows(folder, 1)
+        for name, value in row.items()
+    }
 
 
 def seconds_so_far(folder: Path) -> float:

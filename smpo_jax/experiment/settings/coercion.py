@@ -10,6 +10,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import jax
+import numpy as np
+
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.names import suggest
 
@@ -45,11 +48,13 @@ def coerce(value: Any, kind: Any) -> Any:
     """The value as a field of this type holds it.
 
     YAML reads `3e-4` as text and `3` as an integer, and both are good floats; it reads `1e7` as
-    text, and that is a good integer. Nothing else is bent: `true` is no number, `1.5` no integer.
+    text, and that is a good integer. Python has scalars and arrays of NumPy and JAX, too. Nothing
+    else is bent: `true` is no number, `1.5` no integer.
 
     Raises:
         ValueError: the value is no such thing.
     """
+    value = _plain(value)
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, kind)
@@ -63,11 +68,23 @@ def coerce(value: Any, kind: Any) -> Any:
         return None
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    if kind is Path and isinstance(value, str):
-        return _path(value)
+    if kind is Path and isinstance(value, str | os.PathLike):
+        return path(os.fspath(value))
     if kind in (int, float) and _may_be_number(value):
         return integer(value) if kind is int else number(value)
     raise ValueError(f"expected {_describe(kind)}, got {value!r}")
+
+
+def coerce_argument(name: str, value: Any, kind: Any) -> Any:
+    """The value as `coerce` gives it.
+
+    Raises:
+        UserError: it is no such thing; the message begins with the name.
+    """
+    try:
+        return coerce(value, kind)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def integer(text: str | float) -> int:
@@ -102,7 +119,18 @@ def number(text: str | float) -> float:
     return value
 
 
-def _path(text: str) -> Path:
+def _plain(value: Any) -> Any:
+    """Scalars and arrays as Python's own; a float32 as the shortest decimal that it stands for."""
+    if not isinstance(value, np.generic | np.ndarray | jax.Array):
+        return value
+    array = np.asarray(value)
+    if array.ndim:
+        return [_plain(each) for each in array]
+    is_short = np.issubdtype(array.dtype, np.floating) and array.dtype.itemsize < 8
+    return float(str(array)) if is_short else array.item()
+
+
+def path(text: str) -> Path:
     """A path that files can have; `~` is the user's home."""
     try:
         os.fsencode(text)

@@ -12,8 +12,9 @@ import tyro
 
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.coercion import integer
+from smpo_jax.experiment.settings.coercion import integer, path
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.names import suggest
@@ -27,6 +28,7 @@ class TrainRequest(NamedTuple):
     config: Config
     resume: Path | None
     overwrite: bool
+    steps: int | None = None  # in all, of a run that is resumed
 
 
 def parse_train(arguments: Sequence[str]) -> TrainRequest:
@@ -37,11 +39,11 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
     """
     first, others = _first_pass(arguments)
     if first.options.resume is not None and not _asks_for_help(arguments):
-        if others or first.options.config or first.options.overwrite:
+        if others or first.algo or first.options.config or first.options.overwrite:
             raise UserError(
-                "--resume goes on with the run as it is saved and takes no other option"
+                "--resume goes on with the run as it is saved; the only other option is --steps"
             )
-        return TrainRequest(Config(), first.options.resume, overwrite=False)
+        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=first.steps)
     overrides = {"algo": first.algo} if first.algo else {}
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
@@ -72,6 +74,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T |
 class _FirstPass:
     options: TrainOptions
     algo: str | None = None
+    steps: int | None = None
 
 
 def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
@@ -157,6 +160,22 @@ def _integer(
 
 
 @_notations.primitive_rule
+def _path(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    """`~` is the user's home, also where a shell leaves it alone, as in --out=~/run."""
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_notations.primitive_rule
 def _shift(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Schedule | Sweep] | None:
@@ -170,4 +189,20 @@ def _shift(
         instance_from_str=lambda words: kind(tuple(words)),
         is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: list(value.texts),
+    )
+
+
+@_notations.primitive_rule
+def _env_option(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[EnvOption] | None:
+    """An option of an environment is one word."""
+    if info.type is not EnvOption:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME=VALUE",
+        instance_from_str=lambda words: from_word(words[0]),
+        is_instance=lambda value: isinstance(value, EnvOption),
+        str_from_instance=lambda value: [str(value)],
     )

@@ -1,17 +1,41 @@
 """What a run is: one frozen record, checked and complete."""
 
 import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from smpo_envs.registry import TASKS, resolve
+import tyro
+
+from smpo_envs import naming
+from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.env_options import EnvOption, merged
 from smpo_jax.experiment.settings.shifts import NO_SHIFT, Schedule
 from smpo_jax.names import suggest
 
 # Fields that say how a run is watched and kept; they have no influence on its numbers.
-HOST_FIELDS = {"report_every", "checkpoint_every", "keep_checkpoints", "tensorboard", "wandb"}
+HOST_FIELDS = {
+    "report_every",
+    "checkpoint_iterations",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "tensorboard",
+    "wandb",
+    "wandb_project",
+    "wandb_entity",
+    "wandb_group",
+    "wandb_tags",
+    "wandb_name",
+}
+
+MOST_CHECKPOINTS = 20  # of a run, unless it says how many iterations lie between two
+FEWEST_ITERATIONS = 5  # between two of them, then: what the episodes in between say has an interval
+
+WhichCheckpoint = int | Literal["newest", "best"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +43,12 @@ class Config:
     """A training run.
 
     Attributes:
-        env: the task; `smpo-jax list` names them all.
+        env: the task: one of `smpo-jax list`, brax:NAME, or MODULE:FUNCTION of your own.
         algo: the algorithm; `smpo-jax list` names them all.
+        env_options: NAME=VALUE, an argument of the function that makes an environment from outside;
+            may be given several times.
+        episode_length: steps after which an episode is cut; unless given, the task's own.
+        env_object: the environment itself, where it is given as an object; it is not saved.
         seed: seed of everything random in the run.
         steps: environment steps to train for, over all environments, rounded up to whole
             iterations.
@@ -32,13 +60,27 @@ class Config:
         hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
             number), size (radius, m) and extent (half width of the square they are in, m), or
             NAME=VALUE@STEP,VALUE@STEP, linear in the environment step.
+        init_from: folder of a run whose policy, critics, observation moments and multiplier this
+            one starts with; optimisers and schedules start anew.
+        checkpoint: which one of `init_from`: newest, best or an iteration.
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         report_every: seconds between two reports; 0 reports every iteration.
-        checkpoint_every: seconds between two checkpoints; 0 saves after every report.
-        keep_checkpoints: how many of the newest checkpoints stay on disk.
+        checkpoint_iterations: iterations between two checkpoints; unless given, a twentieth of the
+            run, but at least 5.
+        checkpoint_every: seconds after which a run is also saved in between, so that a kill costs
+            little; the next checkpoint replaces that one. 0 saves after every report.
+        keep_checkpoints: how many of the newest checkpoints stay on disk, the best one besides.
         tensorboard: also write TensorBoard event files (extra: tensorboard).
-        wandb: also log to Weights & Biases (extra: wandb).
+        wandb: also log to Weights & Biases (extra: wandb). What the next five do not say is what
+            W&B's environment variables do, WANDB_PROJECT for instance.
+        wandb_project: its project; by default smpo-jax.
+        wandb_entity: the user or team it belongs to.
+        wandb_group: the group of runs it is shown in.
+        wandb_tags: its tags.
+        wandb_name: its name; by default that of the folder.
         hyperparameters: the algorithm's own record; unless given, with the algorithm's defaults.
+        earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
+            the run another length.
 
     Raises:
         UserError: a value with which nothing can be run, naming the field.
@@ -46,6 +88,11 @@ class Config:
 
     env: str = "PointGoal1"
     algo: str = "smpo"
+    env_options: Annotated[
+        tyro.conf.UseAppendAction[tuple[EnvOption, ...]], tyro.conf.arg(aliases=("--env-option",))
+    ] = ()
+    episode_length: int | None = None
+    env_object: tyro.conf.Suppress[Any] = dataclasses.field(default=None, compare=False, repr=False)
     seed: int = 0
     steps: int = 10_000_000
     num_envs: int = 128
@@ -53,17 +100,37 @@ class Config:
     rollout_length: int = 250
     cost_limit: float = 25.0
     hazard_shift: Schedule = NO_SHIFT
+    init_from: Path | None = None
+    checkpoint: WhichCheckpoint = "newest"
     out: Path | None = None
     report_every: float = 2.0
+    checkpoint_iterations: int | None = None
     checkpoint_every: float = 30.0
     keep_checkpoints: int = 3
     tensorboard: bool = False
     wandb: bool = False
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
+    wandb_group: str | None = None
+    wandb_tags: tuple[str, ...] = ()
+    wandb_name: str | None = None
     hyperparameters: Any = None  # a frozen dataclass, of a type that the algorithm decides
+    earlier_lengths: Annotated[
+        tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
+    ] = ()  # no option of its own: `--resume` keeps it
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""
-        object.__setattr__(self, "env", _task(self.env))
+        source = _source(self.env)
+        object.__setattr__(self, "env", source.name)
+        object.__setattr__(self, "env_options", merged(self.env_options))
+        if self.env_options and source.is_native:
+            raise UserError(f"env_options: {self.env} takes none")
+        if self.episode_length is not None and self.episode_length < 1:
+            raise UserError(f"episode_length: must be at least 1, got {self.episode_length}")
+        object.__setattr__(
+            self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
+        )
         given = () if self.hyperparameters is None else vars(self.hyperparameters)
         object.__setattr__(self, "algo", registry.current(self.algo, given)[0])
         check_algorithm(self.algo)
@@ -71,12 +138,16 @@ class Config:
             object.__setattr__(self, "hyperparameters", registry.hyperparameters(self.algo))
         elif not isinstance(self.hyperparameters, registry.settings_class(self.algo)):
             raise TypeError(f"hyperparameters: {self.hyperparameters} is not of {self.algo}")
-        for name in ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints"):
-            if getattr(self, name) < 1:
+        counts = ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints")
+        for name in (*counts, "checkpoint_iterations"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        for name in HOST_FIELDS:
+            if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
+                raise UserError(f"{name}: has no meaning without wandb, which is not set")
         if self.hazard_shift:
             check_has_hazards(self.env)
         if not 0 <= self.seed < 2**32:
@@ -85,7 +156,17 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run lives."""
-        return self.out or Path("runs") / f"{self.env}-{self.algo}-seed{self.seed}"
+        return self.out or Path("runs") / f"{self.env_label}-{self.algo}-seed{self.seed}"
+
+    @property
+    def env_label(self) -> str:
+        """The task as part of a folder's name."""
+        return re.sub(r"[^\w.-]", "-", self.env)
+
+    @property
+    def source(self) -> naming.Source:
+        """Where the task comes from."""
+        return naming.find(self.env)
 
     @property
     def steps_per_iteration(self) -> int:
@@ -102,12 +183,36 @@ class Config:
         """Environment steps in the whole run."""
         return self.total_iterations * self.steps_per_iteration
 
+    @property
+    def checkpoint_interval(self) -> int:
+        """Iterations between two checkpoints."""
+        twentieth = -(-self.total_iterations // MOST_CHECKPOINTS)
+        return self.checkpoint_iterations or max(twentieth, FEWEST_ITERATIONS)
+
+    def next_checkpoint(self, iteration: int) -> int:
+        """The first iteration after this one that has a checkpoint: a multiple, or the last."""
+        interval = self.checkpoint_interval
+        return min((iteration // interval + 1) * interval, self.total_iterations)
+
+    def with_length(self, steps: int, *, made: int) -> "Config":
+        """The same run made longer, or shorter, after `made` steps."""
+        past = (*self.earlier_lengths, (self.steps, made)) if made else self.earlier_lengths
+        return dataclasses.replace(self, steps=steps, earlier_lengths=past)
+
+    def before_changes_of_length(self) -> Iterator["Config"]:
+        """What it was before each change of its length, the last one first."""
+        for i, (steps, _) in reversed(list(enumerate(self.earlier_lengths))):
+            yield dataclasses.replace(self, steps=steps, earlier_lengths=self.earlier_lengths[:i])
+
 
 def check_has_hazards(env: str) -> None:
     """Raises a `UserError` if a task has no hazards that could be shifted."""
-    if not TASKS[env].has_hazards:
+    if not naming.find(env).has_hazards:
         able = ", ".join(name for name, task in TASKS.items() if task.has_hazards)
-        raise UserError(f"hazard_shift: {env} has no hazards; the tasks that have some are {able}")
+        raise UserError(
+            f"hazard_shift: {env} has no hazards that can be shifted; the tasks that have some are "
+            f"{able}"
+        )
 
 
 def check_algorithm(name: str) -> None:
@@ -116,9 +221,8 @@ def check_algorithm(name: str) -> None:
         raise UserError(f"algo: there is no algorithm {name!r}{suggest(name, registry.ALGORITHMS)}")
 
 
-def _task(name: str) -> str:
-    """The registered name of a task, also of its Safety-Gymnasium id."""
+def _source(name: str) -> naming.Source:
     try:
-        return resolve(name)
+        return naming.find(name)
     except ValueError as error:
         raise UserError(f"env: {one_line(error)}") from error

@@ -6,16 +6,15 @@ leaves out has its default, the algorithm's own for its hyperparameters.
 """
 
 import dataclasses
-import functools
 import json
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from smpo_envs.naming import OBJECT
 from smpo_jax.algorithms import registry
-from smpo_jax.experiment.errors import UserError, one_line, reason
-from smpo_jax.experiment.settings import strict_yaml
+from smpo_jax.experiment.errors import UserError, one_line, reason, tell
+from smpo_jax.experiment.settings import env_options, strict_yaml
 from smpo_jax.experiment.settings.coercion import coerce, coerce_fields
 from smpo_jax.experiment.settings.config import (
     HOST_FIELDS,
@@ -45,9 +44,11 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
     algo = _algorithm(str(overrides.get("algo", fields.get("algo", Config.algo))), own)
     record = _hyperparameters(algo, fields, own, where)
     shift = fields.pop("hazard_shift", ())
+    options = fields.pop("env_options", None)
     values = coerce_fields(Config, fields, where=where, noun="unknown key") | overrides
     values |= {"algo": algo, "hyperparameters": record}
     try:
+        values["env_options"] = env_options.from_mapping(options)
         return Config(**values, hazard_shift=_schedule(shift))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
@@ -55,9 +56,19 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
 
 def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name != "out"}
+    plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
+    values: dict[str, Any] = dataclasses.asdict(plain)
+    for name in ("out", "env_object"):
+        del values[name]
+    values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts
+    values["init_from"] = None if config.init_from is None else str(config.init_from)
     return json.loads(json.dumps(values))
+
+
+def as_text(config: Config) -> str:
+    """The config as `config.json` has it."""
+    return json.dumps(as_mapping(config), indent=2) + "\n"
 
 
 def load_yaml(path: Path, **overrides: Any) -> Config:
@@ -69,12 +80,16 @@ def save(config: Config, folder: Path) -> None:
     """Writes `config.json`, whole or not at all. The folder's own name is not part of it."""
     target = folder / CONFIG_FILE
     partial = folder / f".{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(as_mapping(config), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(as_text(config), encoding="utf-8")
     partial.replace(target)
 
 
-def load(folder: Path) -> Config:
+def load(folder: Path, env: Any = None) -> Config:
     """The config of the run in a folder.
+
+    Args:
+        folder: of the run.
+        env: the environment, where the run was given it as an object.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -86,7 +101,12 @@ def load(folder: Path) -> Config:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    return from_mapping(data, where=str(path), out=folder)
+    return from_mapping(data, where=str(path), out=folder, env_object=env)
+
+
+def with_object(env: Any) -> dict[str, Any]:
+    """The fields of a run on an environment that is given as an object."""
+    return {"env": f"{OBJECT}:{type(env).__name__}", "env_object": env}
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -115,14 +135,9 @@ def _algorithm(name: str, given: Collection[str]) -> str:
     """What an algorithm is called today, from any name that it has had."""
     now, notice = registry.current(name, given)
     if notice:
-        _tell(notice)
+        tell(notice)
     check_algorithm(now)
     return now
-
-
-@functools.cache  # once, however many files of a suite say the same
-def _tell(notice: str) -> None:
-    print(f"smpo-jax: {notice}", file=sys.stderr)
 
 
 def _hyperparameters(

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
@@ -18,7 +18,9 @@ class TrainOptions:
 
     Attributes:
         config: a YAML file with some or all of the fields below; the command line wins over it.
-        resume: the folder of a run that was stopped; takes no other option.
+        resume: the folder of a run to go on with; of other options it takes only --steps, the
+            length that it is to have. What decays over a run then goes on as if it had always been
+            that long.
         overwrite: replace the run that is in the folder.
     """
 
@@ -32,7 +34,9 @@ class EvaluateOptions:
     """Return and cost of a trained policy.
 
     Attributes:
-        folder: the folder of a run; its newest checkpoint is used.
+        folder: the folder of a run.
+        checkpoint: newest, best (the highest return among those whose cost, with its 95 % interval,
+            kept the limit in training; if none did, the least cost) or an iteration.
         episodes: how many episodes to play.
         on: the native environment, or the real Safety-Gymnasium.
         deterministic: act with the mean of the policy instead of sampling from it.
@@ -44,6 +48,7 @@ class EvaluateOptions:
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     episodes: int = 100
     on: Literal["native", "safety-gymnasium"] = "native"
     deterministic: bool = False
@@ -58,6 +63,7 @@ class RobustnessOptions:
 
     Attributes:
         folder: the folder of a run, or of a suite, whose finished cells are taken.
+        checkpoint: newest, best (see evaluate --help) or an iteration.
         out: the picture to write, with FILE.csv and FILE-calibration.csv beside it.
         task: which of a suite's tasks; needed if it has several.
         hazard_shift: what varies, one at a time, the rest being the task's own: NAME=VALUE,VALUE of
@@ -68,6 +74,7 @@ class RobustnessOptions:
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     out: Path = Path("robustness.png")
     task: str | None = None
     hazard_shift: Sweep = ROBUSTNESS_SWEEP
@@ -94,21 +101,25 @@ class RenderOptions:
     """A trained policy seen from above: a film of episodes, or a picture of their paths.
 
     Attributes:
-        folder: the folder of a run; its newest checkpoint is used.
+        folder: the folder of a run.
+        checkpoint: newest, best (see evaluate --help) or an iteration.
         episodes: how many, one after another in a film, side by side in a picture.
         out: the file to write; its ending says whether a film (mp4, gif) or a picture (png, pdf,
             svg). Unless given, episodes.gif in the folder.
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         speed: of a film, in multiples of real time.
+        log: also add the film, a gif, to the run's TensorBoard and Weights & Biases.
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     episodes: int = 3
     out: Path | None = None
     deterministic: bool = False
     seed: int = 0
     speed: float = 2.0
+    log: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +127,14 @@ class ExportOptions:
     """A trained policy, acting without noise, as a file for programs without this package.
 
     Attributes:
-        folder: the folder of a run; its newest checkpoint is used.
+        folder: the folder of a run.
+        checkpoint: newest, best (see evaluate --help) or an iteration.
         out: the file to write; npz for arrays that a few lines of NumPy act with, bin for a program
             that JAX alone can run (needs the extra `export`).
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     out: Path = Path("policy.npz")
 
 

@@ -3,10 +3,14 @@
 import math
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
+from smpo_jax.experiment.run.progress import is_live
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.suite.status_table import StatusTable
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
 
 EVERY = 10.0  # seconds between two plain lines of summary
 
@@ -76,14 +80,11 @@ class StatusLines:
 class LiveTable:
     """A table that redraws itself."""
 
-    def __init__(self, cells: StatusTable, stream: TextIO) -> None:
-        from rich.console import Console
+    def __init__(self, cells: StatusTable, console: "Console") -> None:
         from rich.live import Live as RichLive
 
         self._cells = cells
-        self._live = RichLive(
-            console=Console(file=stream), get_renderable=self._table, refresh_per_second=2
-        )
+        self._live = RichLive(console=console, get_renderable=self._picture, refresh_per_second=2)
         self._live.start()
 
     def say(self, message: str) -> None:
@@ -111,24 +112,31 @@ class LiveTable:
         """Leaves the last table on the screen."""
         self._live.stop()
 
-    def _table(self):
+    def _picture(self) -> "Group":
+        """The table and the summary; where it is narrow, names are folded and no number is cut."""
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(caption=self._cells.summary(), caption_justify="left", box=None)
-        table.add_column("")
-        for name in ("cells", "steps", "return", "cost", "limit"):
-            table.add_column(name, justify="right")
+        table = Table(box=None)
+        table.add_column("", overflow="fold")
+        for name in ("cells", "steps", "return", "cost"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("limit", justify="right", overflow="fold")
         for row in self._cells.variants():
             table.add_row(
-                row.name,
+                Text(row.name),
                 f"{row.done}/{row.cells}",
                 f"{row.share:.0%}",
                 *("-" if math.isnan(x) else f"{x:.2f}" for x in (row.return_, row.cost)),
                 row.limit,
             )
-        return table
+        return Group(table, Text(self._cells.summary()))
 
 
 def make_display(cells: StatusTable) -> StatusLines | LiveTable:
     """The display that suits where stdout goes."""
-    return LiveTable(cells, sys.stdout) if sys.stdout.isatty() else StatusLines(cells, sys.stdout)
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    return LiveTable(cells, console) if is_live(console) else StatusLines(cells, sys.stdout)

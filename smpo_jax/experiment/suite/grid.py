@@ -49,7 +49,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Where it lives, below the suite's folder."""
-        return f"{self.config.env}/{self.variant}/seed{self.config.seed}"
+        return f"{self.config.env_label}/{self.variant}/seed{self.config.seed}"
 
 
 def load(path: Path) -> list[Cell]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import provide
-from smpo_jax.experiment.run import run_folder, writers
+from smpo_jax.experiment.problem import check_task, provide
+from smpo_jax.experiment.run import run_folder, starting_point, writers
 from smpo_jax.experiment.run.signals import StopOnSignal
+from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import SuiteOptions
 from smpo_jax.experiment.suite import grid, suite_folder
 from smpo_jax.experiment.suite.batching import assign_batches
@@ -29,12 +30,16 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
-    cells = grid.load(options.file)
+    cells = [
+        cell._replace(config=starting_point.pinned(cell.config)) for cell in grid.load(options.file)
+    ]
     provide(max(cell.config.devices for cell in cells))
     programs = ProgramCache()
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
+    for config in {_task_of(cell.config): cell.config for cell in cells}.values():
+        check_task(config)
     folder = options.out or Path("runs") / options.file.stem
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
@@ -69,6 +74,10 @@ def _train(suite: Suite, context: SuiteContext, programs: ProgramCache, *, proce
     for batch in batches:
         if not context.stop.is_set:
             train_batch(batch, context, programs)
+
+
+def _task_of(config: Config) -> str:
+    return repr((config.env, config.env_options, config.episode_length))
 
 
 def _check(options: SuiteOptions) -> None:

@@ -15,6 +15,7 @@ from smpo_jax.experiment.results.robustness import (
     play,
     shift_points,
 )
+from smpo_jax.experiment.settings.config import WhichCheckpoint
 from smpo_jax.experiment.settings.options import RobustnessOptions
 from smpo_jax.experiment.suite import suite_folder
 
@@ -29,7 +30,7 @@ def main(options: RobustnessOptions) -> None:
         raise UserError(f"episodes: must be at least 1, got {options.episodes}")
     if not options.hazard_shift:
         raise UserError("hazard_shift: robustness needs something that varies, as in size=0.2,0.3")
-    policies = find(options.folder, options.task)
+    policies = find(options.folder, options.task, options.checkpoint)
     points = shift_points(policies[0].policy.config.env, options.hazard_shift.values)
     performance: list[PerformanceAt] = []
     calibration: list[CalibrationAt] = []
@@ -46,14 +47,16 @@ def main(options: RobustnessOptions) -> None:
     print(options.out)
 
 
-def find(folder: Path, task: str | None) -> list[LabelledPolicy]:
+def find(
+    folder: Path, task: str | None, checkpoint: WhichCheckpoint = "newest"
+) -> list[LabelledPolicy]:
     """The policy of a run, or those of a suite's finished cells on a task.
 
     Raises:
         UserError: there is none, or the suite has several tasks and none was named.
     """
     if not (folder / suite_folder.SUITE_FILE).is_file():
-        policy = load_policy(folder)
+        policy = load_policy(folder, checkpoint)
         return [LabelledPolicy(policy.config.algo, policy)]
     cells = [
         cell
@@ -65,4 +68,6 @@ def find(folder: Path, task: str | None) -> list[LabelledPolicy]:
         raise UserError(f"no cell of {folder} is done{f' on {task}' if task else ''}")
     if len(tasks) > 1:
         raise UserError(f"{folder} has several tasks: choose one with --task {'|'.join(tasks)}")
-    return [LabelledPolicy(cell.variant, load_policy(folder / cell.name)) for cell in cells]
+    return [
+        LabelledPolicy(cell.variant, load_policy(folder / cell.name, checkpoint)) for cell in cells
+    ]

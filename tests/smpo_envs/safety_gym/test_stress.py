@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smpo_envs.registry import TASKS, make
+from smpo_envs.naming import make
+from smpo_envs.registry import TASKS
 from smpo_envs.safety_gym import collision, gremlins, island, narrowphase
 from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.button import LEVELS as BUTTON

@@ -35,7 +35,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),
         ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
         ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
-        ("evaluate", "the folder of a run; its newest checkpoint is used. (required)"),
+        ("evaluate", "the folder of a run. (required)"),
         ("plot missing --out a.png", "missing is not the folder of a run"),
         ("plot --out a.png", "plot needs the folder of at least one run"),
         ("plot missing", "--out"),

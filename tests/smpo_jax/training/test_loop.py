@@ -1,12 +1,16 @@
+import functools
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
+import smpo_envs
+import smpo_jax as sx
 from smpo_jax.core.distributions import DiagonalGaussian
 from smpo_jax.training import loop
 from smpo_jax.training.devices import make_mesh
@@ -133,3 +137,32 @@ def test_a_spec_of_other_environments_is_refused():
 def test_importing_the_package_loads_no_jax_and_knows_its_names():
     code = "import sys, smpo_jax; 'train' in dir(smpo_jax) or 1/0; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_many_runs_in_one_program_equal_each_alone():
+    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), 4)
+    spec = loop.make_spec(env, rollout_length=10, total_iterations=3)
+    build = functools.partial(sx.make, "ppo", spec, minibatches=2, hidden=(8,))
+    rates = np.array([1e-4, 1e-2, 1e-3])
+    states, metrics = loop.train_many(
+        build, env, spec, jax.random.key(0), 3, {"learning_rate": rates}
+    )
+    assert metrics["episode/return"].shape == (3, 3)
+    for i, (own_key, rate) in enumerate(
+        zip(jax.random.split(jax.random.key(0), 3), rates, strict=True)
+    ):
+        state, _ = jax.jit(
+            lambda key, rate=rate: loop.train(build(learning_rate=float(rate)), env, spec, key, 3)
+        )(own_key)
+        ours = jax.tree.map(lambda leaf, i=i: leaf[i], states.learner.params)
+        # one program is rounded otherwise than another
+        chex.assert_trees_all_close(ours, state.learner.params, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"epsilon": [0.1], "discount": [0.9, 0.8]}])
+def test_many_runs_of_no_number_are_refused(settings):
+    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), 4)
+    spec = loop.make_spec(env, rollout_length=10, total_iterations=3)
+    build = functools.partial(sx.make, "ppo", spec)
+    with pytest.raises(ValueError, match="settings must be of one length"):
+        loop.train_many(build, env, spec, jax.random.key(0), 3, settings)

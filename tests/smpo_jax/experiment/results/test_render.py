@@ -212,9 +212,19 @@ def test_files_of_every_kind(command, ending):
             assert picture.size[0] > picture.size[1]
 
 
+def test_film_is_added_to_tensorboard(command):
+    assert command(f"{TRAIN} --env PointRun0 --tensorboard").status == 0
+    assert command("render run --episodes 1 --speed 50 --log").status == 0
+    gif = Path("run/episodes.gif").read_bytes()
+    assert sum(gif in path.read_bytes() for path in Path("run/tensorboard").iterdir()) == 1
+    result = command("render run --log --out x.mp4")
+    assert result.status == 2 and "only a gif can be logged" in result.error
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ("render run --log", "made with neither tensorboard nor wandb"),
         ("render run --out x.webm", "--out x.webm: its ending must be one of .mp4, .gif, .png"),
         ("render run --episodes 0", "episodes: must be at least 1, got 0"),
         ("render run --speed 0", "speed: must be positive, got 0.0"),

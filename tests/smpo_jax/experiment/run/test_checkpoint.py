@@ -1,6 +1,6 @@
 import resource
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from toy_algorithm import ToyPreset
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
+from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings.config import Config
 
 
@@ -47,10 +48,10 @@ def save(folder, iterations, **fields):
             checkpoints.save(make_state(iteration), iteration)
 
 
-def restore(folder, template=None, part="", **fields):
+def restore(folder, template=None, part="", which: Any = "newest", **fields):
     template = jax.eval_shape(make_state) if template is None else template
     with Checkpoints(folder, config(**fields), write=False) as checkpoints:
-        return checkpoints.restore(template, part)
+        return checkpoints.restore(template, part, which)
 
 
 def largest_file(folder):
@@ -266,3 +267,69 @@ def test_folder_that_cannot_be_made_is_an_os_error(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
     with pytest.raises(FileExistsError):
         Checkpoints(tmp_path, config(), write=True)
+
+
+def scored(folder, scores, **fields):
+    """Checkpoints 1, 2, ... of these scores, of which None is interim."""
+    with Checkpoints(folder, config(**fields), write=True) as checkpoints:
+        for iteration, score in enumerate(scores, start=1):
+            checkpoints.save(make_state(iteration), iteration, is_interim=not score, score=score)
+        return checkpoints.iterations(), checkpoints.best()
+
+
+def test_best_is_kept_beside_the_newest_until_there_is_a_better_one(tmp_path):
+    good, poor, better = (Score(return_, 1.0, 1.0, 9) for return_ in (5.0, 1.0, 6.0))
+    fields = {"keep_checkpoints": 2, "cost_limit": 3.0}
+    assert scored(tmp_path / "a", [good, poor, poor, poor], **fields) == ([1, 3, 4], 1)
+    assert scored(tmp_path / "b", [good, poor, better, poor], **fields) == ([3, 4], 3)
+    assert scored(tmp_path / "c", [good, good], **fields) == ([1, 2], 2)  # equals: the newest
+    assert restore(tmp_path / "a", which="best", **fields).iteration == 1
+
+
+def test_best_is_the_same_after_a_kill_at_any_point(tmp_path):
+    scores = [Score(return_, 1.0, 1.0, 9) for return_ in (1.0, 7.0, 2.0, 3.0, 7.0, 4.0, 1.0)]
+    whole = scored(tmp_path / "whole", scores, keep_checkpoints=1)
+    for killed_after in range(1, len(scores)):
+        folder = tmp_path / str(killed_after)
+        scored(folder, scores[:killed_after], keep_checkpoints=1)
+        with Checkpoints(folder, config(keep_checkpoints=1), write=True) as checkpoints:
+            for iteration in range(killed_after + 1, len(scores) + 1):
+                checkpoints.save(make_state(iteration), iteration, score=scores[iteration - 1])
+            assert (checkpoints.iterations(), checkpoints.best()) == whole == ([5, 7], 5)
+
+
+def test_interim_checkpoint_goes_when_there_is_another(tmp_path):
+    one = Score(1.0, 1.0, 0.0, 9)
+    assert scored(tmp_path / "a", [one, None])[0] == [1, 2]
+    assert scored(tmp_path / "b", [one, None, None, one, None])[0] == [1, 4, 5]
+
+
+def test_checkpoint_that_is_not_there_is_one_line_that_says_which_are(tmp_path):
+    one = Score(1.0, 1.0, 0.0, 9)
+    scored(tmp_path, [one, None, one])
+    with pytest.raises(UserError, match=r"no checkpoint 2 in \S+; there are 1, 3 \(best\)$"):
+        restore(tmp_path, which=2)
+    scored(tmp_path / "early", [None])
+    with pytest.raises(UserError, match=r"no checkpoint best in .* no episode had .* there are 1$"):
+        restore(tmp_path / "early", which="best")
+
+
+def test_damaged_checkpoint_that_was_named_is_not_replaced_by_another(tmp_path):
+    scored(tmp_path, [Score(1.0, 1.0, 0.0, 9)] * 2)
+    flip_a_bit(tmp_path / "checkpoints" / "2")
+    for which in ("best", 2):
+        with pytest.raises(UserError, match=r"checkpoint 2 in .* is damaged"):
+            restore(tmp_path, which=which)
+    assert restore(tmp_path).iteration == 1
+
+
+def test_checkpoint_from_before_the_run_was_made_longer_is_its_own(tmp_path):
+    save(tmp_path, [3], steps=1000)
+    longer = config(steps=1000).with_length(2000, made=600)
+    for each, fits in ((longer, True), (config(steps=2000), False)):
+        with Checkpoints(tmp_path, each, write=False) as checkpoints:
+            if fits:
+                assert checkpoints.restore(jax.eval_shape(make_state)).iteration == 3
+            else:
+                with pytest.raises(UserError, match=r"another run: .*steps is 1000 there"):
+                    checkpoints.restore(jax.eval_shape(make_state))

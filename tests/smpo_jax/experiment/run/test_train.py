@@ -1,9 +1,13 @@
 """Runs in this process, with an algorithm and a task that cost nothing."""
 
+import gc
+import json
 import os
+import pickle
 import resource
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import jax
@@ -12,15 +16,17 @@ import numpy as np
 import pytest
 import toy_algorithm
 
+import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
-from smpo_jax.experiment.run import run_folder, train
+from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.run.chunk import make_chunk
 from smpo_jax.experiment.run.progress import ProgressLines
+from smpo_jax.experiment.run.signals import StopOnSignal
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import loop
@@ -43,6 +49,16 @@ def arrays(folder):
     """The leaves of the newest checkpoint."""
     with Checkpoints(Path(folder), config_file.load(Path(folder)), write=False) as opened:
         return opened._read(max(checkpoints(folder)))[0]
+
+
+def records(folder):
+    """What the checkpoints say of themselves."""
+    found = {}
+    for iteration in checkpoints(folder):
+        path = Path(folder, "checkpoints", str(iteration), "record", "metadata")
+        record = json.loads(path.read_text())
+        found[iteration] = [record[name] for name in ("interim", "score", "digest")]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +99,13 @@ def assert_same_run(a, b):
 
 
 def test_run_folder_has_config_metrics_and_checkpoints(whole):
-    assert sorted(path.name for path in whole.iterdir()) == [
+    assert sorted(path.name for path in whole.iterdir() if path.name != ".lock") == [
         "checkpoints", "config.json", "metrics.csv", "metrics.jsonl", "timing.csv",
     ]  # fmt: skip
     lines = (whole / "metrics.csv").read_text().splitlines()
     assert lines[0].startswith("iteration,steps,episode/cost,")
     assert len(lines) == 1 + 12 and lines[-1].startswith("12,240,")
-    assert max(checkpoints(whole)) == 12
+    assert {5, 10, 12} <= set(checkpoints(whole)) <= {0, 5, 10, 12}
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(command, whole):
@@ -107,8 +123,14 @@ def test_numbers_do_not_depend_on_how_the_run_is_cut_into_chunks(command, whole)
 
 
 def test_keeps_the_last_checkpoints_that_were_asked_for(command):
-    command(f"{BASE} --out kept --keep-checkpoints 4{EVERY}")
-    assert checkpoints("kept") == [9, 10, 11, 12]
+    command(f"{BASE} --out kept --keep-checkpoints 4 --checkpoint-iterations 1")
+    newest = [9, 10, 11, 12]
+    assert checkpoints("kept") == sorted({*newest, sx.load_policy("kept", "best").iteration})
+
+
+def test_checkpoints_do_not_depend_on_the_clock(command, whole):
+    command(f"{BASE} --out often{EVERY}")
+    assert checkpoints("often") == checkpoints(whole)
 
 
 @pytest.mark.parametrize("name, status", [("SIGINT", 130), ("SIGTERM", 143)])
@@ -132,9 +154,9 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing in the program catches it."""
 
 
-@pytest.mark.parametrize("saved_every", [0, 1000])
+@pytest.mark.parametrize(("saved_every", "newest"), [(0, 6), (1000, 5)])
 def test_run_that_died_between_checkpoints_resumes_to_the_same_bytes(
-    command, whole, monkeypatch, saved_every
+    command, whole, monkeypatch, saved_every, newest
 ):
     def die():
         raise Killed
@@ -145,9 +167,11 @@ def test_run_that_died_between_checkpoints_resumes_to_the_same_bytes(
     with open("dead/metrics.jsonl", "a") as file:
         file.write('{"iteration": 8, "st')  # a line that was being written
     assert len(Path("dead/metrics.csv").read_text().splitlines()) == 1 + 7
-    assert checkpoints("dead")[-1] == (6 if saved_every == 0 else 0)
+    assert checkpoints("dead")[-1] == newest
     assert command("train --resume dead").status == 0
     assert_same_run("dead", whole)
+    assert checkpoints("dead") == checkpoints(whole)
+    assert records("dead") == records(whole)
 
 
 def test_run_that_died_before_its_first_checkpoint_is_started_again(command, whole):
@@ -161,7 +185,7 @@ def test_run_that_died_before_its_first_checkpoint_is_started_again(command, who
 
 
 def test_resume_passes_over_a_damaged_checkpoint_and_says_so(command, whole):
-    command(f"{BASE} --out hurt{EVERY}")
+    command(f"{BASE} --out hurt --checkpoint-iterations 1")
     shutil.rmtree("hurt/checkpoints/12/state")
     shutil.rmtree("hurt/checkpoints/11/record")
     result = command("train --resume hurt")
@@ -215,11 +239,11 @@ def test_nan_stops_the_run_and_names_iteration_and_metric(command):
     assert result.status == 1
     assert result.error == (
         "iteration 8: toy/loss is nan; stopped. The last good checkpoint is that of "
-        "iteration 0 in nan"
+        "iteration 5 in nan"
     )
     lines = Path("nan/metrics.csv").read_text().splitlines()
     assert lines[-1].startswith("8,160,") and "nan" in lines[-1]
-    assert checkpoints("nan") == [0]
+    assert checkpoints("nan") == [0, 5]
 
 
 def test_nan_keeps_the_last_good_checkpoint(command):
@@ -304,9 +328,10 @@ FIELDS = {"algo": "toy", "env": "ProbeFollow", "num_envs": 4, "rollout_length": 
 
 
 def test_run_from_python_is_the_run_of_the_command_line(whole):
-    folder = sx.run(**FIELDS, out="mine")
-    assert folder == Path("mine")
-    assert_same_run(folder, whole)
+    result = sx.run(**FIELDS, out="mine")
+    assert result.folder == Path("mine") and not result.stopped
+    assert (result.metrics["iteration"], result.metrics["steps"]) == (12, 240)
+    assert_same_run(result, whole)
     policy = sx.load_policy("mine")
     assert policy.iteration == 12
     assert policy.acting(deterministic=True)(jnp.ones((3, 1)), jax.random.key(0)).shape == (3, 1)
@@ -317,7 +342,7 @@ def test_run_from_python_refuses_what_the_command_line_refuses(whole):
         sx.run(num_env=3)
     with pytest.raises(UserError, match="holds a run"):
         sx.run(**FIELDS, out="whole")
-    assert sx.run(**FIELDS, out="whole", overwrite=True) == whole
+    assert sx.run(**FIELDS, out="whole", overwrite=True).folder == whole
 
 
 def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch):
@@ -325,8 +350,113 @@ def test_run_from_python_that_is_stopped_is_saved_and_says_so(whole, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         sx.run(**FIELDS, out="stopped", report_every=0)
     assert 0 < sx.load_policy("stopped").iteration < 12
-    assert train.resume(Path("stopped")) == 0
+    assert sx.resume("stopped").folder == Path("stopped")
     assert_same_run("stopped", whole)
+
+
+def test_result_of_a_run_stands_for_its_folder(whole):
+    result = sx.resume(whole)  # which is complete
+    assert str(result) == f"{result}" == os.fspath(result) == "whole"
+    assert Path(result) == whole and (result / "metrics.csv").is_file()
+    assert sx.load_policy(result).iteration == result.metrics["iteration"] == 12
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+@pytest.mark.parametrize("every, at", [(0, 5), (0, 12)])
+def test_callback_gets_the_newest_row_and_may_stop_the_run(whole, every, at):
+    rows = []
+
+    def stop(row):
+        rows.append(row)
+        return row["iteration"] == at
+
+    result = sx.run(**FIELDS, out="cut", report_every=every, on_report=stop, quiet=True)
+    assert [row["iteration"] for row in rows] == list(range(1, at + 1))
+    assert rows[-1] == result.metrics and "episode/cost" in result.metrics
+    assert result.stopped == (at < 12)
+    assert checkpoints("cut")[-1] == at
+    assert not sx.resume("cut", quiet=True).stopped
+    assert_same_run("cut", whole)
+
+
+@pytest.mark.parametrize("error", [ValueError("pruned"), KeyboardInterrupt()])
+def test_error_of_a_callback_goes_through_and_the_run_is_saved(whole, error):
+    def prune(row):
+        if row["iteration"] == 5:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        sx.run(**FIELDS, out="pruned", report_every=0, on_report=prune)
+    assert raised.value is error
+    assert checkpoints("pruned")[-1] == 5
+    sx.resume("pruned")
+    assert_same_run("pruned", whole)
+
+
+def test_optuna_prunes_a_run_which_is_saved():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(trial):
+        step = trial.suggest_float("step", 1e-4, 1e-1)
+
+        def report(row):
+            trial.report(step, row["iteration"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        out, own = f"{trial.number}", {"step": step}
+        sx.run(**FIELDS, hyperparameters=own, out=out, report_every=0, quiet=True, on_report=report)
+        return step
+
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=4)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for step in (1e-2, 1e-3):
+        study.enqueue_trial({"step": step})
+    study.optimize(objective, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert checkpoints("1")[-1] == 4
+    assert sx.resume("1", quiet=True).metrics["iteration"] == 12
+
+
+def test_callback_cannot_change_what_is_written(whole):
+    sx.run(**FIELDS, out="mine", on_report=lambda row: row.clear())
+    assert_same_run("mine", whole)
+
+
+def test_quiet_run_says_nothing_and_leaves_signals_alone(whole, capfd):
+    handlers = []
+
+    def look(row):
+        handlers.append([signal.getsignal(number) for number in StopOnSignal.SIGNALS])
+
+    before = [signal.getsignal(number) for number in StopOnSignal.SIGNALS]
+    capfd.readouterr()
+    sx.run(**FIELDS, out="quiet", quiet=True, on_report=look)
+    sx.resume("quiet", quiet=True)
+    assert capfd.readouterr() == ("", "")
+    assert handlers[0] == before
+    sx.run(**FIELDS, out="loud", on_report=look)
+    assert handlers[-1] != before
+
+
+def test_run_in_a_thread_trains_to_the_end(whole):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(sx.run(**FIELDS, out="other")))
+    thread.start()
+    thread.join()
+    assert_same_run(results[0], whole)
+
+
+def test_run_leaves_no_environment_behind_but_the_last():
+    def alive():
+        gc.collect()
+        return sum(isinstance(each, smpo_envs.VectorEnv) for each in gc.get_objects())
+
+    before = alive()
+    for i in range(3):
+        sx.run(**FIELDS, out=f"{i}", quiet=True)
+    assert alive() <= before + 1
 
 
 def test_two_processes_cannot_train_in_one_folder(command, whole):

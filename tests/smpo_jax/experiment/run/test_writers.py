@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run.writers import (
@@ -15,8 +16,10 @@ from smpo_jax.experiment.run.writers import (
     require_installed,
     seconds_so_far,
 )
+from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
+CONFIG = Config(env="ProbeFollow", algo="ppo")
 NAMES = ("metrics.csv", "metrics.jsonl", "timing.csv")
 
 
@@ -113,7 +116,7 @@ def test_full_disk_is_an_os_error(tmp_path):
 def test_tensorboard_gets_every_finite_metric_against_steps(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
     seen = []
-    board = TensorBoard(tmp_path, after_steps=0)
+    board = TensorBoard(tmp_path, CONFIG, after_steps=0)
     monkeypatch.setattr(board._writer, "add_scalar", lambda *values: seen.append(values))
     board.write([row(1, math.nan), row(2)], timing(2))
     board.close()
@@ -121,30 +124,127 @@ def test_tensorboard_gets_every_finite_metric_against_steps(tmp_path, monkeypatc
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_tensorboard_has_the_settings_and_the_film(tmp_path):
+    pytest.importorskip("tensorboardX")
+    gif = tmp_path / "film.gif"
+    Image.new("P", (6, 4)).save(gif, save_all=True, append_images=[Image.new("P", (6, 4), 1)])
+    for after in (0, 10):
+        board = TensorBoard(tmp_path, CONFIG, after_steps=after)
+        board.film(gif, 20)
+        board.close()
+    found = list(events(tmp_path / "tensorboard"))
+    (settings,) = (each for each in found if each.tag == "_hparams_/session_start_info")
+    content = settings.metadata.plugin_data.content
+    assert b"discount" in content and b"ppo" in content and b"hidden" in content
+    (text,) = (each for each in found if each.tag.startswith("config"))
+    assert b'"num_envs": 128' in text.tensor.string_val[0]
+    film = next(each for each in found if each.tag == "film").image
+    assert film.encoded_image_string == gif.read_bytes() and (film.width, film.height) == (6, 4)
+
+
+def events(folder):
+    """The summaries in event files."""
+    event = pytest.importorskip("tensorboardX.proto.event_pb2").Event
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:  # length, its checksum, record, its checksum
+            length = int.from_bytes(data[:8], "little")
+            yield from event.FromString(data[12 : 12 + length]).summary.value
+            data = data[12 + length + 4 :]
+
+
+class FakeWandb:
+    """Stands for the module; the real one has a test of its own."""
+
+    def __init__(self, active=None):
+        self.run, self.calls = active, []
+
+    def init(self, **options):
+        self.calls.append(("init", options))
+        return self.run or types.SimpleNamespace(
+            id="abc",
+            log=lambda values, step: self.calls.append((values, step)),
+            finish=lambda: self.calls.append(("finish", None)),
+        )
+
+
 def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
-    calls = []
-
-    class Run:
-        id = "abc"
-
-        def log(self, values, step):
-            calls.append((values, step))
-
-        def finish(self):
-            calls.append(("finish", None))
-
-    def init(**options):
-        calls.append(("init", options["id"]))
-        return Run()
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
     for _ in range(2):
-        wandb = Wandb(tmp_path, {})
-        wandb.write([row(1, math.nan), row(2)], timing(2))
-        wandb.close()
+        run = Wandb(tmp_path, CONFIG)
+        run.write([row(1, math.nan), row(2)], timing(2))
+        run.close()
+    (_, options), *rest = wandb.calls[:4]
+    assert options["id"] is None and options["config"]["hyperparameters"]["discount"] == 0.99
     first = {"iteration": 1, "steps": 10}
-    assert calls[:4] == [("init", None), (first, 10), (row(2) | timing(2), 20), ("finish", None)]
-    assert calls[4] == ("init", "abc")
+    assert rest == [(first, 10), (row(2) | timing(2), 20), ("finish", None)]
+    assert wandb.calls[4][1]["id"] == "abc"
+
+
+PLACE = {"project": "p", "entity": "e", "group": "g", "tags": ["a", "b"], "name": "n"}
+
+
+@pytest.mark.parametrize(
+    "fields, variables, expected",
+    [
+        ({}, {}, {"project": "smpo-jax", "name": "run", "entity": None, "tags": None}),
+        ({}, {"WANDB_PROJECT": "x", "WANDB_NAME": "y"}, {"project": None, "name": None}),
+        ({f"wandb_{name}": value for name, value in PLACE.items()}, {"WANDB_PROJECT": "x"}, PLACE),
+    ],
+)
+def test_wandb_is_placed_by_fields_then_the_environment(
+    tmp_path, monkeypatch, fields, variables, expected
+):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for name in ("WANDB_PROJECT", "WANDB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "run").mkdir()
+    mapping = {"env": "ProbeFollow", "algo": "ppo", "wandb": True} | fields
+    Wandb(tmp_path / "run", config_file.from_mapping(mapping, where="test"))
+    options = wandb.calls[0][1]
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_wandb_run_of_the_program_around_is_used_and_not_finished(tmp_path, monkeypatch):
+    logged = []
+    active = types.SimpleNamespace(id="theirs", log=lambda values, step: logged.append(step))
+    wandb = FakeWandb(active)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    run = Wandb(tmp_path, CONFIG)
+    run.write([row(1)], timing(1))
+    run.close()  # the run that is active has no `finish`
+    assert logged == [None]
+    assert wandb.calls[0][1]["reinit"] == "return_previous"
+    assert not (tmp_path / "wandb_id").exists()
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_real_wandb_offline(tmp_path, monkeypatch, active):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    theirs = wandb.init(project="sweep", dir=str(tmp_path)) if active else None
+    gif = tmp_path / "film.gif"
+    Image.new("P", (6, 4)).save(gif)
+    ours = Wandb(tmp_path, CONFIG)
+    ours.write([row(1), row(2)], timing(2))
+    ours.film(gif, 20)
+    assert wandb.run is theirs
+    ours.close()
+    if theirs:
+        theirs.log({"still": 1})
+        assert theirs.summary["steps"] == 20
+        theirs.finish()
+    assert (tmp_path / "wandb_id").exists() is not active
+
+
+def test_place_without_wandb_is_refused():
+    with pytest.raises(UserError, match="wandb_project: has no meaning without wandb"):
+        Config(algo="ppo", wandb_project="mine")
 
 
 def test_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):

@@ -2,8 +2,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from smpo_jax.experiment import errors
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.settings import config_file
@@ -173,7 +176,11 @@ def test_config_file_is_flat_names_and_plain_values():
         },
     }  # fmt: skip
     config = config_file.from_mapping(plain, where="test")
-    assert config_file.as_mapping(config) == plain
+    new = {
+        "init_from": None, "checkpoint": "newest", "checkpoint_iterations": None,
+        "earlier_lengths": [],
+    }  # fmt: skip
+    assert config_file.as_mapping(config) == plain | new
     assert config.hyperparameters.form == "fancy"
     assert config.hazard_shift.at(1e6) == {"hazards": 12.0, "size": 0.3}
 
@@ -187,7 +194,7 @@ def test_config_file_is_flat_names_and_plain_values():
     ],
 )
 def test_old_name_of_an_algorithm_loads_with_a_notice_that_is_said_once(capsys, data, now, kind):
-    config_file._tell.cache_clear()
+    errors.tell.cache_clear()
     first, again = (config_file.from_mapping(data, where="test") for _ in range(2))
     assert (first.algo, type(first.hyperparameters).__name__) == (now, kind) and again == first
     assert (
@@ -196,7 +203,7 @@ def test_old_name_of_an_algorithm_loads_with_a_notice_that_is_said_once(capsys, 
 
 
 def test_old_name_on_the_command_line_is_the_new_algorithm(capsys):
-    config_file._tell.cache_clear()
+    errors.tell.cache_clear()
     config = parse_train(["--algo", "trpo_smpo", "--target-kl", "0.01"]).config
     assert config.algo == "smpo" and config.hyperparameters.target_kl == 0.01
     assert capsys.readouterr().err.count("\n") == 1
@@ -205,3 +212,69 @@ def test_old_name_on_the_command_line_is_the_new_algorithm(capsys):
 def test_record_of_another_algorithm_is_refused():
     with pytest.raises(TypeError, match="is not of ppo"):
         Config(algo="ppo", hyperparameters=Config(algo="toy").hyperparameters)
+
+
+def test_numpy_and_jax_values_are_taken_wherever_a_number_or_a_list_is():
+    fields = {
+        "steps": np.int64(1000),
+        "num_envs": jnp.int32(8),
+        "seed": np.uint8(3),
+        "cost_limit": np.float32(0.1),
+        "tensorboard": np.bool_(False),
+        "hyperparameters": {"hidden": np.array([16, 8]), "learning_rate": jnp.float32(3e-4)},
+        "algo": np.str_("ppo"),
+    }
+    config = config_file.from_mapping(fields, where="run")
+    assert (config.steps, config.num_envs, config.seed) == (1000, 8, 3)
+    assert config.cost_limit == 0.1 and config.hyperparameters.learning_rate == 3e-4
+    assert config.hyperparameters.hidden == (16, 8)
+    assert config_file.from_mapping(config_file.as_mapping(config), where="again") == config
+    with pytest.raises(UserError, match=r"steps: expected an integer, got 1.5"):
+        config_file.from_mapping({"steps": np.float64(1.5)}, where="run")
+
+
+def test_a_home_is_known_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/nobody")
+    home = Path("/nobody/run")
+    assert config_file.from_mapping({"out": "~/run", "init_from": "~/run"}, where="run").out == home
+    assert config_file.from_mapping({"out": Path("~/run")}, where="run").out == home
+    assert parse_train(["--out=~/run"]).config.out == home
+    assert parse_train(["--resume", "~/run"]).resume == home
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "kept"),
+    [
+        (240, None, [5, 10, 12]),  # a twentieth is less than one: every 5, and the last
+        (4000, None, [*range(10, 201, 10)]),
+        (240, 4, [4, 8, 12]),
+        (240, 100, [12]),
+    ],
+)
+def test_checkpoints_are_of_the_same_iterations_in_every_run(steps, given, kept):
+    config = Config(
+        algo="toy", num_envs=4, rollout_length=5, steps=steps, checkpoint_iterations=given
+    )
+    found = [0]
+    while found[-1] < config.total_iterations:
+        found.append(config.next_checkpoint(found[-1]))
+    assert found[1:] == kept
+
+
+def test_config_knows_what_it_was_before_each_change_of_length():
+    first = Config(algo="toy", steps=1000)
+    third = first.with_length(2000, made=800).with_length(1500, made=1200)
+    assert third.earlier_lengths == ((1000, 800), (2000, 1200)) and third.steps == 1500
+    assert list(third.before_changes_of_length()) == [first.with_length(2000, made=800), first]
+    assert config_file.from_mapping(config_file.as_mapping(third), where="again") == third
+
+
+def test_earlier_lengths_are_no_option():
+    with pytest.raises(UserError, match="unknown option --earlier-lengths"):
+        parse_train(["--earlier-lengths", "1", "2"])
+
+
+@pytest.mark.parametrize("words", ["--checkpoint worst", "--checkpoint 1.5"])
+def test_checkpoint_that_cannot_be_meant_is_refused(words):
+    with pytest.raises(UserError, match="checkpoint"):
+        parse_train(words.split())

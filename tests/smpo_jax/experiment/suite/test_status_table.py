@@ -3,6 +3,8 @@ import math
 import time
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.suite import displays
@@ -67,7 +69,7 @@ def test_display_tells_of_beginnings_ends_and_failures(seen, kind, monkeypatch):
     monkeypatch.setattr(displays, "EVERY", 0.0)
     found, _ = seen
     stream = io.StringIO()
-    display = kind(found, stream)
+    display = kind(found, Console(file=stream) if kind is LiveTable else stream)
     display.say("hello [bold]")
     display.started("ProbeFollow/b/seed0")
     display.update("ProbeFollow/b/seed0", row(500), 7.0)
@@ -78,3 +80,25 @@ def test_display_tells_of_beginnings_ends_and_failures(seen, kind, monkeypatch):
     assert "hello [bold]" in text
     assert "ProbeFollow/b/seed0: failed: diverged: iteration 3" in text
     assert "2 of 4 cells done" in text if kind is LiveTable else "7 steps/s" in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_table_is_whole_in_a_narrow_terminal(width):
+    names = ["ppo", "ours,threshold_feedback=0.0500,cost_limit=25.0,weight_temperature=30.0"]
+    cells: dict[str, tuple[Cell, Status]] = {}
+    for name in names:
+        cell = Cell(name, Config(env="ProbeFollow", algo="ppo", steps=10_000_000))
+        cells[cell.name] = (cell, "waiting")
+    found = StatusTable(cells)
+    for name in cells:
+        found.update(name, row(5_008_000, return_=-1234.56, cost=1234.5), 123456.0)
+    stream = io.StringIO()
+    display = LiveTable(found, Console(file=stream, width=width, force_terminal=True))
+    display.close()
+    lines = Text.from_ansi(stream.getvalue()).plain.splitlines()
+    assert max(map(len, lines)) <= width
+    for number in ("0/1", "50%", "-1234.56", "1234.50", "25"):
+        assert sum(number in line for line in lines) >= 2
+    left = next(line.index("cells") for line in lines if "cells" in line)
+    assert names[1] in "".join(line[: left - 1].strip() for line in lines)
+    assert "246,912 steps/s" in " ".join(" ".join(lines).split())
