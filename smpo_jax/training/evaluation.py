@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_jax.augmentation import require_account
 from smpo_jax.core import episodes as tracking
 from smpo_jax.types import Algorithm, Key, LearnerState, VectorEnv
 
@@ -39,6 +40,8 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
     being first; the surplus is dropped. A first episode that a staggered environment began in the
     middle is not counted. Pure: wrap it in `jax.jit`, or see `make_evaluator`.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} must be at least 1")
     each = -(-episodes // env.num_envs)
     reset_key, key = jax.random.split(key)
     first = env.reset(reset_key)
@@ -60,12 +63,15 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
         tracker, total, finished = tracking.advance(
             tracker, seen.reward, seen.cost, seen.terminated, seen.truncated
         )
-        played = Episodes(total.return_, total.cost, total.length)
+        # `finished` is 1, or NaN where the environment gives NaN: that ends an episode, too, and
+        # leaves it no figures.
+        is_over = finished != 0
+        played = Episodes(*(x * finished for x in (total.return_, total.cost, total.length)))
         # Row `count` of an environment's column takes the episode; beyond the last row, none does.
-        row = jnp.where(finished > 0, count, each)
+        row = jnp.where(is_over, count, each)
         column = jnp.arange(env.num_envs)
         results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
-        return env_state, tracker, count + (finished > 0), results, key
+        return env_state, tracker, count + is_over, results, key
 
     _, _, _, results, _ = jax.lax.while_loop(unfinished, step, start)
     return jax.tree.map(lambda x: x.reshape(-1)[:episodes], results)
@@ -74,7 +80,12 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
 def make_evaluator(
     algorithm: Algorithm, env: VectorEnv, episodes: int, *, deterministic: bool = True
 ) -> Callable[[LearnerState, Key], Episodes]:
-    """`(learner, key) -> Episodes`, compiled once for all learners of a run."""
+    """`(learner, key) -> Episodes`, compiled once for all learners of a run.
+
+    Raises:
+        ValueError: the environments lack what the method adds to them.
+    """
+    require_account(algorithm.account_size, env)
 
     @jax.jit
     def run(learner: LearnerState, key: Key) -> Episodes:
