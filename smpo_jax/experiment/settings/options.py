@@ -130,12 +130,14 @@ class ExportOptions:
     """A trained policy, acting without noise, as a file for programs without this package.
 
     Attributes:
-        folder: the folder of a run; its newest checkpoint is used.
+        folder: the folder of a run.
+        checkpoint: newest, best (see evaluate --help) or an iteration.
         out: the file to write; npz for arrays that a few lines of NumPy act with, bin for a program
             that JAX alone can run (needs the extra `export`).
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     out: Path = Path("policy.npz")
 
 
