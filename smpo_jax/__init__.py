@@ -17,7 +17,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from smpo_jax import algorithms, core
     from smpo_jax.algorithms import smpo
-    from smpo_jax.algorithms.registry import ALGORITHMS, make
+    from smpo_jax.algorithms.registry import ALGORITHMS, augment, make
     from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
     from smpo_jax.experiment.results.policy import load_policy
     from smpo_jax.experiment.results.render import render
@@ -44,7 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["algorithms", "core"],
     submod_attrs={
         "algorithms": ["smpo"],
-        "algorithms.registry": ["ALGORITHMS", "make"],
+        "algorithms.registry": ["ALGORITHMS", "augment", "make"],
         "core.distributions": ["DiagonalGaussian", "SquashedGaussian"],
         "experiment.results.policy": ["load_policy"],
         "experiment.results.render": ["render"],

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_jax.types import Key
+from smpo_jax.types import Key, VectorEnv
 
 Account = Float[Array, "*batch K"]
 
@@ -123,6 +124,26 @@ class AugmentedEnv:
             pipeline_state=Accounted(state.pipeline_state, account),
             obs=jnp.concatenate([state.obs, shown], axis=-1),
         )
+
+
+def require_account(size: int, env: VectorEnv) -> None:
+    """Raises a ValueError unless environments keep an account of `size` entries, or it is 0."""
+    if size == 0:
+        return
+    state = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Accounted))
+    kept = [node.account.shape[-1] for node in nodes if isinstance(node, Accounted)]
+    if size not in kept:
+        raise ValueError(missing_account(size))
+
+
+def missing_account(size: int) -> str:
+    """What to say where environments lack a method's account."""
+    return (
+        f"the method needs environments that keep its account of cost ({size} per environment), "
+        "and these do not: make them with sx.augment(env, NAME, cost_limit=LIMIT), NAME being the "
+        "method's, before they go into VectorEnv; make_spec then has their size"
+    )
 
 
 def augment(env: SingleEnv, augmentation: Augmentation) -> SingleEnv:

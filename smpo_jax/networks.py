@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from smpo_jax.core import moments
-from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD, DiagonalGaussian
 from smpo_jax.types import Key, Params
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -23,16 +23,23 @@ Activation = Callable[[jax.Array], jax.Array]
 ACTIVATIONS: dict[str, Activation] = {"tanh": jnp.tanh, "relu": nn.relu, "silu": nn.silu}
 
 
+def _unbounded(params: Params) -> Params:
+    return params
+
+
 class Network(NamedTuple):
-    """A network as two pure functions.
+    """A network as pure functions; two are enough.
 
     Attributes:
         init: fresh parameters from a key.
         apply: the output for `(params, *inputs)`, over any leading axes of the inputs.
+        project: the nearest parameters that are allowed. A policy's pass through it after every
+            step, so that one at a bound has its gradient and can come back.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]
+    project: Callable[[Params], Params] = _unbounded
 
 
 class Normaliser(NamedTuple):
@@ -150,7 +157,10 @@ def gaussian_policy(
     activation: Activation,
     initial_log_std: float,
 ) -> Network:
-    """A normal distribution whose mean is an MLP of obs and whose spread depends on no state."""
+    """A normal distribution whose mean is an MLP of obs and whose spread depends on no state.
+
+    Its log_std stays between `LEAST_LOG_STD` and `LARGEST_LOG_STD`.
+    """
     mlp = _mlp(observation_size, action_size, hidden=hidden, activation=activation, head_gain=0.01)
 
     def init(key: Key) -> Params:
@@ -161,7 +171,10 @@ def gaussian_policy(
         mean = mlp.apply(params["mean"], obs)
         return DiagonalGaussian(mean, jnp.broadcast_to(params["log_std"], mean.shape))
 
-    return Network(init, apply)
+    def project(params: Params) -> Params:
+        return {**params, "log_std": jnp.clip(params["log_std"], LEAST_LOG_STD, LARGEST_LOG_STD)}
+
+    return Network(init, apply, project)
 
 
 def state_value(

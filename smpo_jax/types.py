@@ -153,12 +153,15 @@ class Algorithm(NamedTuple):
             Its deterministic action is `dist.mode()`.
         update: one iteration of learning from a rollout.
         cost_critic: what it expects of costs; None if it has no such critic.
+        account_size: entries of the account of cost that its environments must keep (see
+            `augmentation`); 0 for none.
     """
 
     init: Callable[[Key], LearnerState]
     policy: Callable[[LearnerState], Policy]
     update: Callable[[LearnerState, Rollout, Key], tuple[LearnerState, Metrics]]
     cost_critic: CostCritic | None = None
+    account_size: int = 0
 
 
 A_co = TypeVar("A_co", covariant=True)  # jax.Array, or np.ndarray from outside JAX

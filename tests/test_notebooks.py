@@ -9,6 +9,7 @@ import pytest
 
 from smpo_jax.algorithms import smpo
 
+LARGEST = 300_000  # bytes of a notebook with its pictures
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -24,12 +25,40 @@ def cells_of(notebook, kind):
 
 
 def test_there_are_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
 
 
-def test_notebook_is_kept_without_outputs(notebook):
-    for cell in cells_of(notebook, "code"):
-        assert cell["outputs"] == [] and cell["execution_count"] is None, "clear all outputs"
+def outputs_of(notebook):
+    return [output for cell in cells_of(notebook, "code") for output in cell["outputs"]]
+
+
+def test_notebook_is_kept_with_the_outputs_of_one_run(notebook):
+    """`notebooks/save_outputs.py` makes them."""
+    counts = [cell["execution_count"] for cell in cells_of(notebook, "code")]
+    assert counts == list(range(1, len(counts) + 1))
+    assert any("image/png" in output.get("data", {}) for output in outputs_of(notebook))
+    for output in outputs_of(notebook):
+        assert output["output_type"] != "error" and output.get("name") != "stderr", output
+
+
+def test_outputs_are_small(notebook):
+    assert notebook.stat().st_size < LARGEST
+
+
+def test_outputs_tell_nothing_of_the_machine(notebook):
+    texts = [
+        str(output.get("text", "")) + str(output.get("data", "")) for output in outputs_of(notebook)
+    ]
+    for text in texts:
+        assert not re.search(r"(?<![\w/+])/(home|root|tmp|work|usr|Users)/", text)
+
+
+def test_notebook_runs_where_the_package_is_not_installed_yet_and_looks_for_a_gpu(notebook):
+    install, device, *_ = ("".join(cell["source"]) for cell in cells_of(notebook, "code"))
+    assert 'find_spec("smpo_jax") is None' in install and "%pip install" in install
+    assert "jax.devices()" in device and "nvidia-smi" in device
+    words = "".join("".join(cell["source"]) for cell in cells_of(notebook, "markdown"))
+    assert "colab-badge.svg" in words
 
 
 def test_notebook_says_first_what_it_shows_and_how_long_it_takes(notebook):

@@ -1,8 +1,11 @@
 """Our environments as `brax.envs.Env`, for brax's own trainers. The only module to import brax."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from brax.envs.base import Env
 from brax.envs.base import State as BraxState
 
@@ -13,8 +16,12 @@ def to_brax(env: SafeEnv) -> Env:
     """The same environment behind brax's interface; the cost stays in `info["cost"]`.
 
     brax's trainers know nothing of costs, and their auto-reset plays the first layout of each
-    environment for ever: use `VectorEnv` for fresh ones.
+    environment for ever: use `VectorEnv` for fresh ones. They also call
+    `jax.device_put_replicated`, which jax 0.10 has dropped and brax 0.14.2, the newest, still
+    needs: where jax has none, it gets one here.
     """
+    if not hasattr(jax, "device_put_replicated"):
+        setattr(jax, "device_put_replicated", _device_put_replicated)  # noqa: B010 - jax has no such name
     return _BraxEnv(env)
 
 
@@ -54,3 +61,15 @@ def _fields(state: State | BraxState) -> dict[str, Any]:
         "metrics": dict(state.metrics),
         "info": dict(state.info),
     }
+
+
+def _device_put_replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """The tree once on each device: its leaves get a leading axis, sharded over the devices."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+
+    def put(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        return jax.device_put(jnp.broadcast_to(array, (len(devices), *array.shape)), sharding)
+
+    return jax.tree.map(put, tree)

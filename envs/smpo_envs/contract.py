@@ -32,6 +32,8 @@ def check_shapes(env: SafeEnv) -> None:
     Observations are float vectors `[O]`, actions float vectors `[A]`, `reward`, `done` and
     `info["cost"]` float scalars, and a step returns a state like the one it was given.
     """
+    for size in ("observation_size", "action_size", "episode_length"):
+        whole(size, getattr(env, size))
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check_state("reset", env, first)
@@ -49,6 +51,17 @@ def check_shapes(env: SafeEnv) -> None:
                 f"{field}: reset returns {_kind(before[path])}, step {_kind(now[path])}; "
                 "a step must return a state like the one it was given"
             )
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as an int, or a ValueError if it is not a whole number of 1 or more."""
+    try:
+        number = int(value)
+        if number == value and number >= 1:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
 
 
 def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smpo_envs.contract import check_shapes
+from smpo_envs.contract import check_shapes, whole
 from smpo_envs.safe_env import SafeEnv, State
 from smpo_envs.sparse import apply_where
 from smpo_envs.step import Step
@@ -79,16 +79,14 @@ class VectorEnv:
         stagger: bool = True,
         curriculum: Curriculum | None = None,
     ):
-        if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs} must be at least 1")
         check_shapes(env)
         self.env = env
-        self.num_envs = num_envs
+        self.num_envs = whole("num_envs", num_envs)
         self.stagger = stagger
         self.curriculum = curriculum
         self.observation_size = env.observation_size
         self.action_size = env.action_size
-        self.episode_length = env.episode_length
+        self.episode_length = whole("episode_length", env.episode_length)
 
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """The first state of all environments."""
@@ -111,7 +109,7 @@ class VectorEnv:
         truncated = jnp.where(steps >= self.episode_length, 1 - terminated, 0)
         seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
 
-        over = terminated + truncated > 0
+        over = terminated + truncated != 0  # NaN is passed on for others to report
         # Staggered episodes end evenly, so there needn't be room for twice as many as expected.
         restart = partial(apply_where, self._restart, rate=1 / (2 * self.episode_length))
         carried = (env.pipeline_state, env.obs, steps, state.key)

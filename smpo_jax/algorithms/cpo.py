@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, improvers, recipes
@@ -117,8 +118,8 @@ def constrained_trpo(
             **fitted,
             **metrics,
             **chosen,
-            "policy/gradient_norm": optimise.norm(gradient),
-            "policy/cost_gradient_norm": optimise.norm(cost_gradient),
+            "policy/gradient_norm": optax.tree.norm(gradient),
+            "policy/cost_gradient_norm": optax.tree.norm(cost_gradient),
             "constraint/cost_return": window.cost,
         }
 

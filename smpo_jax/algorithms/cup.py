@@ -91,7 +91,7 @@ def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
             project_key,
             networks=("policy",),
             entry=PROJECTION,
-            check=recipes.moved_too_far(ac, costs),
+            check=recipes.within_reach(ac, costs),
         )
         improved["policy/std"] = projected.pop("policy/std")
         return recipes.end_iteration(ac, learner.replace(aux=aux), transition), {

@@ -15,17 +15,19 @@ and every fourth sample (8 000 of 32 000): solving with all of them was nearly h
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, recipes
 from smpo_jax.algorithms.recipes import ActorCritic, Batch
 from smpo_jax.core import optimise, surrogate, trust_region
-from smpo_jax.core.trust_region import Search, Trial, Vector
+from smpo_jax.core.trust_region import Trial, Vector
 from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Distribution, Key, LearnerState, Metrics, Params, Scalar, Spec
 
@@ -66,7 +68,8 @@ class Improver(NamedTuple):
 class FirstOrder(base.ActorCriticSettings):
     """What methods add that take the policy's gradient steps on minibatches.
 
-    They stop passing over a rollout once its divergence exceeds `target_kl`.
+    They stop passing over a rollout once its divergence exceeds `target_kl`, and go back on a pass
+    that ends far beyond it (see `recipes.within_reach`).
     """
 
     clip: float = 0.2  # bound on the probability ratio's departure from 1
@@ -99,7 +102,7 @@ class TrustRegion(base.ActorCriticSettings):
     solver_iterations: int = 15  # of conjugate gradients, at most
     fisher_damping: float = 0.1  # added to the diagonal of the Fisher matrix
     fisher_stride: int = 4  # the Fisher matrix is a mean over every nth sample of the rollout
-    line_search: bool = True  # shortens the step; without, target_kl is met to second order only
+    line_search: bool = True  # shortens the step; without, only one far beyond target_kl
     backtracks: int = 15  # lengths that the line search tries
     backtrack_decay: float = 0.8  # of each length to the one before
 
@@ -156,7 +159,7 @@ def passes(ac: ActorCritic[FirstOrder], objective: Objective | None = None) -> I
             key,
             networks=("policy", *ac.critics),
             entry=ALL,
-            check=recipes.moved_too_far(ac, batch),
+            check=recipes.within_reach(ac, batch),
         )
         metrics["policy/passes"] = metrics.pop("passes")
         return learner, metrics
@@ -202,7 +205,7 @@ def natural_step(ac: ActorCritic[TrustRegion]) -> Improver:
         length = trust_region.natural_length(gradient @ direction, target_kl=model.target_kl)
         learner, moved = take(ac, model, learner, length * direction)
         learner, fitted = fit_critics(ac, learner, batch, key)
-        return learner, {**moved, **fitted, "policy/gradient_norm": optimise.norm(gradient)}
+        return learner, {**moved, **fitted, "policy/gradient_norm": optax.tree.norm(gradient)}
 
     return Improver(ac, lambda key: init_for_steps(ac, key), improve)
 
@@ -282,12 +285,16 @@ def take(
 ) -> tuple[LearnerState, Metrics]:
     """The learner after as much of the policy's step as keeps the bounds (see `line_search`).
 
-    Without `settings.line_search` it is all of it, whatever comes of it.
+    Without `settings.line_search` it is all of it whatever comes of it, unless the divergence is
+    beyond `recipes.FARTHEST` times `target_kl`: then it is halved until it is not.
     """
     settings, batch = ac.settings, model.batch
 
+    def policy_of(params: Vector) -> Params:
+        return ac.policy.project(model.unravel(params))
+
     def evaluate(params: Vector) -> Trial:
-        dist = model.apply(params)
+        dist = ac.policy.apply(policy_of(params), batch.obs)
         change = model.ratio(dist) - 1.0
         return Trial(
             kl=jnp.mean(batch.dist.kl(dist)),
@@ -295,11 +302,9 @@ def take(
             cost_change=jnp.mean(change * bounds.cost_advantage),
         )
 
+    search = partial(trust_region.line_search, model.params, step, evaluate)
     if settings.line_search:
-        found = trust_region.line_search(
-            model.params,
-            step,
-            evaluate,
+        found = search(
             target_kl=model.target_kl,
             least_gain=bounds.least_gain,
             most_cost=bounds.most_cost,
@@ -307,10 +312,14 @@ def take(
             tries=settings.backtracks,
         )
     else:
-        params = model.params + step
-        found = Search(params, jnp.ones_like(params[0]), evaluate(params))
+        found = search(
+            target_kl=recipes.FARTHEST * model.target_kl,
+            least_gain=-jnp.inf,
+            decay=0.5,
+            tries=optimise.HALVINGS,
+        )
 
-    policy = model.unravel(found.params)
+    policy = policy_of(found.params)
     dist = ac.policy.apply(policy, batch.obs[:: settings.fisher_stride])
     return learner.replace(params={**learner.params, "policy": policy}), {
         "policy/kl": found.trial.kl,

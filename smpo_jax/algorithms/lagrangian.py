@@ -43,7 +43,7 @@ class TRPOLag(base.Lagrangian, TrustRegion):
 class RCPO(TRPOLag):
     """TRPO-Lagrangian's, without its line search."""
 
-    line_search: bool = False  # shortens the step; without, target_kl is met to second order only
+    line_search: bool = False  # shortens the step; without, only one far beyond target_kl
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,10 @@ from smpo_jax.types import (
 VALUE = ("value",)  # the critics of methods that ignore costs
 VALUES = ("value", "cost_value")  # and of those that don't: V of rewards, V_c of costs
 
+# No update moves the policy further than this times `target_kl`. Default runs on the tasks stay
+# below half of `target_kl`; a policy that is nearly deterministic went on to thousands of it.
+FARTHEST = 2.0
+
 SettingsT = TypeVar("SettingsT", bound=base.ActorCriticSettings, covariant=True)
 
 
@@ -91,6 +95,12 @@ class ActorCritic(Generic[SettingsT]):
             return learning_rate
         return optimise.linear_decay(learning_rate, learner.iteration, self.spec.total_iterations)
 
+    def project(self, params: Params) -> Params:
+        """The same with the policy's, if it is among them, within its bounds."""
+        if "policy" not in params:
+            return params
+        return {**params, "policy": self.policy.project(params["policy"])}
+
     def with_optimiser(
         self, learner: LearnerState, entry: str, networks: Sequence[str]
     ) -> LearnerState:
@@ -122,6 +132,8 @@ class Batch(NamedTuple):
 
 
 Loss = Callable[[Params, Any], tuple[Float[Array, ""], Metrics]]  # of parameters and samples
+# From the networks before and after a pass: those to go on from, whether to stop, metrics.
+Check = Callable[[Params, Params], tuple[Params, Bool[Array, ""], Metrics]]
 
 
 def actor_critic(
@@ -227,11 +239,11 @@ def descend(
     *,
     networks: Sequence[str],
     entry: str,
-    check: Callable[[Params], tuple[Bool[Array, ""], Metrics]] = optimise.never,
+    check: Check = optimise.never,
 ) -> tuple[LearnerState, Metrics]:
     """Minibatch passes on the loss, for some networks with their own entry in `opt_state`.
 
-    `check` looks at the networks after each pass and says whether to stop.
+    `check` sees the networks before and after each pass (see `optimise.minibatch_passes`).
     """
     settings = ac.settings
     learning_rate = ac.decayed(settings.learning_rate, learner)
@@ -240,11 +252,15 @@ def descend(
         params, opt_state = carry
         gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
         for name in networks:
-            metrics[f"{name}/gradient_norm"] = optimise.norm(gradients[name])
-        carry = optimise.descend(
+            metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradients[name])
+        params, opt_state = optimise.descend(
             ac.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )
-        return carry, metrics
+        return (ac.project(params), opt_state), metrics
+
+    def check_networks(before, after):
+        params, stop, metrics = check(before[0], after[0])
+        return (params, after[1]), stop, metrics
 
     (params, opt_state), metrics = optimise.minibatch_passes(
         step,
@@ -253,26 +269,34 @@ def descend(
         key,
         minibatches=settings.minibatches,
         passes=settings.epochs,
-        check=lambda carry: check(carry[0]),
+        check=check_networks,
     )
     return learner.replace(
         params={**learner.params, **params}, opt_state={**learner.opt_state, entry: opt_state}
     ), metrics
 
 
-def moved_too_far(
-    ac: ActorCritic, batch: Batch
-) -> Callable[[Params], tuple[Bool[Array, ""], Metrics]]:
+def within_reach(ac: ActorCritic, batch: Batch) -> Check:
     """A check that stops once the policy is more than `target_kl` from the batch's.
 
     The divergence is that of the whole batch, measured after each pass, so that it costs a
-    fraction of one and says exactly what the update did.
+    fraction of one and says exactly what the update did. A pass that ends beyond `FARTHEST` times
+    `target_kl` is taken back, as far as need be (the policy's part of it, not the critics'): near
+    determinism, where a step of the learning rate's size is many standard deviations, the policy
+    then goes as far as it may in the direction of the pass.
     """
+    target_kl = ac.settings.target_kl
 
-    def check(params: Params) -> tuple[Bool[Array, ""], Metrics]:
-        dist = ac.policy.apply(params["policy"], batch.obs)
-        kl = jnp.mean(batch.dist.kl(dist))
-        return kl > ac.settings.target_kl, {"policy/kl": kl, "policy/std": jnp.mean(dist.std())}
+    def divergence(policy: Params) -> Float[Array, ""]:
+        return jnp.mean(batch.dist.kl(ac.policy.apply(policy, batch.obs)))
+
+    def check(before: Params, after: Params) -> tuple[Params, Bool[Array, ""], Metrics]:
+        policy, kl = optimise.retreat(
+            before["policy"], after["policy"], divergence, bound=FARTHEST * target_kl
+        )
+        std = ac.policy.apply(policy, batch.obs).std()
+        metrics = {"policy/kl": kl, "policy/std": jnp.mean(std)}
+        return {**after, "policy": policy}, kl > target_kl, metrics
 
     return check
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from smpo_jax.names import suggest
 
 if TYPE_CHECKING:
-    from smpo_jax.augmentation import Augmentation
+    from smpo_jax.augmentation import Augmentation, SingleEnv
     from smpo_jax.networks import Networks
     from smpo_jax.types import Algorithm, Scalar, Spec
 
@@ -293,13 +293,15 @@ def make(
 
     Args:
         name: one of `ALGORITHMS`.
-        spec: the problem (see `make_spec`).
+        spec: the problem (see `make_spec`). Some methods need environments that `augment` has made;
+            of a loop of one's own, observations that end with what it adds.
         networks: policy, critics and normaliser of your own (see `networks.Networks`); what they
             leave out is made as the hyperparameters say.
         overrides: hyperparameters that differ from the method's defaults.
 
     Raises:
-        ValueError: an unknown name, with the nearest one, or a value that is not allowed.
+        ValueError: an unknown name, with the nearest one, or a value that is not allowed, also in
+            the spec.
     """
     return build(name, spec, hyperparameters(name, **overrides), networks)
 
@@ -308,8 +310,26 @@ def build(
     name: str, spec: "Spec", settings: Any, networks: "Networks | None" = None
 ) -> "Algorithm":
     """The method `name` for a problem, with settings that are made already."""
+    _load("smpo_jax.algorithms.base:require_possible")(spec)
     given = {} if networks is None else {"networks": networks}
-    return _load(find(name).make)(spec, settings, **given)
+    account = augmentation(name, settings, spec.cost_limit).start
+    algorithm = _load(find(name).make)(spec, settings, **given)
+    return algorithm._replace(account_size=len(account))
+
+
+def augment(
+    env: "SingleEnv", name: str, *, cost_limit: "Scalar" = 25.0, **overrides: Any
+) -> "SingleEnv":
+    """One environment with what the method `name` adds to it; itself if that is nothing.
+
+    Args:
+        env: one environment, before it goes into a `VectorEnv`.
+        name: one of `ALGORITHMS`.
+        cost_limit: that of the spec.
+        overrides: the hyperparameters that `make` is given.
+    """
+    extra = augmentation(name, hyperparameters(name, **overrides), cost_limit)
+    return _load("smpo_jax.augmentation:augment")(env, extra)
 
 
 def augmentation(name: str, settings: Any, cost_limit: "Scalar") -> "Augmentation":

@@ -12,6 +12,12 @@ from jaxtyping import Array, Float
 
 from smpo_jax.types import Key
 
+# What our own networks keep log_std within. Above e² = 7.4 nearly every draw is clipped to an end
+# of [-1, 1]; the bound is that of soft actor-critic's code (Haarnoja et al. 2018). Its other bound,
+# -20, is too low where densities of stored actions are compared: in float32 an action near 1 is off
+# by up to 6e-8, which is a thousandth of e^-10 = 4.5e-5, but thirty times e^-20.
+LEAST_LOG_STD, LARGEST_LOG_STD = -10.0, 2.0
+
 _LOG_2PI = 1.8378770664093453
 # Gauss-Hermite rule for means over a standard normal; of degree 63, far below float32's rounding.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)

@@ -37,13 +37,17 @@ def update(moments: Moments, samples: Float[Array, "*batch D"]) -> Moments:
     return Moments(moments.mean + distance * (size / total), squares / total, total)
 
 
-def normalise(
-    moments: Moments, x: Float[Array, "*batch D"], *, clip: float, smallest_std: float = 1e-2
-) -> Float[Array, "*batch D"]:
-    """(x − mean) / std, clipped to ±`clip`.
+def std(moments: Moments, *, smallest: float = 1e-2) -> Float[Array, " D"]:
+    """Standard deviations to divide by.
 
-    `smallest_std` keeps a component that has been constant so far from exploding when it moves.
+    `smallest` keeps a component that has been constant so far from exploding when it moves.
     """
-    std = jnp.maximum(jnp.sqrt(moments.variance), smallest_std)
+    return jnp.maximum(jnp.sqrt(moments.variance), smallest)
+
+
+def normalise(
+    moments: Moments, x: Float[Array, "*batch D"], *, clip: float
+) -> Float[Array, "*batch D"]:
+    """(x − mean) / std, clipped to ±`clip`."""
     shape = (1,) * (x.ndim - 1) + (-1,)
-    return jnp.clip((x - moments.mean.reshape(shape)) / std.reshape(shape), -clip, clip)
+    return jnp.clip((x - moments.mean.reshape(shape)) / std(moments).reshape(shape), -clip, clip)

@@ -13,11 +13,13 @@ from smpo_jax.types import Key, Metrics, Params, Scalar
 State = TypeVar("State")
 Batch = TypeVar("Batch")  # a pytree whose leaves have a leading axis [B]
 
+HALVINGS = 20  # of a step, at most: the divergence, about quadratic in it, falls by 1e12
 
-def never(state: Any) -> tuple[Bool[Array, ""], Metrics]:
-    """The `check` that goes on to the last pass."""
-    del state
-    return jnp.zeros((), bool), {}
+
+def never(before: State, after: State) -> tuple[State, Bool[Array, ""], Metrics]:
+    """The `check` that takes every pass as it is, and goes on to the last."""
+    del before
+    return after, jnp.zeros((), bool), {}
 
 
 def minibatch_passes(
@@ -28,13 +30,13 @@ def minibatch_passes(
     *,
     minibatches: int,
     passes: int,
-    check: Callable[[State], tuple[Bool[Array, ""], Metrics]] = never,
+    check: Callable[[State, State], tuple[State, Bool[Array, ""], Metrics]] = never,
 ) -> tuple[State, Metrics]:
     """Takes `step` on every minibatch of a freshly shuffled batch, at most `passes` times.
 
-    After each pass `check` says whether to stop; passes that are not taken cost nothing (under
-    `vmap`, the slowest member sets the number, the others' states are frozen). `B` must be a
-    multiple of `minibatches`.
+    After each pass `check` sees the states before and after it and says which one to go on from,
+    and whether to stop; passes that are not taken cost nothing (under `vmap`, the slowest member
+    sets the number, the others' states are frozen). `B` must be a multiple of `minibatches`.
 
     Returns:
         The state, and metrics: means of `step`'s over the last pass, `check`'s after it, and
@@ -42,12 +44,12 @@ def minibatch_passes(
     """
 
     def one_pass(carry):
-        done, state, key, _, _ = carry
+        done, before, key, _, _ = carry
         key, shuffle_key = jax.random.split(key)
         # Shuffled once per pass and then cut in contiguous pieces: one gather instead of many.
         shuffled = split(shuffle(batch, shuffle_key), minibatches)
-        state, metrics = jax.lax.scan(step, state, shuffled)
-        stop, checks = check(state)
+        state, metrics = jax.lax.scan(step, before, shuffled)
+        state, stop, checks = check(before, state)
         return done + 1, state, key, stop, {**jax.tree.map(jnp.mean, metrics), **checks}
 
     def go_on(carry):
@@ -59,6 +61,38 @@ def minibatch_passes(
     start = (jnp.zeros((), jnp.int32), state, key, jnp.zeros((), bool), metrics)
     done, state, _, _, metrics = jax.lax.while_loop(go_on, one_pass, start)
     return state, {**metrics, "passes": done.astype(float)}
+
+
+def retreat(
+    before: Params,
+    after: Params,
+    divergence: Callable[[Params], Float[Array, ""]],
+    *,
+    bound: Scalar,
+) -> tuple[Params, Float[Array, ""]]:
+    """From `after` back towards `before`, half the way at a time, until within the bound.
+
+    `after` to the last bit where its divergence is within the bound already, and where it is NaN,
+    which is for others to report; `before` where `HALVINGS` do not help.
+
+    Returns:
+        The parameters, and their divergence.
+    """
+
+    def too_far(carry):
+        tries, _, distance = carry
+        return (tries <= HALVINGS) & (distance > bound)
+
+    def halve(carry):
+        tries, params, _ = carry
+        params = jax.tree.map(
+            lambda old, new: jnp.where(tries < HALVINGS, 0.5 * (old + new), old), before, params
+        )
+        return tries + 1, params, divergence(params)
+
+    start = (jnp.zeros((), jnp.int32), after, divergence(after))
+    _, params, distance = jax.lax.while_loop(too_far, halve, start)
+    return params, distance
 
 
 def shuffle(batch: Batch, key: Key) -> Batch:
@@ -93,14 +127,13 @@ def adam(max_gradient_norm: Scalar) -> optax.GradientTransformation:
     return optax.chain(optax.stateless(lambda g, _: clip(g)), optax.scale_by_adam())
 
 
-def norm(tree: Params) -> Float[Array, ""]:
-    """The Euclidean norm of all leaves together."""
-    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
-
-
 def clip_norm(gradients: Params, max_norm: Scalar) -> Params:
-    """Gradients scaled down, if need be, to the given global norm."""
-    scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm(gradients), 1e-12))
+    """Gradients scaled down, if need be, to the given global norm.
+
+    Deviation: `optax.clip_by_global_norm` divides by the norm and multiplies with the maximum one
+    after the other, which rounds differently, and takes no traced maximum.
+    """
+    scale = jnp.minimum(1.0, max_norm / jnp.maximum(optax.tree.norm(gradients), 1e-12))
     return jax.tree.map(lambda g: g * scale, gradients)
 
 
@@ -118,5 +151,9 @@ def descend(
 
 
 def linear_decay(start: Scalar, iteration: Int[Array, ""], total: int) -> Float[Array, ""]:
-    """`start` at iteration 0, falling on a line to 0 at iteration `total`, never below."""
+    """`start` at iteration 0, falling on a line to 0 at iteration `total`, never below.
+
+    Deviation: `optax.linear_schedule` is the same in another order, which XLA rounds differently by
+    a last digit in some iterations: every run would be another.
+    """
     return start * jnp.maximum(1.0 - iteration / total, 0.0)

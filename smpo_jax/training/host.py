@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from smpo_jax.augmentation import NONE, Augmentation
+from smpo_jax.augmentation import NONE, Augmentation, missing_account
 from smpo_jax.training.evaluation import Act, Episodes
 from smpo_jax.types import Algorithm, Key, LearnerState, StepLike, Transition
 
@@ -63,6 +63,7 @@ class AugmentedHostEnv:
         self.action_size = env.action_size
         self.episode_length = env.episode_length
         self._env = env
+        self.account_size = len(augmentation.start)
         self._start = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
         self._account = self._start
         self._observe = jax.jit(lambda z: augmentation.observe(jnp.asarray(z, float)))
@@ -110,7 +111,13 @@ def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Col
 
     `obs` is what to act on next: of `env.reset` at first, then what the last call returned. Same
     use of the key as `rollout.collect`. The acting policy is compiled once for all learners.
+
+    Raises:
+        ValueError: the environments lack what the method adds to them (see `augment_host`).
     """
+    kept = env.account_size if isinstance(env, AugmentedHostEnv) else 0
+    if algorithm.account_size not in (0, kept):
+        raise ValueError(missing_account(algorithm.account_size))
 
     @jax.jit
     def act(learner: LearnerState, obs: Float[np.ndarray, "N O"], key: Key):
@@ -170,9 +177,10 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, episodes: int) -> Epis
     while any(len(own) < share for own, share in zip(finished, shares, strict=True)):
         obs, step = env.step(np.asarray(jitted(obs, key, t)))
         totals += [step.reward, step.cost, np.ones(env.num_envs)]
-        over = np.maximum(step.terminated, step.truncated) > 0
+        ended = np.maximum(step.terminated, step.truncated)
+        over = ended != 0  # NaN ends an episode, too, and leaves it no figures
         for i in index[over]:
-            finished[i].append(totals[:, i].copy())
+            finished[i].append(totals[:, i] * ended[i])
         totals[:, over] = 0.0
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]

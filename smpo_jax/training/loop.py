@@ -5,9 +5,10 @@
     run = chunk(algorithm, env, spec, iterations=10)
     state, metrics = run(state)                  # metrics: [10] each; the old state is gone
 
-Metrics of every method are finite as long as training is; `learner/norm`, which the loop adds,
-is not finite as soon as any parameter is not. Only `episode/*` is NaN as a matter of course,
-in iterations in which no episode finished (`episode/count` is 0).
+Metrics of every method are finite as long as training is; of those that the loop adds, `rollout/*`
+is not finite as soon as a field of a step is not (NaN in `done` shows in `rollout/terminated`), and
+`learner/norm` as soon as any parameter is not. Only `episode/*` is NaN as a matter of course, in
+iterations in which no episode finished (`episode/count` is 0).
 """
 
 import functools
@@ -16,10 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from smpo_jax.core import episodes, optimise
+from smpo_jax.algorithms import base
+from smpo_jax.augmentation import require_account
+from smpo_jax.core import episodes
 from smpo_jax.training import devices
 from smpo_jax.training.rollout import collect
 from smpo_jax.training.tracking import track
@@ -31,7 +35,14 @@ from smpo_jax.types import (
     Scalar,
     Spec,
     TrainState,
+    Transition,
     VectorEnv,
+)
+
+ROLLOUT = "rollout/"  # metrics that say what the environment gave
+BROKEN = (
+    "the environment gives values that are not finite, or costs below 0; smpo_envs.check_env(env) "
+    "says where"
 )
 
 Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
@@ -40,8 +51,18 @@ Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
 def make_spec(
     env: VectorEnv, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
 ) -> Spec:
-    """What a method must know of this batch of environments."""
-    return Spec(
+    """What a method must know of this batch of environments.
+
+    Args:
+        env: the environments.
+        rollout_length: steps of each between two updates.
+        total_iterations: updates of the whole run, over which learning rates decay.
+        cost_limit: the bound on the expected cost of an episode; infinity is no bound.
+
+    Raises:
+        ValueError: a number that is not whole or below 1, or a limit that is negative or NaN.
+    """
+    spec = Spec(
         observation_size=env.observation_size,
         action_size=env.action_size,
         num_envs=env.num_envs,
@@ -50,6 +71,8 @@ def make_spec(
         total_iterations=total_iterations,
         cost_limit=cost_limit,
     )
+    base.require_possible(spec)
+    return spec
 
 
 def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = None) -> TrainState:
@@ -61,6 +84,7 @@ def init(algorithm: Algorithm, env: VectorEnv, key: Key, mesh: Mesh | None = Non
         key: for the network's parameters and everything to come.
         mesh: of one axis: devices that share the environments (see `devices`); None: one device.
     """
+    require_account(algorithm.account_size, env)
     return _compiled_init(algorithm, env, mesh)(key)
 
 
@@ -98,10 +122,13 @@ def iteration(
     """Roll out, track episodes, learn: one iteration as a function of the state.
 
     Raises:
-        ValueError: the spec is one of other environments, or the devices of the mesh cannot share
-            these.
+        ValueError: the spec is one of other environments or has values that cannot be, the
+            environments lack what the method adds to them, or the devices of the mesh cannot share
+            them.
     """
+    base.require_possible(spec)
     _require_match(env, spec)
+    require_account(algorithm.account_size, env)
     env = devices.sharded(env, mesh)
 
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -111,8 +138,12 @@ def iteration(
         )
         tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
-        metrics = {**episode_metrics(rollout.episodes), **metrics}
-        metrics["learner/norm"] = optimise.norm(learner.params)
+        metrics = {
+            **rollout_metrics(rollout.transition),
+            **episode_metrics(rollout.episodes),
+            **metrics,
+        }
+        metrics["learner/norm"] = optax.tree.norm(learner.params)
         after = TrainState(learner, env_state, tracker, key)
         return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
@@ -147,14 +178,13 @@ def train(
     A batch of runs equals the same runs one by one.
 
     Raises:
-        ValueError: costs of episodes were negative; inside `jit` and `vmap` that can't be seen.
+        ValueError: as `iteration`; and, unless it is called under `jit` or `vmap`, which know no
+            values, if the environment gave NaN or a cost below 0 (see `rollout_metrics`).
     """
     one = iteration(algorithm, env, spec, mesh)
     state = init(algorithm, env, key, mesh)
     state, metrics = jax.lax.scan(lambda state, _: one(state), state, length=iterations)
-    cost = metrics["episode/cost"]
-    if not isinstance(cost, jax.core.Tracer) and jnp.any(cost < 0):
-        raise ValueError(f"cost of an episode below 0 ({jnp.nanmin(cost):g}): costs are 0 or more")
+    _require_sound(metrics)
     return state, metrics
 
 
@@ -197,6 +227,21 @@ def train_many(
     return jax.jit(jax.vmap(one))(jax.random.split(key, next(iter(lengths.values()))), values)
 
 
+def rollout_metrics(transition: Transition) -> Metrics:
+    """`rollout/...`: what all steps were like; each is finite if and only if that field is.
+
+    An environment that gives NaN is told of by the field it came in. A cost below 0, which would
+    buy room for others, makes `rollout/cost` NaN.
+    """
+    is_cost = jnp.all(transition.cost >= 0)
+    return {
+        "rollout/reward": jnp.mean(transition.reward),
+        "rollout/cost": jnp.where(is_cost, jnp.mean(transition.cost), jnp.nan),
+        "rollout/terminated": jnp.mean(transition.terminated),
+        "rollout/largest_observation": jnp.max(jnp.abs(transition.next_obs)),
+    }
+
+
 def episode_metrics(stats: EpisodeStats) -> Metrics:
     """`episode/...`: what the episodes that finished in a rollout were like; NaN if none did."""
     return {
@@ -206,6 +251,22 @@ def episode_metrics(stats: EpisodeStats) -> Metrics:
         "episode/over_limit": stats.over_limit,
         "episode/count": stats.count,
     }
+
+
+def _require_sound(metrics: Metrics) -> None:
+    """Raises a ValueError for the first iteration in which the environment gave what cannot be."""
+    seen = {name: values for name, values in metrics.items() if name.startswith(ROLLOUT)}
+    if any(isinstance(values, jax.core.Tracer) for values in seen.values()):
+        return
+    # What comes later may be the answer to actions that are NaN by then.
+    broken = [
+        (int(jnp.argmin(jnp.isfinite(values))), name)
+        for name, values in seen.items()
+        if not jnp.all(jnp.isfinite(values))
+    ]
+    if broken:
+        first, name = min(broken)
+        raise ValueError(f"iteration {first + 1}: {name} is {seen[name][first]}: {BROKEN}")
 
 
 def _require_match(env: VectorEnv, spec: Spec) -> None:

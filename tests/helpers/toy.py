@@ -71,7 +71,7 @@ def two_iterations(name, cost_limit=1.0, *, shared=(), **overrides):
     does that has something else to do besides, with the other half.
     """
     with double_precision():
-        env, spec = problem(num_envs=8, cost_limit=cost_limit)
+        env, spec = problem(name, num_envs=8, cost_limit=cost_limit)
         algorithm = small(name, spec, **overrides)
         if "init" in shared:
             init = algorithm.init

@@ -35,14 +35,7 @@ def test_adapter_shows_the_same_environment():
     assert set(theirs.metrics) == {"cost_hazards", "cost_sum", "goal_met"}
 
 
-def device_put_replicated(tree, devices):
-    return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
-
-
-def test_brax_ppo_trains_on_our_task(monkeypatch):
-    # brax 0.14.2's trainers call a function that jax 0.10 has dropped.
-    if not hasattr(jax, "device_put_replicated"):
-        monkeypatch.setattr(jax, "device_put_replicated", device_put_replicated, raising=False)
+def test_brax_ppo_trains_on_our_task():
     from brax.training.agents.ppo import train as ppo
 
     from smpo_envs.brax_adapter import to_brax
@@ -60,7 +53,6 @@ def test_brax_ppo_trains_on_our_task(monkeypatch):
         num_evals=2,
         num_eval_envs=4,
         progress_fn=lambda steps, metrics: seen.update({steps: metrics}),
-        max_devices_per_host=1,  # of the two that the tests have
     )
     last = seen[max(seen)]
     assert max(seen) >= 64

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from smpo_jax import networks
+from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD
 
 
 def policy():
@@ -50,3 +51,16 @@ def test_action_values_are_never_negative_and_depend_on_the_action():
 @pytest.mark.parametrize("name", networks.ACTIVATIONS)
 def test_activations_keep_zero(name):
     assert networks.ACTIVATIONS[name](jnp.zeros(())) == 0
+
+
+def test_spread_of_a_policy_stays_within_bounds_that_it_can_leave_again():
+    network = policy()
+    params = network.init(jax.random.key(0))
+    pushed = network.project({**params, "log_std": jnp.array([-99.0, 99.0])})
+    np.testing.assert_array_equal(pushed["log_std"], [LEAST_LOG_STD, LARGEST_LOG_STD])
+    jax.tree.map(np.testing.assert_array_equal, pushed["mean"], params["mean"])
+
+    def spread(params):
+        return jnp.sum(network.apply(params, jnp.zeros((1, 5))).log_std)
+
+    np.testing.assert_array_equal(jax.grad(spread)(pushed)["log_std"], 1.0)  # at the bounds, too

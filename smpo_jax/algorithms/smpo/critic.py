@@ -170,7 +170,7 @@ def fit(
         gradients, metrics = jax.grad(
             lambda params: loss(critic, params[ENTRY], minibatch), has_aux=True
         )(params)
-        metrics["cost_value/gradient_norm"] = optimise.norm(gradients)
+        metrics["cost_value/gradient_norm"] = optax.tree.norm(gradients)
         carry = optimise.descend(
             critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )

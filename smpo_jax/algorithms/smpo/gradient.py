@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from smpo_jax.algorithms.improvers import PolicyTerm
 from smpo_jax.algorithms.recipes import ActorCritic, Batch
 from smpo_jax.algorithms.smpo.critic import Predict, Seen
-from smpo_jax.core import optimise, surrogate
+from smpo_jax.core import surrogate
 from smpo_jax.core.episodes import ends
 from smpo_jax.types import Distribution, LearnerState, Rollout, Scalar
 
@@ -191,4 +192,4 @@ def norm(
     def loss(params):
         return term(ac.policy.apply(params, some.obs), some)
 
-    return optimise.norm(jax.grad(loss)(learner.params["policy"]))
+    return optax.tree.norm(jax.grad(loss)(learner.params["policy"]))

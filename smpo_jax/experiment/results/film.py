@@ -3,18 +3,19 @@
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.results import shapes
+from smpo_jax.experiment.results import plots, shapes
 from smpo_jax.experiment.results.episodes import Trajectories
 from smpo_jax.experiment.results.scene import Scene
 
@@ -28,33 +29,64 @@ def frames(
     """Pictures of every nth step of one episode after another."""
     for episode, length in enumerate(trajectories.length):
         figure = Figure(figsize=(9.0, 6.0), dpi=80, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
-        arena = figure.add_subplot(grid[:, 0])
-        above, below = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
+        grid = figure.add_gridspec(3, 2, width_ratios=(2, 1), height_ratios=(4, 4, 3))
         return_, cost = (
             values[episode, : length + 1] for values in (trajectories.return_, trajectories.cost)
         )
+        number = len(trajectories.length)
+        heading = title if number == 1 else f"{title}   episode {episode + 1} of {number}"
+        scene = Scene(figure.add_subplot(grid[:, 0]), trajectories, episode, title=heading)
         parts = [
-            Scene(arena, trajectories, episode),
-            TimeSeries(above, "return", return_),
-            TimeSeries(below, "cost", cost, limit=cost_limit),
+            scene,
+            TimeSeries(figure.add_subplot(grid[0, 1]), "return", return_),
+            TimeSeries(figure.add_subplot(grid[1, 1]), "cost", cost, limit=cost_limit),
         ]
+        below = figure.add_subplot(grid[2, 1])
+        below.set_axis_off()
+        below.legend(
+            handles=scene.handles, loc="center left", frameon=False, fontsize="small", borderpad=0.0
+        )
+        for part in parts:
+            part.show(0)
+        backdrop = Backdrop(figure, [artist for part in parts for artist in part.moving])
         for step in range(0, length + 1, every):
             for part in parts:
                 part.show(step)
-            arena.set_title(
-                f"{title}   episode {episode + 1} of {len(trajectories.length)}   step {step}",
-                loc="left",
-            )
-            canvas.draw()
-            yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+            yield backdrop.picture()
+
+
+class Backdrop:
+    """A figure that is laid out and painted once, without what moves; `picture` adds that."""
+
+    def __init__(self, figure: Figure, moving: Iterable[Artist]):
+        self.moving = sorted(moving, key=lambda artist: artist.get_zorder())
+        for artist in self.moving:
+            artist.set_animated(True)  # left out by `draw`
+        self.canvas = FigureCanvasAgg(figure)
+        self.canvas.draw()
+        self.still = self.canvas.copy_from_bbox(figure.bbox)
+
+    def picture(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The figure with what moves where it is now."""
+        self.canvas.restore_region(self.still)
+        for artist in self.moving:
+            artist.draw(self.canvas.get_renderer())
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
 def write(out: Path, frames: Iterator[UInt8[np.ndarray, "H W 3"]]) -> None:
     """One frame at a time: a film of minutes would not fit in memory."""
     if out.suffix.lower() == ".gif":
-        pictures = (Image.fromarray(frame).quantize(PALETTE) for frame in frames)
+        # One palette for all, of a beginning in which everything has begun to move: nothing
+        # flickers, and to find a palette takes longer than to draw a frame.
+        beginning = list(itertools.islice(frames, FRAMES_PER_SECOND))
+        both = Image.fromarray(np.concatenate([beginning[0], beginning[-1]]))
+        # This keeps white white, and the rounds of k-means the colours of the legend.
+        palette = both.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+        pictures = (
+            Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+            for frame in itertools.chain(beginning, frames)
+        )
         first = next(pictures)
         duration = round(1000 / FRAMES_PER_SECOND)  # ms
         first.save(out, save_all=True, append_images=pictures, duration=duration, loop=0)
@@ -78,19 +110,22 @@ def write(out: Path, frames: Iterator[UInt8[np.ndarray, "H W 3"]]) -> None:
 
 
 class TimeSeries:
-    """A quantity so far, against steps."""
+    """A quantity so far, against steps.
+
+    Attributes:
+        moving: what `show` changes.
+    """
 
     def __init__(self, axes: Axes, name: str, values: np.ndarray, *, limit: float | None = None):
-        self.axes, self.name, self.values = axes, name, values
+        self.name, self.values = name, values
         colour = shapes.COST_COLOUR if name == "cost" else shapes.PATH_COLOUR
         (self.line,) = axes.plot([], [], color=colour)
+        self.heading = axes.set_title("", loc="left")
+        self.moving: list[Artist] = [self.line, self.heading]
         axes.set_xlim(0, max(1, len(values) - 1))
         high, low = float(np.max(values)), float(np.min(values))
         if limit is not None and math.isfinite(limit):
-            axes.axhline(
-                limit, color="black", linestyle="--", linewidth=1, label=f"limit {limit:g}"
-            )
-            axes.legend(frameon=False, fontsize="small", loc="upper left")
+            plots.mark_limit(axes, limit)
             high = max(high, limit)
         margin = 0.08 * (high - low) or 1.0
         axes.set_ylim(low - margin, high + margin)
@@ -100,4 +135,4 @@ class TimeSeries:
     def show(self, step: int) -> None:
         """Draws it up to a step."""
         self.line.set_data(np.arange(step + 1), self.values[: step + 1])
-        self.axes.set_title(f"{self.name} {self.values[step]:.1f}", loc="left")
+        self.heading.set_text(f"{self.name} {self.values[step]:.1f}")

@@ -29,11 +29,8 @@ def mean(samples: Float[np.ndarray, " E"]) -> Estimate:
 
 def share(count: int, n: int) -> Estimate:
     """`count / n` with Wilson's score interval, which stays within [0, 1] and works at 0 and 1."""
-    z = float(special.ndtri(0.5 + LEVEL / 2))
-    p = count / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return Estimate(p, centre - half, centre + half)
+    interval = stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    return Estimate(count / n, float(interval.low), float(interval.high))
 
 
 def t_quantile(n: int) -> float:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from smpo_envs.drawing import ROBOT
 from smpo_jax.experiment.results import shapes
@@ -21,11 +22,19 @@ def draw(trajectories: Trajectories, *, title: str, cost_limit: float) -> Figure
     columns = min(COLUMNS, number)
     rows = math.ceil(number / columns)
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows + 0.4), dpi=110, layout="constrained")
-    figure.suptitle(f"{title}: {number} episodes, cost limit {cost_limit:g}; red where it costs")
+    figure.suptitle(f"{title}: cost limit {cost_limit:g}")
     for episode in range(number):
         _draw_episode(
             figure.add_subplot(rows, columns, episode + 1), trajectories, episode, cost_limit
         )
+    figure.legend(
+        handles=[
+            *shapes.handles(trajectories.drawing, trajectories.poses),
+            Line2D([], [], color=shapes.PATH_COLOUR, label="path"),
+            Line2D([], [], color=shapes.COST_COLOUR, label="where it costs"),
+        ],
+        loc="outside lower center", ncols=max(2, 2 * columns), frameon=False, fontsize="small",
+    )  # fmt: skip
     return figure
 
 

@@ -1,6 +1,7 @@
 """Learning curves, read from the files of runs."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from matplotlib.ticker import EngFormatter
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import intervals, logs
 from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import PlotOptions
 
@@ -78,10 +80,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def read(folder: Path, label: str | None = None) -> LearningCurve:
+def read(folder: str | os.PathLike[str], label: str | None = None) -> LearningCurve:
     """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
-    log = logs.read(folder, QUANTITIES)
-    return LearningCurve(folder, log.config, label or log.config.algo, log.steps, log.values)
+    home: Path = coerce_argument("folder", folder, Path)
+    log = logs.read(home, QUANTITIES)
+    return LearningCurve(home, log.config, label or log.config.algo, log.steps, log.values)
 
 
 def distinguish(runs: Sequence[LearningCurve]) -> list[LearningCurve]:
@@ -128,12 +131,7 @@ def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
                     )
             tidy(axes)
         for limit in sorted({run.config.cost_limit for run in here}):
-            column[1].axhline(limit, color="black", linestyle="--", linewidth=1)
-            column[1].annotate(
-                f"limit {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
-                xytext=(-2, 3), textcoords="offset points", ha="right", fontsize="small",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
-            )  # fmt: skip
+            mark_limit(column[1], limit)
         for axes in column:
             _frame(axes)
         column[1].set_ylim(bottom=0)
@@ -152,6 +150,15 @@ def tidy(axes: Axes) -> None:
     """A faint grid and no more of a frame than is needed."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def mark_limit(axes: Axes, limit: float) -> None:
+    """A dashed line; its label is to the right of the axes, where nothing crosses it."""
+    axes.axhline(limit, color="black", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"limit\n{limit:g}", (1, limit), xycoords=("axes fraction", "data"), xytext=(4, 0),
+        textcoords="offset points", va="center", fontsize="small",
+    )  # fmt: skip
 
 
 def combine(runs: Sequence[LearningCurve], name: str, average: Average = MEAN) -> AveragedCurve:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.results import export
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
@@ -78,6 +79,22 @@ class TrainedPolicy:
     def acting(self, *, deterministic: bool) -> Act:
         """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Writes what `predict` computes, for programs that know nothing of this package.
+
+        Args:
+            path: `.npz`, arrays for a few lines of NumPy; or `.bin`, a program for
+                `jax.export.deserialize`, whatever the networks (extra `export`). The README of
+                `experiment` has how to act with both.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: the ending is another, or the policy is one that the format cannot hold.
+        """
+        return export.write(self, path)
 
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
         config = config_file.as_mapping(self.config)

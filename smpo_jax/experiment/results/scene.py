@@ -2,8 +2,10 @@
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon
 
 from smpo_envs.drawing import ROBOT
@@ -14,14 +16,21 @@ RAY_START, RAY_LENGTH = 0.18, 0.4  # m from the robot's origin
 
 
 class Scene:
-    """The arena of one episode, of which `show` moves the things that move."""
+    """The arena of one episode, of which `show` moves the things that move.
 
-    def __init__(self, axes: Axes, trajectories: Trajectories, episode: int):
-        self.axes, self.drawing = axes, trajectories.drawing
-        self.poses = {kind: places[episode] for kind, places in trajectories.poses.items()}
-        self.lidars = trajectories.lidars[episode]
+    Attributes:
+        handles: of a legend.
+        moving: what `show` changes.
+    """
+
+    def __init__(self, axes: Axes, trajectories: Trajectories, episode: int, *, title: str):
+        self.axes, self.drawing, self.title = axes, trajectories.drawing, title
         length = trajectories.length[episode]
-        robot = self.poses[ROBOT][: length + 1, 0]
+        self.poses = {
+            kind: places[episode, : length + 1] for kind, places in trajectories.poses.items()
+        }
+        self.lidars = trajectories.lidars[episode]
+        robot = self.poses[ROBOT][:, 0]
         shapes.prepare(axes, self.drawing, shapes.view(self.drawing, robot[:, :2]))
         self.patches: dict[str, list[Patch]] = {}
         for kind, look in self.drawing.looks.items():
@@ -36,10 +45,20 @@ class Scene:
         self.arrow = Polygon(np.zeros((4, 2)), color=shapes.ROBOT_COLOUR, zorder=3)
         axes.add_patch(self.body)
         axes.add_patch(self.arrow)
-        self._draw_legend()
+        self.heading = axes.set_title("", loc="left")
+        self.handles = [
+            *shapes.handles(self.drawing, self.poses),
+            Line2D([], [], color=shapes.PATH_COLOUR, linewidth=0.8, label="its path"),
+        ]
+        if self.lidars.size:
+            ray = Line2D([], [], color="grey", linewidth=2.5, solid_capstyle="round")
+            ray.set_label("lidar, longer is nearer")
+            self.handles.append(ray)
+        self.moving = self._moving()
 
     def show(self, step: int) -> None:
         """Moves everything to where it is after that many steps."""
+        self.heading.set_text(f"{self.title}   step {step}")
         for kind, patches in self.patches.items():
             for patch, pose in zip(patches, self.poses[kind][step], strict=True):
                 shapes.move(patch, self.drawing.looks[kind], pose)
@@ -54,14 +73,16 @@ class Scene:
             self.axes.set_xlim(robot[0] - half, robot[0] + half)
             self.axes.set_ylim(robot[1] - half, robot[1] + half)
 
-    def _draw_legend(self) -> None:
-        handles = []
-        for kind, look in self.drawing.looks.items():
-            if len(self.poses[kind][0]):
-                colour = shapes.colour_of(self.drawing, kind)
-                handles.append(Patch(color=colour, label=f"{kind} ({look.role})", alpha=0.6))
-        if handles:
-            self.axes.legend(handles=handles, loc="upper right", fontsize="small", framealpha=0.8)
+    def _moving(self) -> list[Artist]:
+        if self.drawing.follows:
+            return [self.axes]  # and all that is in them
+        things = [
+            patch
+            for kind, patches in self.patches.items()
+            for patch, path in zip(patches, np.moveaxis(self.poses[kind], 1, 0), strict=True)
+            if np.any(path != path[0])
+        ]
+        return [*things, self.trail, self.rays, self.body, self.arrow, self.heading]
 
     def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L R"]):
         segments, colours = [], []

@@ -1,8 +1,11 @@
 """Things of a task seen from above, as shapes of matplotlib, each role in its colours."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon
 
 from smpo_envs.drawing import Drawing, Look
@@ -43,6 +46,31 @@ def colour_of(drawing: Drawing, kind: str) -> str:
     role = drawing.looks[kind].role
     same = [other for other, look in drawing.looks.items() if look.role == role]
     return COLOURS[role][min(same.index(kind), len(COLOURS[role]) - 1)]
+
+
+def handles(drawing: Drawing, poses: Mapping[str, Float[np.ndarray, "T K 3"]]) -> list[Line2D]:
+    """Of a legend: each kind of which there is one, in its shape, the walls and the robot."""
+    found = []
+    for kind, look in drawing.looks.items():
+        if poses[kind].shape[1]:
+            marker = "s" if look.shape == "square" else "o"
+            mark = _mark(marker, colour_of(drawing, kind), f"{kind} ({look.role})")
+            mark.set_alpha(0.6)
+            if look.shape == "ring":
+                mark.set(fillstyle="none", markeredgewidth=2.0)
+            found.append(mark)
+    if drawing.walls:
+        wall = Line2D([], [], color=COLOURS["cost"][0], linewidth=3, alpha=0.6)
+        wall.set_label("walls (cost)")
+        found.append(wall)
+    return [*found, _mark("o", ROBOT_COLOUR, "robot")]
+
+
+def _mark(marker: str, colour: str, label: str) -> Line2D:
+    return Line2D(
+        [], [], linestyle="", marker=marker, markersize=9, markeredgewidth=0.0, color=colour,
+        label=label,
+    )  # fmt: skip
 
 
 def patch(look: Look, pose: Float[np.ndarray, " 3"], colour: str, alpha: float = 0.6) -> Patch:

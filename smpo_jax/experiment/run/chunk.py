@@ -1,7 +1,7 @@
 """Several iterations of training in one call to the device, watched for NaN and infinity."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from smpo_envs import compilation
 from smpo_jax.types import Metrics, TrainState
 
 EPISODE = "episode/"  # metrics that are NaN where no episode finished
+COUNT = "episode/count"  # of those that did
 
 
 class Report(NamedTuple):
@@ -74,11 +75,14 @@ def compile_chunk(chunk: Chunk, state: TrainState) -> Chunk:
     return lowered.compile(compilation.options())
 
 
-def may_be_nan(metric: str) -> bool:
-    """Whether NaN in this metric says "no episode finished" and not that training failed."""
-    return metric.startswith(EPISODE)
+def faults(row: Mapping[str, Any]) -> dict[str, Bool[Array, ""]]:
+    """By metric, whether it is not finite and does not thereby say "no episode finished"."""
+    some_finished = row.get(COUNT, 1) != 0  # also where the count is NaN
+    return {
+        name: ~jnp.isfinite(value) & (some_finished | (not name.startswith(EPISODE)))
+        for name, value in row.items()
+    }
 
 
 def _is_finite(row: Metrics) -> Bool[Array, ""]:
-    watched = [jnp.isfinite(value) for name, value in row.items() if not may_be_nan(name)]
-    return jnp.all(jnp.stack(watched))
+    return ~jnp.any(jnp.stack(list(faults(row).values())))

@@ -12,10 +12,16 @@ import numpy as np
 from smpo_jax.experiment.errors import DivergenceError
 from smpo_jax.experiment.run import selection, writers
 from smpo_jax.experiment.run.checkpoint import Checkpoints
-from smpo_jax.experiment.run.chunk import Report, may_be_nan
+from smpo_jax.experiment.run.chunk import Report, faults
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings.config import FEWEST_ITERATIONS, Config
+from smpo_jax.training.loop import BROKEN, ROLLOUT
 from smpo_jax.types import TrainState
+
+# Groups of metrics by when they are computed: steps, episodes and critics first, then what prices
+# are made of them (and what a method of one's own reports), then the policy.
+FIRST = ("rollout", "episode", "value", "cost_value")
+LAST = ("policy", "projection", "learner")
 
 
 class Recorder:
@@ -88,12 +94,6 @@ class Recorder:
         self._window.extend(rows)
         if not report.finite:
             self.failure = self._divergence(rows[-1])
-        negative = next((row for row in rows if row.get("episode/cost", 0.0) < 0), None)
-        if negative:
-            self.failure = DivergenceError(
-                f"iteration {negative['iteration']}: episode/cost is {negative['episode/cost']}; "
-                f"costs must be 0 or more; stopped, in {self._folder}"
-            )
         return rows[-1]
 
     def save(self, state: TrainState) -> None:
@@ -105,14 +105,26 @@ class Recorder:
         self._checkpoints.save(state, self.iteration, is_interim=not lasts, score=score)
 
     def _divergence(self, row: Row) -> DivergenceError:
-        name = next(
-            key for key, value in row.items() if not (may_be_nan(key) or np.isfinite(value))
-        )
+        name = first_fault(row)
+        why = f" ({BROKEN})" if name.startswith(ROLLOUT) else ""
         return DivergenceError(
-            f"iteration {row['iteration']}: {name} is {row[name]}; stopped. The last good "
+            f"iteration {row['iteration']}: {name} is {row[name]}{why}; stopped. The last good "
             f"checkpoint is that of iteration {self._checkpoints.iterations()[-1]} in "
             f"{self._folder}"
         )
+
+
+def first_fault(row: Row) -> str:
+    """Which of the metrics that are not finite was computed first."""
+    return min((name for name, is_fault in faults(row).items() if is_fault), key=_stage)
+
+
+def _stage(metric: str) -> int:
+    """When in an iteration a metric is computed: what comes first is the cause of what follows."""
+    group = metric.partition("/")[0]
+    if group in FIRST:
+        return FIRST.index(group)
+    return len(FIRST) + (LAST.index(group) + 1 if group in LAST else 0)
 
 
 def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writers.Writer]:

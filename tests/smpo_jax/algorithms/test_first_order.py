@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from smpo_jax.algorithms import cup, focops, p3o, recipes
+from smpo_jax.algorithms import cup, focops, p3o, recipes, registry
 from smpo_jax.core import surrogate
 from smpo_jax.core.distributions import DiagonalGaussian
 from smpo_jax.training import loop
@@ -128,3 +128,35 @@ def test_penalised_advantage_by_hand():
 
 def test_cost_advantages_are_centred_in_their_own_unit():
     np.testing.assert_allclose(surrogate.centre(jnp.array([1.0, 2.0, 6.0])), [-2.0, -1.0, 3.0])
+
+
+@pytest.mark.parametrize("name", ["ppo", "focops", "cup", "p3o", "ppo_simmer", "smpo-ppo"])
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_update_goes_beyond_twice_the_target_however_large_the_steps(name):
+    """Steps of Adam of 0.3 with a spread of e^-6: hundreds of nats in a pass, unless held back."""
+    _, metrics = toy.two_iterations(name, learning_rate=0.3, initial_log_std=-6.0)
+    target = registry.hyperparameters(name).target_kl
+    for group in ("policy", "projection"):
+        kl = np.asarray(metrics.get(f"{group}/kl", 0.0))
+        assert np.all(kl <= 2 * target)
+    assert np.all(np.asarray(metrics["policy/kl"]) > 1e-3 * target)  # it has moved, though
+
+
+@pytest.mark.parametrize("name", ["rcpo", "cpo"])
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_natural_step_goes_beyond_twice_the_target_near_determinism(name):
+    _, metrics = toy.two_iterations(name, initial_log_std=-9.0)
+    target = registry.hyperparameters(name).target_kl
+    assert np.all(np.asarray(metrics["policy/kl"]) <= 2 * target)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_bonus_on_entropy_widens_the_policy_to_the_bound_and_no_further():
+    metrics = toy.two_iterations(
+        "ppo",
+        learning_rate=2.0,
+        entropy_coefficient=10.0,
+        target_kl=float("inf"),
+        learning_rate_decay=False,
+    )[1]
+    np.testing.assert_allclose(metrics["policy/std"][-1], np.exp(2.0), rtol=1e-6)

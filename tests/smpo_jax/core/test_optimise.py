@@ -32,8 +32,9 @@ def test_every_pass_sees_every_sample_once_in_a_new_order():
 
 
 def test_passes_stop_as_soon_as_the_check_says_so():
-    def check(state):
-        return state[1] >= 8, {"steps": state[1]}
+    def check(before, after):
+        assert before[0].shape == after[0].shape
+        return after, after[1] >= 8, {"steps": after[1]}
 
     (seen, index), metrics = run(passes=10, check=check)
     assert (index, metrics["passes"], metrics["steps"]) == (8, 2, 8)
@@ -42,7 +43,7 @@ def test_passes_stop_as_soon_as_the_check_says_so():
 
 def test_under_vmap_each_member_stops_by_itself():
     def member(limit):
-        state, metrics = run(passes=5, check=lambda state: (state[1] >= limit, {}))
+        state, metrics = run(passes=5, check=lambda _, after: (after, after[1] >= limit, {}))
         return state[1], metrics["passes"]
 
     steps, passes = jax.vmap(member)(jnp.array([4, 12, 99]))
@@ -86,3 +87,20 @@ def test_descend_is_adam_with_that_learning_rate():
 def test_linear_decay_reaches_zero_and_stays(iteration, expected):
     rate = optimise.linear_decay(0.2, jnp.asarray(iteration), 10)
     np.testing.assert_allclose(rate, expected, atol=1e-8)
+
+
+def distance(params):
+    return 100.0 * params["w"] ** 2
+
+
+@pytest.mark.parametrize(
+    "after, expected",
+    [(0.05, 0.05), (1.0, 0.125), (1e30, 0.0), (jnp.nan, jnp.nan)],
+    ids=["within", "beyond", "out-of-reach", "nan"],
+)
+def test_a_step_beyond_the_bound_is_halved_until_within(after, expected):
+    """100 w² <= 2 asks for w <= 0.141; 20 halvings of 1e30 are not enough, so none is taken."""
+    before, after = {"w": jnp.zeros(())}, {"w": jnp.asarray(after)}
+    params, found = jax.jit(lambda a, b: optimise.retreat(a, b, distance, bound=2.0))(before, after)
+    np.testing.assert_array_equal(params["w"], jnp.asarray(expected))
+    np.testing.assert_array_equal(found, distance(params))

@@ -55,8 +55,8 @@ def scatter(
     for limit in limits:
         axes.axvline(limit, color="black", linestyle="--", linewidth=1)
         axes.annotate(
-            f"limit {limit:g}", (limit, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
-            textcoords="offset points", va="top", fontsize="small", rotation=90,
+            f"limit {limit:g}", (limit, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            textcoords="offset points", ha="center", fontsize="small",
         )  # fmt: skip
     ours = [one for row in rows for one in row.finished]
     beside = [each for each in published if each.method in algos]
@@ -98,8 +98,12 @@ def intervals(rows: Sequence[Comparison], colours: Mapping[str, str]) -> Figure:
                 )  # fmt: skip
         axes.set_title(title, fontsize="medium")
         plots.tidy(axes)
-    for limit in {each.outcomes[0].cell.config.cost_limit for each in rows}:
+    limits = sorted({each.outcomes[0].cell.config.cost_limit for each in rows})
+    for limit in limits:
         panels[1].axvline(limit, color="black", linestyle="--", linewidth=1)
+    panels[1].set_title(
+        f"cost (limit {', '.join(f'{limit:g}' for limit in limits)})", fontsize="medium"
+    )
     panels[0].set_yticks(range(len(rows)), [row.variant for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure

@@ -4,9 +4,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, Polygon
 from PIL import Image
 
@@ -68,9 +70,81 @@ def test_a_film_has_every_nth_step_and_ends_with_the_episode():
     assert all(np.any(a != b) for a, b in zip(frames[1:], frames, strict=False))
 
 
+def test_a_film_lays_a_figure_out_once(monkeypatch):
+    """Laying out takes about as long as a second of film: it was done for each frame."""
+    layouts = []
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine,
+        "execute",
+        lambda self, figure: (layouts.append(figure), execute(self, figure))[1],
+    )
+    frames = film.frames(trajectories(steps=40), title="x", cost_limit=1.0, every=1)
+    assert len(list(frames)) == 41
+    assert len(layouts) == 1
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_frame_of_a_film_is_what_the_whole_figure_shows(follows):
+    """Painted over what stands still, or drawn anew as a whole: the same picture."""
+    seen = trajectories(steps=8)
+    seen = seen._replace(drawing=seen.drawing._replace(follows=follows))
+    drawn = Figure(figsize=(4.0, 4.0), dpi=80)
+    arena = scene.Scene(drawn.add_subplot(), seen, 0, title="x")
+    backdrop = film.Backdrop(drawn, arena.moving)
+    arena.show(6)
+    frame = backdrop.picture()
+    for artist in arena.moving:
+        artist.set_animated(False)
+    backdrop.canvas.draw()
+    whole = np.asarray(backdrop.canvas.buffer_rgba())[..., :3]
+    # Apart from where what moves is now above what stands, it is the same to the byte.
+    assert np.mean(np.any(frame != whole, axis=-1)) < 0.002
+
+
+def test_legend_names_each_kind_that_is_there_in_its_shape_and_the_robot():
+    seen = trajectories()
+    looks = {**seen.drawing.looks, "buttons": Look("ring", 0.1, "object")}
+    handles = shapes.handles(
+        seen.drawing._replace(looks=looks),
+        {kind: places[0] for kind, places in seen.poses.items()} | {"buttons": np.zeros((5, 0, 3))},
+    )
+    found = {handle.get_label(): handle.get_marker() for handle in handles}
+    assert found == {"hazards (cost)": "o", "goal (target)": "s", "robot": "o"}
+    walled = seen.drawing._replace(looks={}, walls=((0.0, 0.0, 1.0, 1.0),))
+    assert [each.get_label() for each in shapes.handles(walled, {})] == ["walls (cost)", "robot"]
+
+
+@pytest.mark.parametrize("costs", [[0.0, 30.0], [24.0, 26.0], [0.0, 500.0]])
+def test_nothing_crosses_the_label_of_the_limit(costs):
+    figure = Figure(figsize=(3, 3), layout="constrained")
+    series = film.TimeSeries(figure.add_subplot(), "cost", np.array(costs), limit=25.0)
+    series.show(1)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    (label,) = axes.texts
+    box = label.get_window_extent()
+    assert label.get_text() == "limit\n25"
+    assert box.x0 > axes.bbox.x1 and box.x1 <= figure.bbox.x1
+
+
+def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
+    film.write(tmp_path / "x.gif", film.frames(trajectories(), title="x", cost_limit=1.0, every=1))
+    with Image.open(tmp_path / "x.gif") as picture:
+        for number in range(getattr(picture, "n_frames", 0)):
+            picture.seek(number)
+            assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+        seen = np.asarray(picture.convert("RGB"), float).reshape(-1, 3)
+    for colour in (shapes.COLOURS["cost"][0], shapes.COLOURS["target"][0]):
+        painted = 255 * (0.6 * np.array(to_rgba(colour)[:3]) + 0.4)  # on white
+        near = np.abs(seen - painted).max(axis=1) <= 3
+        assert near.sum() > 500, colour
+
+
 def test_the_scene_shows_where_things_are():
     figure_of = Figure()
-    arena = scene.Scene(figure_of.add_subplot(), trajectories(), 0)
+    arena = scene.Scene(figure_of.add_subplot(), trajectories(), 0, title="x")
     arena.show(4)
     np.testing.assert_allclose(arena.body.center, [0.4, 0.0])
     np.testing.assert_allclose(np.mean(arena.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)

@@ -77,6 +77,52 @@ def test_figure_has_cost_with_the_limit_and_the_calibration():
     np.testing.assert_allclose(xy(diagonal), [[0, 0], [9, 9]])
 
 
+def bars(axes):
+    """The ends of each error bar: [bars, 2 ends, x and y]."""
+    return np.concatenate([np.array(each.get_segments()) for each in axes.collections])
+
+
+def test_figure_has_intervals_over_the_episodes_of_a_single_seed():
+    first, _ = MEMBERS
+    alone = [each for each in points() if each.labelled is first]
+    figure = robustness_figure.draw(alone, [])
+    # Of 1 and 3: 2 ± t(1) · √2 / √2 = 12.706.
+    np.testing.assert_allclose(bars(figure.axes[0])[0, :, 1], [2 - 12.706, 2 + 12.706], atol=1e-3)
+    assert "means of 2 episodes, with 95 % intervals" in figure.get_suptitle()
+
+
+def test_figure_has_intervals_over_seeds_and_says_so():
+    _, second = MEMBERS
+    better = [
+        each._replace(return_=each.return_ + 4) if each.labelled is second else each
+        for each in points()
+    ]
+    higher = [
+        each._replace(calibration=each.calibration._replace(realised=each.calibration.realised + 2))
+        if each.labelled is second
+        else each
+        for each in curves()
+    ]
+    figure = robustness_figure.draw(better, higher)
+    assert "interquartile means of seeds, with 95 % intervals" in figure.get_suptitle()
+    return_, _, calibration = figure.axes
+    np.testing.assert_allclose(bars(return_)[:, :, 1], [[2, 6], [2, 6]])
+    # Of two seeds 2 apart: ± t(1) · √2 / √2 = 12.706, for each of ten bins, as it is and shifted.
+    spans = np.diff(bars(calibration)[:, :, 1], axis=1)
+    np.testing.assert_allclose(spans, np.full((20, 1), 2 * 12.706), rtol=1e-3)
+
+
+def test_variants_at_the_same_value_stand_beside_each_other():
+    two = [
+        each._replace(labelled=each.labelled._replace(variant=name))
+        for name in ("a", "b")
+        for each in points()
+    ]
+    figure = robustness_figure.draw(two, [])
+    a, b = (xy(line)[:, 0] for line in figure.axes[0].lines[:2])
+    assert np.all(a < b) and np.allclose((a + b) / 2, [0.2, 0.3])
+
+
 def test_tables_have_a_row_for_every_point_and_bin(tmp_path):
     path = tmp_path / "points.csv"
     tables.write(path, map(robustness.performance_row, points()))
