@@ -14,9 +14,11 @@ import jax
 import smpo_envs
 from smpo_envs import compilation, throughput
 from smpo_envs.naming import find
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.problem import build, host_env, provide, task
 from smpo_jax.experiment.run.program import loop_of
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
@@ -30,6 +32,7 @@ def main(options: BenchOptions) -> None:
     _check(options)
     provide(options.devices)
     config = _config(options)
+    _require_fits(config, options)
 
     def say(line: str) -> None:
         if not options.json:
@@ -169,19 +172,28 @@ def real(env: str) -> dict[str, Any] | None:
 
 def _check(options: BenchOptions) -> None:
     for name in ("devices", "train_envs", "rollout_length", "seeds", "repeats"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name}: must be at least 1, got {getattr(options, name)}")
-    if any(count < 1 for count in options.num_envs):
-        raise UserError(f"num_envs: must be at least 1, got {min(options.num_envs)}")
+        require_count(name, getattr(options, name))
+    for num_envs in options.num_envs:
+        require_count("num_envs", num_envs)
     for algo in options.algos:
         Config(env=options.env, algo=algo)
 
 
+def _require_fits(config: Config, options: BenchOptions) -> None:
+    """Refuses before the first measurement what the last one has no memory for."""
+    if not config.source.is_outside:
+        state = jax.eval_shape(smpo_envs.VectorEnv(task(config), 1).reset, jax.random.key(0))
+        for num_envs in options.num_envs:
+            sizes.require_fits("num_envs", num_envs, sizes.nbytes(state))
+    for algo in options.algos:
+        own = _config(options, algo)
+        sizes.require_runs_fit(own, build(own), options.seeds, "seeds")
+
+
 def _rate(row: dict[str, Any]) -> str:
     rate = f"{row['steps_per_second']:12,.0f} steps/s"
-    return (
-        f"{rate}, compiled in {row['compile_seconds']:.1f} s" if "compile_seconds" in row else rate
-    )
+    seconds = row.get("compile_seconds")
+    return rate if seconds is None else f"{rate}, compiled in {seconds:.1f} s"
 
 
 def machine() -> dict[str, Any]:

@@ -12,6 +12,7 @@ class Lockstep:
     """
 
     num_envs: int
+    _reply: tuple[np.ndarray, HostStep[np.ndarray]]
 
     @property
     def halves(self):

@@ -1,11 +1,12 @@
 """What Python refuses in one line, and what cannot be refused beforehand but must show."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from lockstep import Lockstep
 
 import smpo_envs
 import smpo_jax as sx
@@ -49,10 +50,11 @@ def test_a_spec_that_cannot_be_is_refused_where_it_is_made_and_where_it_is_used(
 
 
 def test_numbers_of_numpy_and_an_infinite_limit_are_numbers():
-    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), np.int64(4))
+    four: Any = np.int64(4)
+    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), four)
     assert type(env.num_envs) is int and env.num_envs == 4
     _, spec = toy.problem()
-    numbers = {"rollout_length": np.int32(10), "total_iterations": np.asarray(5)}
+    numbers: dict[str, Any] = {"rollout_length": np.int32(10), "total_iterations": np.asarray(5)}
     toy.small("ppo", spec._replace(cost_limit=np.inf, **numbers))  # refuses nothing
 
 
@@ -98,15 +100,10 @@ def test_another_methods_account_is_not_its_own():
 
 
 def test_outside_jax_a_method_without_its_account_is_refused_too():
-    class Host(Lockstep):
-        num_envs, observation_size, action_size, episode_length = 2, 3, 1, 10
-
-        def reset(self, seed):
-            raise AssertionError(seed)
-
+    env: Any = object()  # nothing of it is used
     _, spec = toy.problem("ppo_saute", num_envs=2)
     with pytest.raises(ValueError, match="account of cost"):
-        host.make_collector(toy.small("ppo_saute", spec), Host(), 10)
+        host.make_collector(toy.small("ppo_saute", spec), env, 10)
 
 
 def test_an_environment_without_anything_to_add_is_itself():

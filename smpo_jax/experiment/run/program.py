@@ -10,6 +10,7 @@ import numpy as np
 
 from smpo_envs import compilation
 from smpo_envs.host import WorkerError
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run.chunk import Chunk, Report, compile_chunk, is_finite, make_chunk
@@ -180,6 +181,7 @@ def loop_of(problem: Problem) -> Loop:
 def _on_the_device(problem: Problem, env: VectorEnv) -> Loop:
     def compiled(state: TrainState) -> Launch:
         chunk = compile_chunk(_chunk(problem), state)
+        sizes.require_program_fits(chunk)
         return lambda state, say: SingleRun(chunk, state)
 
     place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=env.num_envs)

@@ -57,12 +57,16 @@ class Files:
         self._csv = _open_after(folder / METRICS_CSV, _csv_iteration, after)
         self._jsonl = _open_after(folder / METRICS_JSONL, _jsonl_iteration, after)
         self._timing = _open_after(folder / TIMING_CSV, _csv_iteration, after)
+        self._columns = _csv_columns(folder / METRICS_CSV)
 
     def write(self, rows: Sequence[Row], timing: Row) -> None:
         """Appends, and waits until the disk has it: a checkpoint may rely on these rows."""
-        _append(self._csv, _csv_lines(rows, header=self._csv.tell() == 0))
+        has_header = self._csv.tell() > 0
+        columns = self._columns if has_header else list(rows[0])
+        self._columns = columns
+        _append(self._csv, _csv_lines(rows, columns, header=not has_header))
         _append(self._jsonl, "".join(f"{_json_line(row)}\n" for row in rows))
-        _append(self._timing, _csv_lines([timing], header=self._timing.tell() == 0))
+        _append(self._timing, _csv_lines([timing], list(timing), header=self._timing.tell() == 0))
 
     def close(self) -> None:
         """Closes the files."""
@@ -242,9 +246,17 @@ def _jsonl_iteration(line: bytes) -> int:
     return int(json.loads(line)["iteration"])
 
 
-def _csv_lines(rows: Sequence[Row], *, header: bool) -> str:
+def _csv_columns(path: Path) -> list[str]:
+    """Those of its header; an earlier version's run goes on with the columns that it began with."""
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _csv_lines(rows: Sequence[Row], columns: Sequence[str], *, header: bool) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, columns, restval="nan", extrasaction="ignore", lineterminator="\n"
+    )
     if header:
         writer.writeheader()
     writer.writerows(rows)

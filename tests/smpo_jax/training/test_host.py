@@ -156,7 +156,7 @@ class Loses(Countdown):
             lost = np.array([1.0, 0.0])
             _, step = self._reply
             cut = np.maximum(step.truncated, lost)
-            self._reply = self._obs(), step._replace(truncated=cut, lost=lost)
+            self._reply = np.asarray(self._obs()), step._replace(truncated=cut, lost=lost)
 
 
 def test_an_episode_that_is_lost_is_cut_and_counts_nowhere():

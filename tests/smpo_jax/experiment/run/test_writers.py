@@ -262,3 +262,13 @@ def test_float32_values_are_written_as_short_as_they_can_be():
     assert _plain(np.float32(0.1)) == 0.1
     assert np.float32(_plain(np.float32(1 / 3))) == np.float32(1 / 3)
     assert type(_plain(np.int32(3))) is int
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_columns_it_began_with(tmp_path):
+    write(tmp_path, [1], after=0)
+    files = Files(tmp_path, after=1)
+    files.write([{"iteration": 2, "steps": 20, "new/one": 1.0, "policy/loss": 0.25}], timing(2))
+    files.close()
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "iteration,steps,policy/loss\n1,10,0.5\n2,20,0.25\n"
+    )
