@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-COLOURS = 32  # of a picture: lines and their edges need no more
+COLOURS = 40  # of a picture: lines and their edges need no more
 HERE = Path(__file__).parent
 
 
@@ -25,7 +25,7 @@ def shrink(output: nbformat.NotebookNode) -> None:
     if "image/png" in data:
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
             few = picture.convert("RGB").quantize(
-                COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+                COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE
             )
         file = io.BytesIO()
         few.save(file, "png", optimize=True)

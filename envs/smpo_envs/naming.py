@@ -105,7 +105,7 @@ def find(name: str) -> Source:
         near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.8)
         hint = f"unknown environment {name!r}: did you mean {folded[near[0]]!r}? " if near else ""
         if re.fullmatch(r"Safety\w+-v\d+", name) and not near:
-            error = ValueError(f"{error}, which are those of the real package's ids that are here")
+            error = ValueError(f"{error}; of Safety-Gymnasium's robots only the Point is native")
         raise ValueError(hint or f"{error}; {FORMS}") from None
     return Source(key, partial(_make_native, key), TASKS[key])
 

@@ -13,27 +13,31 @@ from smpo_jax.core import multipliers
 from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD
 from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS
+from smpo_jax.ranges import LARGE, MOST, TINY
 from smpo_jax.types import Spec
 
 T = TypeVar("T")
-
-TINY, LARGE = 1.18e-38, 3.4e38  # the range of normal numbers of float32
 
 # Rules of `require`: what a value must be, in words, and the test.
 # Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
 POSITIVE = ("positive", lambda x: TINY <= x <= LARGE)
 POSITIVE_OR_INFINITE = ("positive", lambda x: x >= TINY)  # where infinity says "no bound"
-NONNEGATIVE = ("0 or more", lambda x: 0 <= x <= LARGE and (x == 0 or x >= TINY))
-FRACTION = ("from 0 to 1", lambda x: 0 <= x <= 1)
-FINITE = ("a finite number", math.isfinite)
-COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and x >= 1)
+NONNEGATIVE = ("0 or more", lambda x: x == 0 or TINY <= x <= LARGE)
+AT_LEAST_ONE = ("1 or more", lambda x: 1 <= x <= LARGE)
+FRACTION = ("from 0 to 1", lambda x: x == 0 or TINY <= x <= 1)
+FINITE = ("a finite number", lambda x: x == 0 or TINY <= abs(x) <= LARGE)
+COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and 1 <= x <= MOST)
 LOG_STD = (
     f"from {LEAST_LOG_STD:g} to {LARGEST_LOG_STD:g}",
     lambda x: LEAST_LOG_STD <= x <= LARGEST_LOG_STD,
 )
 WHOLE = ("an int, 1 or more", lambda x: operator.index(x) >= 1)
-LIMIT = ("0 or more", lambda x: x >= 0)  # infinity is no limit
-SIZES = ("one or more positive whole numbers", lambda x: len(x) > 0 and all(n >= 1 for n in x))
+# Infinity is no limit; what is only infinite in float32 is a mistake.
+LIMIT = ("0 or more", lambda x: x == math.inf or x == 0 or TINY <= x <= LARGE)
+SIZES = (
+    "one or more positive whole numbers",
+    lambda x: len(x) > 0 and all(1 <= n <= MOST for n in x),
+)
 
 
 class Settings:

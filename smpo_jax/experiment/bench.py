@@ -13,8 +13,10 @@ import jax
 import smpo_envs
 from smpo_envs import compilation, throughput
 from smpo_envs.naming import find
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import build, provide
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import BenchOptions
 from smpo_jax.training import loop
@@ -28,6 +30,7 @@ def main(options: BenchOptions) -> None:
     _check(options)
     provide(options.devices)
     config = Config(env=options.env)
+    _require_fits(options)
 
     def say(line: str) -> None:
         if not options.json:
@@ -78,13 +81,7 @@ def environment(env: str, num_envs: int, options: BenchOptions) -> dict[str, Any
 
 def training(algo: str, options: BenchOptions) -> dict[str, Any]:
     """Whole iterations: rollout and update, of `seeds` runs in one program."""
-    config = Config(
-        env=options.env,
-        algo=algo,
-        num_envs=options.train_envs,
-        devices=options.devices,
-        rollout_length=options.rollout_length,
-    )
+    config = _training_config(algo, options)
     problem = build(config)
     keys = jax.random.split(jax.random.key(0), options.seeds)
     state = jax.vmap(lambda key: loop.init(problem.algorithm, problem.env, key, problem.mesh))(keys)
@@ -127,12 +124,32 @@ def real(env: str) -> dict[str, Any] | None:
 
 def _check(options: BenchOptions) -> None:
     for name in ("devices", "train_envs", "rollout_length", "seeds", "repeats"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name}: must be at least 1, got {getattr(options, name)}")
-    if any(count < 1 for count in options.num_envs):
-        raise UserError(f"num_envs: must be at least 1, got {min(options.num_envs)}")
+        require_count(name, getattr(options, name))
+    for num_envs in options.num_envs:
+        require_count("num_envs", num_envs)
     for algo in options.algos:
         Config(env=options.env, algo=algo)
+
+
+def _require_fits(options: BenchOptions) -> None:
+    """Refuses before the first measurement what the last one has no memory for."""
+    env = smpo_envs.VectorEnv(smpo_envs.make(options.env), 1)
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    for num_envs in options.num_envs:
+        sizes.require_fits("num_envs", num_envs, sizes.nbytes(state))
+    for algo in options.algos:
+        config = _training_config(algo, options)
+        sizes.require_runs_fit(config, build(config), options.seeds, "seeds")
+
+
+def _training_config(algo: str, options: BenchOptions) -> Config:
+    return Config(
+        env=options.env,
+        algo=algo,
+        num_envs=options.train_envs,
+        devices=options.devices,
+        rollout_length=options.rollout_length,
+    )
 
 
 def _rate(row: dict[str, Any]) -> str:

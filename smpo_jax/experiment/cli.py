@@ -29,6 +29,7 @@ commands:
   export     a trained policy as a file for programs without this package
   list       tasks and algorithms, one line each
   bench      steps per second of environments and training on this machine
+  completion what a shell needs to complete all this: eval "$({PROGRAM} completion bash)"
 
 Every command has its own --help. Try: {PROGRAM} train --env PointGoal1 --algo smpo
 --version says which one this is.
@@ -42,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if it succeeded, 1 if training diverged or a cell of a suite failed, 2 for a mistake of
         the user's or a disk that cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from smpo_jax.experiment.errors import DivergenceError, UserError
+    from smpo_jax.experiment.errors import DivergenceError, UserError, memory_told
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(arguments)
+        with memory_told():
+            return _dispatch(arguments)
     except DivergenceError as error:
         return _fail(error, status=1)
     except UserError as error:
@@ -218,6 +220,16 @@ def _bench(arguments: list[str]) -> int:
     return 0
 
 
+def _completion(arguments: list[str]) -> int:
+    from smpo_jax.experiment.settings import completion
+    from smpo_jax.experiment.settings.command_line import parse
+    from smpo_jax.experiment.settings.options import CompletionOptions
+
+    options = parse(CompletionOptions, arguments, command="completion")
+    print(completion.script(options.shell))
+    return 0
+
+
 def _use_compilation_cache() -> None:
     """Lets jax keep compiled programs between runs, so that the second start is quick.
 
@@ -250,4 +262,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "list": _list,
     "bench": _bench,
+    "completion": _completion,
 }

@@ -1,15 +1,45 @@
 """How a run can end badly: each kind is one line on stderr and one exit status."""
 
+import contextlib
 import functools
+import re
 import sys
+from collections.abc import Iterator
+
+LONGEST = 2000  # characters of a message: inputs that it shows may be of any length
 
 
 class UserError(Exception):
     """Something the user can put right. One line, exit status 2."""
 
+    def __init__(self, message: object) -> None:
+        line = one_line(message)
+        half = LONGEST // 2
+        super().__init__(line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}")
+
+
+class LackOfMemoryError(UserError):
+    """There is less memory than the user has asked for."""
+
 
 class DivergenceError(Exception):
     """NaN, infinity or negative costs came out of training. One line, exit status 1."""
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Makes a `LackOfMemoryError` of what Python, JAX and XLA raise where they get no memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+            raise
+        asked = re.search(r"allocat\w* (?:of )?([\d.]+ ?(?:bytes|[KMGT]i?B))", text)
+        size = f": {asked[1]} could not be had" if asked else ""
+        raise LackOfMemoryError(
+            f"there is not enough memory{size}; take fewer environments, episodes or hidden units"
+        ) from error
 
 
 def one_line(message: object) -> str:

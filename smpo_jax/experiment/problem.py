@@ -28,6 +28,7 @@ from smpo_jax.training.loop import make_spec
 from smpo_jax.types import Algorithm, Key, Scalar, Spec, VectorEnv
 
 THREADS = "PJRT_NPROC"  # the name by which XLA is told its number of threads on a CPU
+MOST_CORES = max(64, 4 * (os.cpu_count() or 1))  # more would only fill the memory with threads
 NOTHING: Mapping[str, Scalar] = MappingProxyType({})
 
 
@@ -79,7 +80,7 @@ def provide(devices: int) -> None:
     and so how it rounds, depends on their number, which would be that of the cores it sees.
     """
     before = jax.config.jax_num_cpu_devices  # pyrefly: ignore[missing-attribute]  (made by jax)
-    number = devices if devices > 1 else before
+    number = devices if 1 < devices <= MOST_CORES else before
     with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
         jax.config.update("jax_num_cpu_devices", number)
         os.environ.setdefault(THREADS, "1")

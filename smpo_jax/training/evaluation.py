@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from smpo_jax.augmentation import require_account
 from smpo_jax.core import episodes as tracking
@@ -33,6 +34,25 @@ def make_act(algorithm: Algorithm, learner: LearnerState, *, deterministic: bool
     return act
 
 
+class Playing(NamedTuple):
+    """Environments in the middle of an evaluation.
+
+    Attributes:
+        env_state: of the environments.
+        tracker: sums over the episodes under way.
+        count: episodes that each environment has finished.
+        results: of these, in the order in which an environment finished them; only as many as there
+            are rows for.
+        key: for what is to come.
+    """
+
+    env_state: Any
+    tracker: tracking.Tracker
+    count: Int[Array, " N"]
+    results: Episodes  # [rows, N]
+    key: Key
+
+
 def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
     """Plays `episodes` whole episodes.
 
@@ -43,38 +63,74 @@ def evaluate(act: Act, env: VectorEnv, key: Key, episodes: int) -> Episodes:
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     each = -(-episodes // env.num_envs)
+    playing = jax.lax.while_loop(
+        lambda playing: jnp.any(playing.count < each),
+        lambda playing: _step(act, env, playing),
+        begin(env, key, rows=each),
+    )
+    return jax.tree.map(lambda x: x.reshape(-1)[:episodes], playing.results)
+
+
+def begin(env: VectorEnv, key: Key, *, rows: int) -> Playing:
+    """New episodes, and room for `rows` results of each environment."""
     reset_key, key = jax.random.split(key)
     first = env.reset(reset_key)
-    start = (
+    return Playing(
         first,
         tracking.start(env.num_envs, first.steps),
         jnp.zeros(env.num_envs, jnp.int32),
-        Episodes(*(jnp.zeros((each, env.num_envs)) for _ in Episodes._fields)),
+        Episodes(*(jnp.zeros((rows, env.num_envs)) for _ in Episodes._fields)),
         key,
     )
 
-    def unfinished(carry: Any) -> Array:
-        return jnp.any(carry[2] < each)
 
-    def step(carry: Any) -> Any:
-        env_state, tracker, count, results, key = carry
-        act_key, key = jax.random.split(key)
-        env_state, seen = env.step(env_state, act(env_state.obs, act_key))
-        tracker, total, finished = tracking.advance(
-            tracker, seen.reward, seen.cost, seen.terminated, seen.truncated
-        )
-        # `finished` is 1, or NaN where the environment gives NaN: that ends an episode, too, and
-        # leaves it no figures.
-        is_over = finished != 0
-        played = Episodes(*(x * finished for x in (total.return_, total.cost, total.length)))
-        # Row `count` of an environment's column takes the episode; beyond the last row, none does.
-        row = jnp.where(is_over, count, each)
-        column = jnp.arange(env.num_envs)
-        results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
-        return env_state, tracker, count + is_over, results, key
+def play_on(act: Act, env: VectorEnv, playing: Playing) -> Playing:
+    """As many steps as there are rows for results, with the count from 0 again: none is lost."""
+    playing = playing._replace(count=jnp.zeros_like(playing.count))
+    steps = playing.results.cost.shape[0]
+    return jax.lax.fori_loop(0, steps, lambda _, playing: _step(act, env, playing), playing)
 
-    _, _, _, results, _ = jax.lax.while_loop(unfinished, step, start)
-    return jax.tree.map(lambda x: x.reshape(-1)[:episodes], results)
+
+def collect_pieces(first: Playing, go_on: Callable[[Playing], Playing], episodes: int) -> Episodes:
+    """The episodes of `evaluate`, piece by piece: memory does not grow, and Ctrl-C is heard.
+
+    Args:
+        first: of `begin`.
+        go_on: `play_on` for the policy and the environments, compiled.
+        episodes: how many.
+    """
+    num_envs = first.count.shape[0]
+    each = -(-episodes // num_envs)
+    found = [np.zeros((each, num_envs), like.dtype) for like in first.results]
+    finished, playing = np.zeros(num_envs, int), first
+    while np.any(finished < each):
+        playing = go_on(playing)
+        count = np.asarray(playing.count)
+        row, env = np.nonzero(np.arange(max(count, default=0))[:, None] < count)
+        new = finished[env] + row < each
+        row, env = row[new], env[new]
+        for ours, theirs in zip(found, playing.results, strict=True):
+            ours[finished[env] + row, env] = np.asarray(theirs)[row, env]
+        finished += count
+    return Episodes(*(jnp.asarray(x.reshape(-1)[:episodes]) for x in found))
+
+
+def _step(act: Act, env: VectorEnv, playing: Playing) -> Playing:
+    env_state, tracker, count, results, key = playing
+    act_key, key = jax.random.split(key)
+    env_state, seen = env.step(env_state, act(env_state.obs, act_key))
+    tracker, total, finished = tracking.advance(
+        tracker, seen.reward, seen.cost, seen.terminated, seen.truncated
+    )
+    # `finished` is 1, or NaN where the environment gives NaN: that ends an episode, too, and
+    # leaves it no figures.
+    is_over = finished != 0
+    played = Episodes(*(x * finished for x in (total.return_, total.cost, total.length)))
+    # Row `count` of an environment's column takes the episode; beyond the last row, none does.
+    row = jnp.where(is_over, count, results.cost.shape[0])
+    column = jnp.arange(env.num_envs)
+    results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
+    return Playing(env_state, tracker, count + is_over, results, key)
 
 
 def make_evaluator(

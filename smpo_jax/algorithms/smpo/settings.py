@@ -22,9 +22,12 @@ from smpo_jax.algorithms.recipes import ActorCritic
 from smpo_jax.algorithms.smpo import critic, gradient, threshold, weight
 from smpo_jax.core import optimise
 from smpo_jax.networks import ACTIVATIONS, DEFAULT, Networks, nonnegative_action_value
+from smpo_jax.ranges import LARGE
 from smpo_jax.types import Scalar, Spec
 
-AT_LEAST_ONE = ("1 or more", lambda x: x >= 1)
+# Below, float32 has no number between it and 1.
+MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= LARGE)
+LESS_THAN_ONE = ("less than 1", lambda x: -LARGE <= x < 1)
 
 # The choices by name.
 SPENT = {"episode": weight.episode_cost, "none": weight.nothing}
@@ -122,8 +125,8 @@ class WeightSettings(base.Settings):
     shift_amount: float = 0.0  # the constant
 
     def __post_init__(self):
-        base.require(self, ("more than 1", lambda x: x > 1), "weight_base")
-        base.require(self, ("less than 1", lambda x: x < 1), "weight_floor")
+        base.require(self, MORE_THAN_ONE, "weight_base")
+        base.require(self, LESS_THAN_ONE, "weight_floor")
         base.require(self, base.POSITIVE, "weight_temperature", "prediction_clip")
         base.require(self, base.NONNEGATIVE, "shift_amount")
         base.choose("spent", self.spent, SPENT)
@@ -173,7 +176,9 @@ class ThresholdSettings(base.Settings):
         base.require(self, base.NONNEGATIVE, "threshold_feedback", "feedback_proportional")
         base.require(self, base.POSITIVE, "epoch_steps", "threshold_minimum", "episode_window")
         base.require(self, base.POSITIVE, "feedback_bound")
-        base.require(self, AT_LEAST_ONE, "threshold_factor", "threshold_maximum", "target_factor")
+        base.require(
+            self, base.AT_LEAST_ONE, "threshold_factor", "threshold_maximum", "target_factor"
+        )
         super().__post_init__()
 
     def epoch(self, spec: Spec, iteration: Int[Array, ""]) -> Float[Array, ""]:
@@ -257,14 +262,14 @@ class SMPOCode(FirstOrder, Choices):
     Not known from it, and left as in the paper: how steep the schedule is, learning rates.
     """
 
-    weight_base: float = 4.0  # b
+    weight_base: float = 4.0  # b: larger is steeper
     # Rewards are lifted by the least of the episode so far, then f multiplies the advantage.
-    shift: Literal["constant", "minimum"] = "minimum"
-    modulates: Literal["reward", "advantage"] = "advantage"
+    shift: Literal["constant", "minimum"] = "minimum"  # of rewards, so that none is negative
+    modulates: Literal["reward", "advantage"] = "advantage"  # what f multiplies
     cost_samples: int = 1  # one action drawn for the expectation in the target
     cost_hidden: tuple[int, ...] = (256, 256)  # units of its hidden layers
     # -0.1 mean W log pi(a'|s), W = reward-to-go times Q^c times df/dQ^c.
-    critic_gradient_reward: Literal["reward", "reward-to-go"] = "reward-to-go"
+    critic_gradient_reward: Literal["reward", "reward-to-go"] = "reward-to-go"  # what is at stake
     critic_gradient_coefficient: float = 0.1  # times its loss
 
 
@@ -274,24 +279,24 @@ class Ours(Choices):
 
     # Nearly linear: a steep weight is a step that says nothing on the way, and a unit of
     # cost has much the same price wherever it is.
-    weight_base: float = math.e  # b
+    weight_base: float = math.e  # b: larger is steeper
     weight_temperature: float = 100.0  # divides x
     # Wide: where these bind, a lower threshold only makes more states equally bad.
     weight_floor: float = -20.0  # f is never below
     prediction_clip: float = 20.0  # bound on the predicted cost, in multiples of d'
     # The episode's own C_t is not in the observation, and past the budget can only punish.
-    spent: Literal["episode", "none"] = "none"
-    prediction_scale: Literal["none", "episode"] = "episode"
+    spent: Literal["episode", "none"] = "none"  # C_t: the episode's own cost so far, or 0
+    prediction_scale: Literal["none", "episode"] = "episode"  # of Q^c: as it is, or to an episode
     # Rewards below zero times f < 0 would be gains.
-    shift_amount: float = 0.03
+    shift_amount: float = 0.03  # added to rewards
     # Looks twenty steps ahead, which also undoes most of the penalty's shrinkage.
     cost_trace: float = 0.95  # lambda of the return in the target
     cost_rounds: int = 4  # times that targets are computed per iteration
     cost_epochs: int = 1  # passes on each set of targets
     cost_max_gradient_norm: float = 40.0  # of the safety critic
-    cost_activation: Literal["tanh", "relu", "silu"] = "tanh"
+    cost_activation: Literal["tanh", "relu", "silu"] = "tanh"  # of its hidden layers
     # A coefficient then means the same whatever the rewards' scale.
-    critic_gradient_standardised: bool = True
+    critic_gradient_standardised: bool = True  # divided by the standard deviation of advantages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,9 +314,11 @@ class SMPO(TrustRegion, Ours):
     # The whole recursion, as a price on the cost that was measured: each unit is paid for where it
     # falls due, and f, which pays for forecasts, can stay near 1. The coefficient decides how the
     # two share the work.
-    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "advantage"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = (
+        "advantage"  # its form
+    )
     critic_gradient_trace: float = 1.0  # the whole recursion
-    critic_gradient_coefficient: float = 0.4
+    critic_gradient_coefficient: float = 0.4  # times its loss
     # d' itself only follows the measured cost; what falls from 2 d to d, as the paper's threshold
     # does, is the cost that it is steered to.
     threshold_factor: float = 8.0  # the first threshold in multiples of the limit
@@ -329,7 +336,9 @@ class SMPOPPO(FirstOrder, Ours):
     """Our modulation with the paper's clipped passes; learns before it tightens."""
 
     # One step, as in the paper: with the whole recursion (trace 1) one trial did not learn.
-    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "reparameterised"
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = (
+        "reparameterised"  # form
+    )
     # From loose to tight so slowly that the feedback keeps up: down to the limit within 50
     # epochs, the policy stands still before it has learnt to move.
     threshold_factor: float = 8.0  # the first threshold in multiples of the limit

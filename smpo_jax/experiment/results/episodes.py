@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from smpo_envs import compilation
 from smpo_envs.drawing import Drawing
 from smpo_jax.augmentation import AugmentedEnv, SingleEnv
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import single_env, task
 from smpo_jax.experiment.results.policy import TrainedPolicy
@@ -72,6 +73,7 @@ def play(
             later,
         )
 
+    sizes.require_fits("episodes", episodes, sizes.nbytes(run.eval_shape(key)) / episodes)
     poses, lidars, reward, cost, done = jax.tree.map(np.asarray, run(key))
     is_over = done > 0
     length = np.where(np.any(is_over, axis=1), np.argmax(is_over, axis=1), env.episode_length)

@@ -13,17 +13,20 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import augmentation, single_env
 from smpo_jax.experiment.results import intervals
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
-from smpo_jax.experiment.results.shifted import LARGEST_BATCH, shifted_player
+from smpo_jax.experiment.results.shifted import LARGEST_BATCH, LARGEST_PIECE, shifted_player
 from smpo_jax.experiment.settings import shifts
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.options import EvaluateOptions
-from smpo_jax.training.evaluation import Episodes, make_evaluator
+from smpo_jax.training import evaluation
+from smpo_jax.training.evaluation import Episodes
 from smpo_jax.training.host import augment_host, evaluate_host
 
 
 def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
-    if options.episodes < 1:
-        raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    require_count("episodes", options.episodes)
+    if options.cost_limit is not None and not options.cost_limit >= 0:
+        raise UserError(f"cost_limit: must not be negative, got {options.cost_limit}")
     policy = load_policy(options.folder, options.checkpoint)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
@@ -80,10 +83,12 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     env = smpo_envs.VectorEnv(
         single_env(policy.config), min(options.episodes, LARGEST_BATCH), stagger=False
     )
-    run = make_evaluator(
-        policy.algorithm, env, options.episodes, deterministic=options.deterministic
+    act = policy.acting(deterministic=options.deterministic)
+    begin = jax.jit(
+        lambda key: evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))
     )
-    return run(policy.learner, jax.random.key(options.seed))
+    go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing), donate_argnums=0)
+    return evaluation.collect_pieces(begin(jax.random.key(options.seed)), go_on, options.episodes)
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
@@ -108,7 +113,8 @@ def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
 def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:
     config = policy.config
     return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
-    over = int(np.sum(cost > config.cost_limit))
+    limit = config.cost_limit if options.cost_limit is None else options.cost_limit
+    over = int(np.sum(cost > limit))
     return {
         "env": config.env if options.on == "native" else config.source.task_id,
         "on": options.on,
@@ -121,7 +127,7 @@ def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes
         "seed": options.seed,
         "return": _with_interval(intervals.mean(return_), return_),
         "cost": _with_interval(intervals.mean(cost), cost),
-        "cost_limit": config.cost_limit,
+        "cost_limit": limit,
         "over_limit": _with_interval(intervals.share(over, len(cost))),
     }
 

@@ -1,6 +1,7 @@
 """Policies for programs without this package: arrays for NumPy, or a program of JAX's."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from smpo_jax.algorithms import base
 from smpo_jax.core import moments
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.coercion import coerce_argument
 
 if TYPE_CHECKING:
     from smpo_jax.experiment.results.policy import TrainedPolicy
@@ -33,23 +35,23 @@ def main(options: "ExportOptions") -> None:
     from smpo_jax.experiment.results.policy import load_policy
 
     _check(options.out)
-    print(write(load_policy(options.folder), options.out))
+    print(write(load_policy(options.folder, options.checkpoint), options.out))
 
 
-def write(policy: "TrainedPolicy", path: str | Path) -> Path:
+def write(policy: "TrainedPolicy", path: str | os.PathLike[str]) -> Path:
     """What `policy.predict` computes, as a file; see `TrainedPolicy.export`."""
-    path = Path(path)
-    _check(path)
-    if path.suffix.lower() == PROGRAM:
-        content = _program(policy, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
+    file: Path = coerce_argument("path", path, Path)
+    _check(file)
+    if file.suffix.lower() == PROGRAM:
+        content = _program(policy, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
     arrays = _arrays(policy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:  # `savez` would add an ending to a name without its own
-        np.savez(file, allow_pickle=False, **arrays)
-    return path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "wb") as opened:  # `savez` would change a name that ends in .NPZ
+        np.savez(opened, allow_pickle=False, **arrays)
+    return file
 
 
 def _check(path: Path) -> None:

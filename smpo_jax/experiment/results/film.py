@@ -81,7 +81,8 @@ def write(out: Path, frames: Iterator[UInt8[np.ndarray, "H W 3"]]) -> None:
         # flickers, and to find a palette takes longer than to draw a frame.
         beginning = list(itertools.islice(frames, FRAMES_PER_SECOND))
         both = Image.fromarray(np.concatenate([beginning[0], beginning[-1]]))
-        palette = both.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE)  # keeps white white
+        # This keeps white white, and the rounds of k-means the colours of the legend.
+        palette = both.quantize(PALETTE, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
         pictures = (
             Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
             for frame in itertools.chain(beginning, frames)

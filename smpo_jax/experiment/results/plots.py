@@ -1,6 +1,7 @@
 """Learning curves, read from the files of runs."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from matplotlib.ticker import EngFormatter
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import intervals, logs
 from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import PlotOptions
 
@@ -78,10 +80,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def read(folder: Path, label: str | None = None) -> LearningCurve:
+def read(folder: str | os.PathLike[str], label: str | None = None) -> LearningCurve:
     """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
-    log = logs.read(folder, QUANTITIES)
-    return LearningCurve(folder, log.config, label or log.config.algo, log.steps, log.values)
+    home: Path = coerce_argument("folder", folder, Path)
+    log = logs.read(home, QUANTITIES)
+    return LearningCurve(home, log.config, label or log.config.algo, log.steps, log.values)
 
 
 def distinguish(runs: Sequence[LearningCurve]) -> list[LearningCurve]:

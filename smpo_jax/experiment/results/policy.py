@@ -80,7 +80,7 @@ class TrainedPolicy:
         """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | os.PathLike[str]) -> Path:
         """Writes what `predict` computes, for programs that know nothing of this package.
 
         Args:

@@ -12,7 +12,7 @@ from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
 from smpo_jax.experiment.run import writers
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.coercion import coerce_argument, require_count
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.options import RenderOptions
 
@@ -89,8 +89,7 @@ def render(
 def _check(out: Path, episodes: int, speed: float) -> None:
     if out.suffix.lower() not in FILMS + PICTURES:
         raise UserError(f"--out {out}: its ending must be one of {', '.join(FILMS + PICTURES)}")
-    if episodes < 1:
-        raise UserError(f"episodes: must be at least 1, got {episodes}")
+    require_count("episodes", episodes)
     if not speed > 0:
         raise UserError(f"speed: must be positive, got {speed}")
 

@@ -12,10 +12,12 @@ from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import task_by_shift
 from smpo_jax.experiment.results.policy import TrainedPolicy
 from smpo_jax.experiment.settings.config import Config, check_has_hazards
-from smpo_jax.training.evaluation import Episodes, evaluate, make_act
+from smpo_jax.training import evaluation
+from smpo_jax.training.evaluation import Episodes, Playing, make_act
 from smpo_jax.types import Key, LearnerState
 
 LARGEST_BATCH = 256  # native environments played side by side, at most
+LARGEST_PIECE = 1000  # steps of each of them in one call to the device, at most
 
 ShiftedPlayer = Callable[[LearnerState, Mapping[str, float], int], Episodes]
 
@@ -42,12 +44,19 @@ def shifted_player(
     batch = min(episodes, LARGEST_BATCH)
 
     @partial(jax.jit, compiler_options=compilation.options())
-    def run(learner: LearnerState, shift: smpo_envs.Shift, key: Key) -> Episodes:
+    def begin(shift: smpo_envs.Shift, key: Key) -> Playing:
+        env = vector_at(tasks, shift, batch)
+        return evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))
+
+    @partial(jax.jit, compiler_options=compilation.options())
+    def go_on(learner: LearnerState, shift: smpo_envs.Shift, playing: Playing) -> Playing:
         act = make_act(policy.algorithm, learner, deterministic=deterministic)
-        return evaluate(act, vector_at(tasks, shift, batch), key, episodes)
+        return evaluation.play_on(act, vector_at(tasks, shift, batch), playing)
 
     def play(learner: LearnerState, point: Mapping[str, float], seed: int) -> Episodes:
-        return run(learner, smpo_envs.Shift(**point), jax.random.key(seed))
+        shift = smpo_envs.Shift(**point)
+        first = begin(shift, jax.random.key(seed))
+        return evaluation.collect_pieces(first, partial(go_on, learner, shift), episodes)
 
     return play
 

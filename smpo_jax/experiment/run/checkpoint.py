@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -272,7 +273,7 @@ class Checkpoints:
 
     def _read(self, iteration: int) -> tuple[Leaves, Mapping[str, Any]]:
         try:
-            with _quiet():
+            with _quiet(), _quiet_readers():
                 found = self._manager.restore(
                     iteration,
                     args=ocp.args.Composite(
@@ -404,3 +405,21 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _quiet_readers() -> Iterator[None]:
+    """Keeps off the screen what orbax's readers say that are under way when another one fails.
+
+    They find the event loop closed, in threads of tensorstore's that tell `sys.unraisablehook`, now
+    or later: after a failure the filter stays, which lets everything else pass.
+    """
+    before = sys.unraisablehook
+
+    def filtered(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = filtered
+    yield
+    sys.unraisablehook = before

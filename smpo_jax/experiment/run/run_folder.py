@@ -43,6 +43,15 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def remove_empty(folder: Path) -> None:
+    """Removes the folder of a run that has not made a single iteration."""
+    if not has_metrics(folder):
+        clear(folder)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something of the user's is in it
+            folder.rmdir()
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of the folder; the lock goes with the process, however it ends."""

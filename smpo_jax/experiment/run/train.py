@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment import sizes
+from smpo_jax.experiment.errors import LackOfMemoryError, UserError, memory_told
 from smpo_jax.experiment.problem import Problem, build, check_task
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, SingleRun, compile_run
@@ -121,16 +122,21 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
     writers.require_installed(config)
     config = starting_point.pinned(dataclasses.replace(config, earlier_lengths=()))
     with _watching(config, listener) as watch:
-        with watch.progress.compiling():
+        with watch.progress.compiling(), memory_told():
             problem = build(config)
+            sizes.require_runs_fit(config, problem)
             check_task(config)
             first = starting_point.initial(config, problem, watch.progress.say)
         folder.mkdir(parents=True, exist_ok=True)
-        with run_folder.locked(folder):
-            if overwrite:
-                run_folder.clear(folder)
-            config_file.save(config, folder)
-            return _train(config, problem, folder, first, watch)
+        try:
+            with run_folder.locked(folder), memory_told():
+                if overwrite:
+                    run_folder.clear(folder)
+                config_file.save(config, folder)
+                return _train(config, problem, folder, first, watch)
+        except LackOfMemoryError:
+            run_folder.remove_empty(folder)
+            raise
 
 
 def go_on(
@@ -241,5 +247,6 @@ def _compile(
     began = time.monotonic()
     with progress.compiling():
         chunk = compile_run(problem, state)
+    sizes.require_program_fits(chunk)
     progress.say(f"compiled in {time.monotonic() - began:.1f} s")
     return SingleRun(chunk, state)

@@ -15,6 +15,7 @@ import numpy as np
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.names import suggest
+from smpo_jax.ranges import MOST
 
 MOST_DIGITS = 18  # of a whole number: what fits in 64 bits
 
@@ -36,7 +37,7 @@ def coerce_fields(kind: type, given: Mapping[str, Any], *, where: str, noun: str
     values = {}
     for name, value in given.items():
         if name not in names:
-            raise UserError(f"{where}: {noun} {name!r}{suggest(name, names)}")
+            raise UserError(f"{where}: {noun} {name!r:.80}{suggest(name, names)}")
         try:
             values[name] = coerce(value, hints[name])
         except ValueError as error:
@@ -72,7 +73,15 @@ def coerce(value: Any, kind: Any) -> Any:
         return path(os.fspath(value))
     if kind in (int, float) and _may_be_number(value):
         return integer(value) if kind is int else number(value)
-    raise ValueError(f"expected {_describe(kind)}, got {value!r}")
+    raise ValueError(f"expected {_describe(kind)}, got {value!r:.80}")
+
+
+def require_count(name: str, value: int) -> None:
+    """Raises a `UserError` unless a program can have so many, and at least one, of something."""
+    if value < 1:
+        raise UserError(f"{name}: must be at least 1, got {value}")
+    if value > MOST:
+        raise UserError(f"{name}: must be at most {MOST:,}, got {value:,}")
 
 
 def coerce_argument(name: str, value: Any, kind: Any) -> Any:
@@ -131,7 +140,11 @@ def _plain(value: Any) -> Any:
 
 
 def path(text: str) -> Path:
-    """A path that files can have; `~` is the user's home."""
+    """A path that files can have; `~` is the user's home.
+
+    Raises:
+        ValueError: no file can have it.
+    """
     try:
         os.fsencode(text)
         if "\0" in text:
@@ -147,7 +160,7 @@ def _first_that_fits(value: Any, union: Any) -> Any:
             return coerce(value, part)
         except ValueError:
             continue
-    raise ValueError(f"expected {_describe(union)}, got {value!r}")
+    raise ValueError(f"expected {_describe(union)}, got {value!r:.80}")
 
 
 def _may_be_number(value: Any) -> bool:

@@ -3,23 +3,26 @@
 import contextlib
 import dataclasses
 import io
-import re
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import tyro
 
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.settings.coercion import integer, path
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.coercion import coerce, integer, number, path
+from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.names import suggest
 
 T = TypeVar("T")
+
+TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
 class TrainRequest(NamedTuple):
@@ -43,7 +46,8 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
             raise UserError(
                 "--resume goes on with the run as it is saved; the only other option is --steps"
             )
-        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=first.steps)
+        steps = None if first.steps == _UNSAID else first.steps
+        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=steps)
     overrides = {"algo": first.algo} if first.algo else {}
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
@@ -66,15 +70,18 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T |
     """
     given = {} if default is None else {"default": default}
     parsed, unknown = _run_tyro(kind, arguments, prog=f"smpo-jax {command}", **given)
-    _refuse(unknown, _option_names(kind, default))
+    _refuse(unknown, arguments, _option_names(kind, default))
     return parsed
+
+
+_UNSAID = -(2**62)
 
 
 @dataclasses.dataclass(frozen=True)
 class _FirstPass:
     options: TrainOptions
     algo: str | None = None
-    steps: int | None = None
+    steps: int = _UNSAID  # not `None`: a value that is no number is told as that of a number
 
 
 def _first_pass(arguments: Sequence[str]) -> tuple[_FirstPass, list[str]]:
@@ -87,9 +94,9 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def _run_tyro(kind: Any, arguments: Sequence[str], **options: Any) -> tuple[Any, list[str]]:
-    errors = io.StringIO()
+    swallowed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors), _notations:
+        with contextlib.redirect_stderr(swallowed), _told_to(_raise_message), NOTATIONS:
             return tyro.cli(
                 kind,
                 args=list(arguments),
@@ -98,32 +105,59 @@ def _run_tyro(kind: Any, arguments: Sequence[str], **options: Any) -> tuple[Any,
                 **options,
             )
     except SystemExit as exit_:
-        if exit_.code:
-            raise UserError(_first_message(errors.getvalue())) from None
+        if exit_.code:  # of a kind that `_raise_message` does not know
+            raise UserError(f"cannot read the arguments; see {options['prog']} --help") from None
         raise
 
 
-def _first_message(text: str) -> str:
-    """What tyro says below the title of its box, up to the first rule, in one line."""
-    blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
-        words = line.strip("│| ")
-        if words.startswith("╭") or not words.strip("─-╰╯ "):
-            blocks.append([])
-        else:
-            blocks[-1].append(words)
-    message = one_line(" ".join(blocks[1]) if len(blocks) > 1 else text)
-    # Of a hyperparameter record that refuses its values tyro names the group, which says nothing.
-    return re.sub(r"^Error parsing (?!-)\S+: ", "", message)
+def _told_to(hook: Callable[[Any], None]) -> contextlib.AbstractContextManager[None]:
+    """Has tyro tell the hook what it refuses, as a record, before it draws its box."""
+    try:
+        from tyro import _errors  # not public, and so not in every version, but the only way
+    except ImportError:
+        return contextlib.nullcontext()
+    return _errors.on_parse_error(hook)
 
 
-def _refuse(unknown: Sequence[str], known: Sequence[str]) -> None:
+def _raise_message(event: Any) -> None:
+    """A `UserError` for what tyro refuses; of an unknown kind, nothing."""
+    match type(event).__name__:
+        case "MissingArgs":
+            names = [each.arg.display_name() for each in event.missing_arguments]
+            raise UserError(f"{' and '.join(names)} must be given; see {event.prog} --help")
+        case "BadValue":
+            raise UserError(f"{event.argument.display_name()} needs a value")
+        case "InvalidChoice":
+            name, choices = event.argument.display_name(), ", ".join(event.choices)
+            raise UserError(f"{name}: expected one of {choices}, got {event.value!r:.80}")
+        case "InstantiationFailure" if event.argument is not None:
+            raise UserError(f"{event.argument.display_name()}: {one_line(event.message)}")
+        case "InstantiationFailure":  # of a record that refuses its values
+            raise UserError(one_line(event.message))
+
+
+def _refuse(unknown: Sequence[str], arguments: Sequence[str], known: Sequence[str]) -> None:
     for argument in unknown:
         if argument.startswith("-"):
             name = argument.split("=", 1)[0].replace("_", "-")
-            raise UserError(f"unknown option {name}{suggest(name, known)}")
-    if unknown:
-        raise UserError(f"unexpected argument {unknown[0]!r}")
+            raise UserError(f"unknown option {name:.80}{suggest(name, known)}")
+    for argument in unknown:
+        before = _option_before(argument, arguments)
+        name = before.removeprefix("--").removeprefix("no-")
+        if argument.lower() in TRUTHS and f"--{name}" in known:
+            raise UserError(
+                f"{before} takes no value, got {argument!r}: write --{name} or --no-{name}"
+            )
+        raise UserError(f"unexpected argument {argument!r:.80}")
+
+
+def _option_before(argument: str, arguments: Sequence[str]) -> str:
+    """The option that a word stands behind, also in --option=word; empty if there is none."""
+    for before, word in itertools.pairwise(["", *arguments]):
+        option, _, joined = word.partition("=")
+        if word == argument or joined == argument:
+            return (before if word == argument else option).replace("_", "-")
+    return ""
 
 
 def _option_names(kind: Any, default: Any) -> list[str]:
@@ -139,43 +173,78 @@ def _option_names(kind: Any, default: Any) -> list[str]:
     return names
 
 
-# Types that are written in a way of their own.
-_notations = tyro.constructors.ConstructorRegistry()
+# How values of our types are written.
+NOTATIONS = tyro.constructors.ConstructorRegistry()
 
 
-@_notations.primitive_rule
-def _integer(
+# As files are read: type -> what it is called in the help, and how it is read.
+_WORDS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    int: ("INT", integer),  # may be written 1e7
+    float: ("FLOAT", number),
+    Path: ("PATH", path),
+    str: ("STR", str),
+}
+
+
+@NOTATIONS.primitive_rule
+def _word(
     info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    """Whole numbers may be written 1e7."""
-    if info.type is not int:
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Values of a single word; of those that may be left out, `None` says so."""
+    is_optional = get_origin(info.type) in (Union, UnionType) and NoneType in get_args(info.type)
+    kind = get_args(info.type)[0] if is_optional else info.type
+    if kind not in _WORDS or (is_optional and len(get_args(info.type)) > 2):
         return None
+    metavar, read = _WORDS[kind]
+
+    def from_words(words: list[str]) -> Any:
+        return None if is_optional and words == ["None"] else read(words[0])
+
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="INT",
-        instance_from_str=lambda words: integer(words[0]),
-        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        metavar=metavar,
+        instance_from_str=from_words,
+        is_instance=lambda value: isinstance(value, info.type) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
 
 
-@_notations.primitive_rule
-def _path(
+@NOTATIONS.primitive_rule
+def _checkpoint(
     info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
-    """`~` is the user's home, also where a shell leaves it alone, as in --out=~/run."""
-    if info.type is not Path:
+) -> tyro.constructors.PrimitiveConstructorSpec[WhichCheckpoint] | None:
+    """Which checkpoint is meant."""
+    if info.type != WhichCheckpoint:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="PATH",
-        instance_from_str=lambda words: path(words[0]),
-        is_instance=lambda value: isinstance(value, Path),
+        metavar="newest|best|INT",
+        instance_from_str=lambda words: coerce(words[0], WhichCheckpoint),
+        is_instance=lambda value: isinstance(value, int | str),
         str_from_instance=lambda value: [str(value)],
     )
 
 
-@_notations.primitive_rule
+@NOTATIONS.primitive_rule
+def _words(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[tuple[Any, ...]] | None:
+    """Lists of any length."""
+    kinds = get_args(info.type)
+    is_list = get_origin(info.type) is tuple and kinds[1:] == (...,)
+    if not is_list or kinds[0] not in _WORDS:
+        return None
+    metavar, read = _WORDS[kinds[0]]
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{metavar} [{metavar} ...]]",
+        instance_from_str=lambda words: tuple(map(read, words)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: list(map(str, value)),
+    )
+
+
+@NOTATIONS.primitive_rule
 def _shift(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Schedule | Sweep] | None:
@@ -192,7 +261,7 @@ def _shift(
     )
 
 
-@_notations.primitive_rule
+@NOTATIONS.primitive_rule
 def _env_option(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[EnvOption] | None:

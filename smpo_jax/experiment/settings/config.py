@@ -1,6 +1,7 @@
 """What a run is: one frozen record, checked and complete."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from smpo_envs import naming
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.coercion import coerce_argument, require_count
 from smpo_jax.experiment.settings.env_options import EnvOption, merged
 from smpo_jax.experiment.settings.shifts import NO_SHIFT, Schedule
 from smpo_jax.names import suggest
+from smpo_jax.ranges import LARGE, MOST, TINY
 
 # Fields that say how a run is watched and kept; they have no influence on its numbers.
 HOST_FIELDS = {
@@ -126,8 +128,6 @@ class Config:
         object.__setattr__(self, "env_options", merged(self.env_options))
         if self.env_options and source.is_native:
             raise UserError(f"env_options: {self.env} takes none")
-        if self.episode_length is not None and self.episode_length < 1:
-            raise UserError(f"episode_length: must be at least 1, got {self.episode_length}")
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
         )
@@ -138,13 +138,21 @@ class Config:
             object.__setattr__(self, "hyperparameters", registry.hyperparameters(self.algo))
         elif not isinstance(self.hyperparameters, registry.settings_class(self.algo)):
             raise TypeError(f"hyperparameters: {self.hyperparameters} is not of {self.algo}")
-        counts = ("steps", "num_envs", "devices", "rollout_length", "keep_checkpoints")
-        for name in (*counts, "checkpoint_iterations"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.steps < 1:
+            raise UserError(f"steps: must be at least 1, got {self.steps}")
+        counts = ("num_envs", "devices", "rollout_length", "keep_checkpoints")
+        for name in (*counts, "episode_length", "checkpoint_iterations"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        _check_countable(self)
         for name in ("cost_limit", "report_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
+        if self.cost_limit not in (0, math.inf) and not TINY <= self.cost_limit <= LARGE:
+            raise UserError(
+                f"cost_limit: must be 0, infinite or within {TINY} and {LARGE}, "
+                f"got {self.cost_limit}"
+            )
         for name in HOST_FIELDS:
             if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
                 raise UserError(f"{name}: has no meaning without wandb, which is not set")
@@ -203,6 +211,18 @@ class Config:
         """What it was before each change of its length, the last one first."""
         for i, (steps, _) in reversed(list(enumerate(self.earlier_lengths))):
             yield dataclasses.replace(self, steps=steps, earlier_lengths=self.earlier_lengths[:i])
+
+
+def _check_countable(config: Config) -> None:
+    """Refuses what the compiled program, whose integers have 32 bits, cannot count."""
+    samples = config.steps_per_iteration
+    if samples > MOST:
+        raise UserError(f"num_envs * rollout_length: must be at most {MOST:,}, got {samples:,}")
+    if config.total_iterations > MOST:
+        raise UserError(
+            f"steps: {config.steps:,} are {config.total_iterations:,} iterations; "
+            f"at most {MOST:,} can be counted"
+        )
 
 
 def check_has_hazards(env: str) -> None:

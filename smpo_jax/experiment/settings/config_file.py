@@ -14,7 +14,7 @@ from typing import Any
 from smpo_envs.naming import OBJECT
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line, reason, tell
-from smpo_jax.experiment.settings import env_options, strict_yaml
+from smpo_jax.experiment.settings import env_options, omnisafe, strict_yaml
 from smpo_jax.experiment.settings.coercion import coerce, coerce_fields
 from smpo_jax.experiment.settings.config import (
     HOST_FIELDS,
@@ -38,6 +38,7 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
         UserError: a key or a value that is not understood, or that nothing can be run with.
     """
     fields = _mapping({} if data is None else data, where)
+    omnisafe.refuse(fields, where)
     own = fields.pop("hyperparameters", None) or {}
     if not isinstance(own, Mapping):
         raise UserError(f"{where}: hyperparameters: expected a mapping, got {own!r}")

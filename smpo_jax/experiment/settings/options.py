@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -42,6 +42,8 @@ class EvaluateOptions:
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         json: print JSON.
+        cost_limit: the limit that episodes are held against; unless given, the run's. The policy
+            is not told.
         hazard_shift: play where hazards differ from the task's own: NAME=VALUE,VALUE of hazards
             (their number), size (radius, m) and extent (half width of the square they are in, m);
             every combination in turn. Unless given, what the run was trained on at its end.
@@ -54,6 +56,7 @@ class EvaluateOptions:
     deterministic: bool = False
     seed: int = 0
     json: bool = False
+    cost_limit: float | None = None
     hazard_shift: Sweep = NO_SWEEP
 
 
@@ -127,12 +130,14 @@ class ExportOptions:
     """A trained policy, acting without noise, as a file for programs without this package.
 
     Attributes:
-        folder: the folder of a run; its newest checkpoint is used.
+        folder: the folder of a run.
+        checkpoint: newest, best (see evaluate --help) or an iteration.
         out: the file to write; npz for arrays that a few lines of NumPy act with, bin for a program
             that JAX alone can run (needs the extra `export`).
     """
 
     folder: tyro.conf.Positional[Path]
+    checkpoint: WhichCheckpoint = "newest"
     out: Path = Path("policy.npz")
 
 
@@ -148,6 +153,9 @@ class SuiteOptions:
         batch: most cells that one program trains at the same time; they may differ in seed, cost
             limit and float hyperparameters. Unless given, 1 on a CPU, elsewhere what fits.
         processes: how many programs run at the same time, each in a process of its own.
+        steps: environment steps of every cell, instead of what the file says. Saved with the suite:
+            with --resume it need not be given again.
+        seeds: the seeds of every task and variant, instead of what the file says; saved likewise.
     """
 
     file: tyro.conf.Positional[Path]
@@ -155,6 +163,14 @@ class SuiteOptions:
     resume: bool = False
     batch: int | None = None
     processes: int = 1
+    steps: int | None = None
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What replaces the file's own, in the terms of the file."""
+        steps = {} if self.steps is None else {"steps": self.steps}
+        return steps | ({"seeds": list(self.seeds)} if self.seeds else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +193,18 @@ class ReportOptions:
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
     """Tasks and algorithms, one line each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionOptions:
+    """A script that has a shell complete commands, options and their choices.
+
+    Attributes:
+        shell: bash reads it with eval "$(smpo-jax completion bash)", fish with smpo-jax completion
+            fish | source, and zsh from a file _smpo-jax in a folder of its fpath.
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
 
 
 @dataclasses.dataclass(frozen=True)

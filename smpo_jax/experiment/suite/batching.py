@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import jax
 
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.problem import build
 from smpo_jax.experiment.run import checkpoint
 from smpo_jax.experiment.settings import config_file
@@ -16,8 +17,6 @@ from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.suite_folder import Suite
-from smpo_jax.training import loop
-from smpo_jax.training.rollout import collect
 
 T = TypeVar("T")
 
@@ -103,15 +102,7 @@ def default_batch_size(config: Config) -> int:
 
 def run_memory(config: Config) -> int:
     """Bytes that one run takes in a program, from the shapes of its state and rollout."""
-    problem = build(config)
-
-    def first(key):
-        state = loop.init(problem.algorithm, problem.env, key, problem.mesh)
-        policy = problem.algorithm.policy(state.learner)
-        return state, collect(policy, problem.env, state.env_state, key, config.rollout_length)[1]
-
-    leaves = jax.tree.leaves(jax.eval_shape(first, jax.random.key(0)))
-    return OVERHEAD * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    return int(OVERHEAD * sizes.run_bytes(config, build(config)).total(config))
 
 
 def vmappable(config: Config) -> set[str]:

@@ -16,9 +16,11 @@ It is read as strictly as a run's own file.
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
@@ -28,7 +30,8 @@ from smpo_jax.experiment.settings.config import Config
 from smpo_jax.names import suggest
 
 RUN_FIELDS = {field.name for field in dataclasses.fields(Config)}
-MOST_SEEDS = 10_000
+MOST_CELLS = 10_000
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 OWN_KEYS = ("tasks", "seeds", "variants")
 # What a suite says by other means.
 ELSEWHERE = {
@@ -52,18 +55,23 @@ class Cell(NamedTuple):
         return f"{self.config.env_label}/{self.variant}/seed{self.config.seed}"
 
 
-def load(path: Path) -> list[Cell]:
+def load(path: Path, overrides: Mapping[str, Any] = NOTHING) -> list[Cell]:
     """The cells of a suite's file, task by task, variant by variant, seed by seed.
+
+    Args:
+        path: the file.
+        overrides: `seeds` and fields of the run that replace the file's own, wherever it has them.
 
     Raises:
         UserError: the file has something that is not understood, or describes a cell twice.
     """
-    return expand(strict_yaml.read(path), where=str(path))
+    return expand(strict_yaml.read(path), where=str(path), overrides=overrides)
 
 
-def expand(data: object, *, where: str) -> list[Cell]:
+def expand(data: object, *, where: str, overrides: Mapping[str, Any] = NOTHING) -> list[Cell]:
     """The cells that a mapping of plain values describes; `where` is blamed in error messages."""
-    top = _mapping(data, where)
+    run_overrides = {name: value for name, value in overrides.items() if name != "seeds"}
+    top = {**_mapping(data, where), **overrides}
     shared = {key: value for key, value in top.items() if key not in OWN_KEYS}
     _refuse_elsewhere(shared, where)
     for key in shared.keys() - RUN_FIELDS:
@@ -72,11 +80,18 @@ def expand(data: object, *, where: str) -> list[Cell]:
         )
     tasks = _tasks(top.get("tasks"), where)
     variants = list(_variants(top.get("variants"), where))
+    for name in run_overrides:
+        if any(f"{name}=" in variant.name for variant in variants):
+            raise UserError(f"{where}: {name} is varied by a grid and cannot be overridden")
+    seeds = _seeds(top.get("seeds", [0]), where)
+    _refuse_too_many(len(tasks) * len(variants) * len(seeds), where)
     cells = [
-        _cell(variant, {**shared, **fields, **variant.fields}, task, seed)
+        cell
         for task, fields in tasks
         for variant in variants
-        for seed in _seeds(top.get("seeds", [0]), where)
+        for cell in _cells(
+            variant, {**shared, **fields, **variant.fields, **run_overrides}, task, seeds
+        )
     ]
     _refuse_doubles([cell.name for cell in cells], where)
     return cells
@@ -88,9 +103,22 @@ class _Variant(NamedTuple):
     where: str
 
 
-def _cell(variant: _Variant, fields: dict[str, Any], task: str, seed: int) -> Cell:
-    plain = {**fields, "env": task, "seed": seed}
-    return Cell(variant.name, config_file.from_mapping(plain, where=variant.where))
+def _cells(
+    variant: _Variant, fields: dict[str, Any], task: str, seeds: Sequence[int]
+) -> Iterator[Cell]:
+    """Those of a task and a variant, read once for all seeds."""
+    plain = {**fields, "env": task, "seed": seeds[0]}
+    first = config_file.from_mapping(plain, where=variant.where)
+    for seed in seeds:
+        try:
+            yield Cell(variant.name, dataclasses.replace(first, seed=seed))
+        except UserError as error:
+            raise UserError(f"{variant.where}: {error}") from error
+
+
+def _refuse_too_many(cells: int, where: str) -> None:
+    if cells > MOST_CELLS:
+        raise UserError(f"{where}: a suite has at most {MOST_CELLS:,} cells, this one {cells:,}")
 
 
 def _tasks(data: object, where: str) -> list[tuple[str, dict[str, Any]]]:
@@ -110,8 +138,7 @@ def _seeds(data: object, where: str) -> list[int]:
     try:
         if given is None:
             number = coerce(data, int)
-            if number > MOST_SEEDS:
-                raise ValueError(f"at most {MOST_SEEDS:,} seeds, got {number:,}")
+            _refuse_too_many(number, where)
             return list(range(number)) or _list([], where)
         return [coerce(seed, int) for seed in _list(given, where)]
     except ValueError as error:
@@ -142,6 +169,7 @@ def _crossed(name: str, fields: dict[str, Any], where: str) -> Iterator[_Variant
         [(key, value) for value in _list(values, f"{where}: grid: {key}")]
         for key, values in grid.items()
     ]
+    _refuse_too_many(math.prod(map(len, axes)), where)
     for point in itertools.product(*axes):
         own = dict(_mapping(fields.get("hyperparameters"), f"{where}: hyperparameters"))
         run = dict(fields)

@@ -4,14 +4,16 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import check_task, provide
 from smpo_jax.experiment.run import run_folder, starting_point, writers
 from smpo_jax.experiment.run.signals import StopOnSignal
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import SuiteOptions
 from smpo_jax.experiment.suite import grid, suite_folder
-from smpo_jax.experiment.suite.batching import assign_batches
+from smpo_jax.experiment.suite.batching import assign_batches, program_key
 from smpo_jax.experiment.suite.displays import make_display
 from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
 from smpo_jax.experiment.suite.grid import Cell
@@ -30,23 +32,27 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
+    folder = options.out or Path("runs") / options.file.stem
+    before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
+    said_before = before.overrides if before and options.resume else {}
+    overrides = {**said_before, **options.overrides}
     cells = [
-        cell._replace(config=starting_point.pinned(cell.config)) for cell in grid.load(options.file)
+        cell._replace(config=starting_point.pinned(cell.config))
+        for cell in grid.load(options.file, overrides)
     ]
     provide(max(cell.config.devices for cell in cells))
     programs = ProgramCache()
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
+    _require_fit(cells, programs, options)
     for config in {_task_of(cell.config): cell.config for cell in cells}.values():
         check_task(config)
-    folder = options.out or Path("runs") / options.file.stem
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
     folder.mkdir(parents=True, exist_ok=True)
     with StopOnSignal() as stop, run_folder.locked(folder):
-        before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
-        suite = assign_batches(before, cells, folder, options.batch)
+        suite = assign_batches(before, cells, folder, options.batch)._replace(overrides=overrides)
         suite_folder.save(suite, folder)
         states = {cell.name: (cell, suite_folder.status(folder, cell)) for cell in cells}
         with contextlib.closing(make_display(StatusTable(states))) as display:
@@ -83,8 +89,19 @@ def _task_of(config: Config) -> str:
 def _check(options: SuiteOptions) -> None:
     for name in ("batch", "processes"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"{name}: must be at least 1, got {value}")
+        if value is not None:
+            require_count(name, value)
+
+
+def _require_fit(cells: Sequence[Cell], programs: ProgramCache, options: SuiteOptions) -> None:
+    """Refuses cells that the memory has no room for, as many at a time as is asked for."""
+    kinds: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(program_key(cell.config), []).append(cell)
+    for kind in kinds.values():
+        at_once = min(len(kind), (options.batch or 1) * options.processes)
+        config = kind[0].config
+        sizes.require_runs_fit(config, programs.problem(config), at_once, "cells")
 
 
 def _check_vacant(folder: Path, *, resume: bool) -> None:

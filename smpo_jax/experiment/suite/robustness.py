@@ -15,6 +15,7 @@ from smpo_jax.experiment.results.robustness import (
     play,
     shift_points,
 )
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import WhichCheckpoint
 from smpo_jax.experiment.settings.options import RobustnessOptions
 from smpo_jax.experiment.suite import suite_folder
@@ -26,8 +27,7 @@ def main(options: RobustnessOptions) -> None:
     Raises:
         UserError: nothing trained is there, or a shift that its task cannot have.
     """
-    if options.episodes < 1:
-        raise UserError(f"episodes: must be at least 1, got {options.episodes}")
+    require_count("episodes", options.episodes)
     if not options.hazard_shift:
         raise UserError("hazard_shift: robustness needs something that varies, as in size=0.2,0.3")
     policies = find(options.folder, options.task, options.checkpoint)

@@ -2,15 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run import checkpoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config_file import CONFIG_FILE
-from smpo_jax.experiment.suite.grid import Cell
+from smpo_jax.experiment.suite.grid import NOTHING, Cell
 
 SUITE_FILE = "suite.json"
 ERROR_FILE = "error.txt"
@@ -26,10 +26,12 @@ class Suite(NamedTuple):
         cells: those of the file the suite was last started from.
         batches: names of cells that are, or were, trained by one program, each in its lane; a
             cell's last digits depend on how many they are.
+        overrides: what the command line said instead of the file.
     """
 
     cells: list[Cell]
     batches: list[tuple[str, ...]]
+    overrides: Mapping[str, Any] = NOTHING
 
 
 def save(suite: Suite, folder: Path) -> None:
@@ -40,6 +42,7 @@ def save(suite: Suite, folder: Path) -> None:
             for cell in suite.cells
         ],
         "batches": suite.batches,
+        "overrides": dict(suite.overrides),
     }
     partial = folder / f".{SUITE_FILE}.partial"
     partial.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
@@ -61,7 +64,8 @@ def load(folder: Path) -> Suite:
             Cell(each["variant"], config_file.from_mapping(each["config"], where=str(path)))
             for each in plain["cells"]
         ]
-        return Suite(cells, [tuple(names) for names in plain["batches"]])
+        batches = [tuple(names) for names in plain["batches"]]
+        return Suite(cells, batches, dict(plain.get("overrides", {})))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 

@@ -1,14 +1,18 @@
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import tyro
 
 import smpo_jax
 from smpo_envs.registry import TASKS
+from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
+from smpo_jax.experiment.settings.config import Config
 
 
 @pytest.mark.parametrize(
@@ -23,11 +27,11 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("train --algo toy --env PointGaol1", "did you mean 'PointGoal1'?"),
         ("train --algo toy --steps 1.5", "--steps: expected an integer, got '1.5'"),
         ("train --algo toy --steps many", "--steps: expected an integer, got 'many'"),
-        ("train --algo toy --seed", "Missing value for argument '--seed'"),
-        ("train --algo toy --step x", "--step: could not convert string to float: 'x'"),
-        ("train --algo toy --form x", "invalid choice 'x' for argument '--form'"),
+        ("train --algo toy --seed", "--seed needs a value"),
+        ("train --algo toy --step x", "--step: expected a number, got 'x'"),
+        ("train --algo toy --form x", "--form: expected one of plain, fancy, got 'x'"),
         ("train --algo toy --cost-limit -1", "cost_limit: must not be negative, got -1.0"),
-        ("train --algo toy --cost-limit nan", "cost_limit: must not be negative, got nan"),
+        ("train --algo toy --cost-limit nan", "--cost-limit: expected a number, got 'nan'"),
         ("train --algo toy --seed -1", "seed: must be between 0 and 2**32 - 1, got -1"),
         ("train --algo toy --repeats 7", "128 envs are not divisible by 7"),
         ("train --algo ppo --minibatches 7", "is not divisible by minibatches=7"),
@@ -35,7 +39,7 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),
         ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
         ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
-        ("evaluate", "the folder of a run. (required)"),
+        ("evaluate", "folder must be given; see smpo-jax evaluate --help"),
         ("plot missing --out a.png", "missing is not the folder of a run"),
         ("plot --out a.png", "plot needs the folder of at least one run"),
         ("plot missing", "--out"),
@@ -43,6 +47,27 @@ from smpo_jax.algorithms.registry import ALGORITHMS
         ("bench --algos smop", "there is no algorithm 'smop'; did you mean smpo?"),
         ("bench --repeats 0", "repeats: must be at least 1, got 0"),
         ("list all", "unexpected argument 'all'"),
+        ("train --lr 1e-4", "unknown option --lr; here it is called --learning-rate"),
+        ("train --algo ppo --gamma 0.9", "unknown option --gamma; here it is called --discount"),
+        ("train --total_timesteps 9", "--total-timesteps; here it is called --steps"),
+        ("train --clip-ratio 0.1", "; here it is called clip, which cannot be set in this place"),
+        ("train --algo CPPOPID", "no algorithm 'CPPOPID'; here it is called pid_lag"),
+        ("train --max-episode-steps 500", "; here it is called --episode-length"),
+        ("train --device cuda:0", "unknown option --device; JAX takes a GPU where there is one"),
+        ("train --env SafetyCarGoal1-v0", "of Safety-Gymnasium's robots only the Point is native"),
+        ("train --env SafetyHopperVelocity-v1", "only the Point is native"),
+        (
+            "train --algo ppo --normalise-observations False",
+            "--normalise-observations takes no value, got 'False': write "
+            "--normalise-observations or --no-normalise-observations",
+        ),
+        ("train --no-wandb 1", "write --wandb or --no-wandb"),
+        ("train --algo ppo --hidden 64 x", "--hidden: expected an integer, got 'x'"),
+        ("train --algo ppo --hidden", "hidden=() must be one or more positive whole numbers"),
+        ("suite a.yaml --batch x", "--batch: expected an integer, got 'x'"),
+        ("suite a.yaml --seeds 0 x", "--seeds: expected an integer, got 'x'"),
+        ("evaluate runs/x --on mars", "--on: expected one of native, safety-gymnasium, got 'mars'"),
+        ("completion tcsh", "shell: expected one of bash, zsh, fish, got 'tcsh'"),
     ],
 )
 def test_mistake_is_one_line_on_stderr_and_exit_status_2(command, arguments, expected):
@@ -60,6 +85,32 @@ def test_train_help_shows_the_hyperparameters_of_the_chosen_algorithm(command):
         assert expected in result.out
     assert "--learning-rate" not in result.out
     assert "--learning-rate" in command("train --algo ppo --help").out
+
+
+def test_errors_are_told_where_tyro_keeps_its_own_to_itself(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    monkeypatch.delattr(tyro, "_errors")
+    result = command("train --seed")
+    assert result.status == 2
+    assert result.error == "cannot read the arguments; see smpo-jax train --help"
+    assert command("train --seed 1 --lr 3").error.endswith("here it is called --learning-rate")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_setting_of_every_method_is_explained_with_its_choices(command, name):
+    lines = command(f"train --algo {name} --help").out.splitlines()
+    told = " ".join(" ".join(line.strip("│ ") for line in lines).split())
+    settings = registry.settings_class(name).__dataclass_fields__
+    for field in (*Config.__dataclass_fields__, *settings):
+        if field not in ("hyperparameters", "env_object", "earlier_lengths"):  # no options
+            flag = "--" + field.replace("_", "-")
+            ((spelling, text),) = re.findall(
+                rf" {flag}((?:, --no-\S+)?(?: [A-Z{{]\S*| \[.*?\]\])?) (.*?) ?\(default: ",
+                told,
+            )
+            assert len(text) > 3 and not text.startswith("-"), f"{flag} has no text"
+            if "Literal" in str(settings.get(field) and settings[field].type):
+                assert "{" in spelling, f"{flag} does not show its choices"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_an_object_is_given_again(command):
     policy = sx.load_policy(folder, env=task)
     again = pickle.loads(pickle.dumps(policy))  # which needs no environment
     np.testing.assert_array_equal(policy.predict([0.5]), again.predict([0.5]))
-    assert train.resume(folder, env=task) == 0
+    assert sx.resume(folder, env=task) == folder
     with pytest.raises(UserError, match="does not fit"):
         sx.load_policy(folder, env=smpo_envs.make("PointGoal0"))
     with pytest.raises(UserError, match="cannot be drawn"):

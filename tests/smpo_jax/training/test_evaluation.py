@@ -47,6 +47,23 @@ def test_short_episodes_are_not_favoured():
     np.testing.assert_array_equal(episodes.return_, -episodes.length)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("task", ["ProbeExits", "ProbeFollow"])
+def test_in_pieces_the_same_episodes_are_played(task, rows):
+    """Of both kinds: episodes of one length, and such that environments finish at other times."""
+    env = smpo_envs.VectorEnv(smpo_envs.make(task), 16, stagger=False)
+
+    def act(obs, key):
+        return jnp.sign(jax.random.uniform(key, (16, env.action_size)) - 0.5)
+
+    key = jax.random.key(3)
+    whole = jax.jit(lambda: evaluation.evaluate(act, env, jax.random.clone(key), 100))()
+    go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing))
+    pieces = evaluation.collect_pieces(evaluation.begin(env, key, rows=rows), go_on, 100)
+    for ours, theirs in zip(pieces, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_deterministic_acting_is_the_mean_and_noisy_acting_is_not():
     env, spec = toy.problem()
     algorithm = toy.small("ppo", spec)

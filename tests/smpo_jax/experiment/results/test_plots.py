@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from smpo_jax.experiment.results import plots
+from smpo_jax.experiment.run.result import RunResult
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
@@ -28,6 +29,14 @@ def test_run_is_read_without_iterations_in_which_no_episode_finished():
     run = plots.read(write_run("a"))
     np.testing.assert_array_equal(run.steps, [200, 300, 400])
     np.testing.assert_array_equal(run.values["episode/cost"], [3, 6, 9])
+
+
+def test_run_is_drawn_from_whatever_names_its_folder():
+    folder = write_run("a")
+    result = RunResult(folder, {}, stopped=False, exit_status=0)
+    for named in (folder, str(folder), result):
+        (run,) = plots.distinguish([plots.read(named)])
+        assert run.folder == folder
 
 
 def test_average_of_seeds_is_their_mean_with_students_interval():

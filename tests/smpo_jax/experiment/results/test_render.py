@@ -129,12 +129,17 @@ def test_nothing_crosses_the_label_of_the_limit(costs):
     assert box.x0 > axes.bbox.x1 and box.x1 <= figure.bbox.x1
 
 
-def test_a_gif_keeps_its_background_white(tmp_path):
+def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
     film.write(tmp_path / "x.gif", film.frames(trajectories(), title="x", cost_limit=1.0, every=1))
     with Image.open(tmp_path / "x.gif") as picture:
         for number in range(getattr(picture, "n_frames", 0)):
             picture.seek(number)
             assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+        seen = np.asarray(picture.convert("RGB"), float).reshape(-1, 3)
+    for colour in (shapes.COLOURS["cost"][0], shapes.COLOURS["target"][0]):
+        painted = 255 * (0.6 * np.array(to_rgba(colour)[:3]) + 0.4)  # on white
+        near = np.abs(seen - painted).max(axis=1) <= 3
+        assert near.sum() > 500, colour
 
 
 def test_the_scene_shows_where_things_are():
