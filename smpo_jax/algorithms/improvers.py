@@ -255,6 +255,7 @@ def local_model(ac: ActorCritic[TrustRegion], learner: LearnerState, batch: Batc
         return trust_region.conjugate_gradients(fisher, v, iterations=settings.solver_iterations)
 
     progress = jnp.clip(learner.iteration / ac.spec.total_iterations, 0.0, 1.0)
+    # Not `optax.exponential_decay`, which stops at its end only for a rate that is not traced.
     target_kl = settings.target_kl * settings.target_kl_decay**progress
     return LocalModel(batch, target_kl, params, unravel, policy(batch.obs), fisher, solve)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xmltodict
 
 from smpo_envs.host import compat
 
@@ -179,8 +180,8 @@ def test_leaving_out_the_sky_changes_no_number(monkeypatch):
         seen = [env.reset(seed=0)[0], *(np.hstack(env.step(action)[:3]) for action in actions)]
         return np.hstack(seen), env.unwrapped.task.model.ntexdata
 
+    monkeypatch.setattr(world, "xmltodict", xmltodict)  # with the sky, also after other tests
     with_sky, before = play()
-    monkeypatch.setattr(world, "xmltodict", world.xmltodict)  # put back after the test
     compat.leave_out_the_sky()
     without_sky, after = play()
     np.testing.assert_array_equal(without_sky, with_sky)

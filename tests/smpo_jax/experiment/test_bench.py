@@ -32,7 +32,7 @@ def test_several_devices_share_the_environments(command):
     seen = json.loads(result.out)
     assert all(row["steps_per_second"] > 0 for row in (*seen["environment"], *seen["training"]))
     result = command(f"{BENCH} --env ProbeFollow --devices 3 --json")
-    assert result.status == 2 and "devices=3 must be at least 1 and divide num_envs=2" in result.err
+    assert result.status == 2 and "devices=3 must be at least 1 and divide num_envs=4" in result.err
 
 
 def test_ratio_compares_the_best_native_rate_with_the_real_one(command, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import tyro
 
 import smpo_jax
+from smpo_envs.naming import KINDS
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
@@ -143,7 +144,10 @@ def test_list_has_one_line_for_every_task_and_algorithm(command):
     lines = command("list").out.splitlines()
     for name in (*TASKS, *ALGORITHMS):
         assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
-    assert len(lines) == len(TASKS) + len(ALGORITHMS) + 2
+    headings = ["tasks", "tasks from outside", "algorithms"]
+    outside = [kind for kind in KINDS.values() if kind.form]  # and a module of one's own
+    assert [line for line in lines if not line.startswith(" ")] == headings
+    assert len(lines) == len(TASKS) + len(ALGORITHMS) + len(outside) + 1 + len(headings)
 
 
 @pytest.mark.parametrize("argument", ["--help", "list"])

@@ -251,7 +251,7 @@ def test_algorithm_that_needs_its_values_says_so_and_goes_on_in_batches_of_one(
         ("suite s.yaml --out new --batch 0", "batch: must be at least 1, got 0"),
         ("suite s.yaml --out new --processes 0", "processes: must be at least 1, got 0"),
         ("suite s.yaml --otu new", "unknown option --otu; did you mean --out?"),
-        ("suite", "(required)"),
+        ("suite", "file must be given"),
     ],
 )
 def test_mistake_is_one_line_and_leaves_everything_as_it_was(command, arguments, expected):
