@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from smpo_envs import compilation
+from smpo_jax.experiment import sizes
 from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.run.chunk import Chunk, Report, compile_chunk, make_chunk
 from smpo_jax.experiment.settings.config import Config
@@ -73,6 +74,7 @@ class VmappedRuns:
 
         batch = jax.jit(jax.vmap(lane), donate_argnums=0)
         self._chunk = batch.lower(self._state, self._values, count).compile(compilation.options())
+        sizes.require_program_fits(self._chunk)
 
     def iterate(self, counts: Mapping[int, int]) -> dict[int, Report]:
         """Goes on with those that have something to do."""
@@ -89,8 +91,14 @@ class VmappedRuns:
 
 
 def compile_run(problem: Problem, state: TrainState) -> Chunk:
-    """The program of one run."""
-    return compile_chunk(_chunk(problem), state)
+    """The program of one run.
+
+    Raises:
+        LackOfMemoryError: it needs more than there is.
+    """
+    chunk = compile_chunk(_chunk(problem), state)
+    sizes.require_program_fits(chunk)
+    return chunk
 
 
 def differing_values(configs: Sequence[Config]) -> Mapping[str, jax.Array]:
