@@ -8,7 +8,7 @@ import pytest
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
-os.environ.setdefault("PJRT_NPROC", "1")  # as `problem.provide` has it, which may come too late
+os.environ.setdefault("PJRT_NPROC", "1")  # XLA's threads: two processes of tests share two cores
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 

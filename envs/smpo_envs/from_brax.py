@@ -110,10 +110,10 @@ def _check(first: Any) -> None:
 def _read(first: Any, place: str | None) -> CostOf:
     """The function that reads a cost from there."""
     groups = {"info": dict(first.info), "metrics": dict(first.metrics)}
+    known = ", ".join(f"{name}.{key}" for name in groups for key in groups[name]) or "none"
     if place is None:
         group = next((name for name, values in groups.items() if "cost" in values), None)
         if group is None:
-            known = ", ".join(f"{name}.{key}" for name in groups for key in groups[name]) or "none"
             raise ValueError(
                 "it has no cost in info or metrics; say where it is, cost=metrics.NAME or "
                 f"cost=info.NAME (there are {known})"
@@ -122,6 +122,5 @@ def _read(first: Any, place: str | None) -> CostOf:
     else:
         group, _, name = str(place).partition(".")
         if name not in groups.get(group, {}):
-            known = ", ".join(f"{name}.{key}" for name in groups for key in groups[name]) or "none"
             raise ValueError(f"cost={place}: there is no such value; there are {known}")
     return lambda state: getattr(state, group)[name]

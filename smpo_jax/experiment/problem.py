@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -80,17 +81,20 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     return Problem(env, spec, algorithm, mesh)
 
 
-def provide(devices: int) -> None:
+def provide(devices: int, threads: int | None = None) -> None:
     """Makes this many cores of the CPU devices of JAX's, unless it has begun to use them.
 
-    And has XLA compute with one thread, unless the environment says otherwise: how it splits sums,
-    and so how it rounds, depends on their number, which would be that of the cores it sees.
+    Args:
+        devices: their number.
+        threads: with how many XLA then computes on a CPU, unless the environment says; None leaves
+            it at the number of cores it sees. How it splits sums, and so rounds, depends on it.
     """
     before = jax.config.jax_num_cpu_devices  # pyrefly: ignore[missing-attribute]  (made by jax)
     number = devices if 1 < devices <= MOST_CORES else before
     with contextlib.suppress(RuntimeError):  # `make_mesh` tells those who come too late
         jax.config.update("jax_num_cpu_devices", number)
-        os.environ.setdefault(THREADS, "1")
+        if threads is not None:
+            os.environ.setdefault(THREADS, str(threads))
 
 
 def made_with() -> str:
@@ -98,6 +102,12 @@ def made_with() -> str:
     device = jax.devices()[0]
     plain = f"jax {jax.__version__} on {device.device_kind}"
     return f"{plain}, {THREADS}={_threads()}" if device.platform == "cpu" else plain
+
+
+def threads_of(made_with: str) -> int | None:
+    """The number of threads in what `made_with` said, if it was on a CPU."""
+    found = re.search(rf"{THREADS}=(\d+)$", made_with)
+    return int(found[1]) if found else None
 
 
 def _threads() -> int:

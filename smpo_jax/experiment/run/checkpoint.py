@@ -13,6 +13,7 @@ those that are there, and a run that was killed and resumed has the same as one 
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -27,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.problem import made_with
+from smpo_jax.experiment.problem import made_with, threads_of
 from smpo_jax.experiment.run import selection
 from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings import config_file
@@ -35,6 +36,7 @@ from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 
 FORMAT = 1
 FOLDER = "checkpoints"
+RECORD = Path("record", "metadata")  # where orbax puts the JSON of a checkpoint
 SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, generously
 
 Leaves = dict[str, np.ndarray]
@@ -243,9 +245,7 @@ class Checkpoints:
             # Those that older versions have written say neither.
             score = selection.from_json(record.get("score"))
             return _Summary(record.get("interim", False), score)
-        except (
-            Exception
-        ):  # whatever orbax makes of a broken file; `restore` says so when it matters
+        except Exception:  # whatever orbax makes of a broken file; `restore` tells, if it matters
             return _Summary()
 
     def _restore_only(self, iteration: int, template: Any, part: str) -> Restored:
@@ -301,6 +301,18 @@ def newest(folder: Path) -> int | None:
     """The iteration of the newest checkpoint of the run in a folder, without opening it."""
     names = (path.name for path in (folder / FOLDER).glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def threads(folder: Path) -> int | None:
+    """With how many threads XLA computed the newest checkpoint of a run, if the file tells.
+
+    Opens nothing and starts no device, which could then not have that number.
+    """
+    try:
+        record = json.loads((folder / FOLDER / str(newest(folder)) / RECORD).read_text())
+        return threads_of(record["made_with"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # `restore` tells of damage
 
 
 def to_leaves(state: Any) -> Leaves:
@@ -397,14 +409,21 @@ def _short(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax's log, tracebacks of failed saves included, off the screen."""
+    """Keeps orbax's log, tracebacks of failed saves included, off the screen.
+
+    With a filter of its own for each call: a level that is put back would stay wrong where runs in
+    two threads overlap.
+    """
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    logger.addFilter(nothing)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(nothing)
 
 
 @contextlib.contextmanager

@@ -134,6 +134,7 @@ class VmappedRuns:
 
         batch = jax.jit(jax.vmap(lane), donate_argnums=0)
         self._chunk = batch.lower(self._state, self._values, count).compile(compilation.options())
+        sizes.require_program_fits(self._chunk)
 
     def iterate(self, counts: Mapping[int, int]) -> dict[int, Report]:
         """Goes on with those that have something to do."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import LackOfMemoryError, UserError, memory_told
-from smpo_jax.experiment.problem import Problem, build, check_task
+from smpo_jax.experiment.problem import Problem, build, check_task, provide
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, loop_of
 from smpo_jax.experiment.run.progress import Progress, make_progress
@@ -39,7 +39,8 @@ def run(
     Args:
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         overwrite: replace the run that is in the folder, if there is one.
-        quiet: print nothing and leave signals to the program around it.
+        quiet: print nothing on stdout and leave signals to the program around it. Notices, such as
+            whose code an environment is, still come on stderr.
         on_report: takes the newest row of metrics at every report (see `report_every`); if it
             returns true, the run is saved and ends. What it raises (a study's pruning, say) goes
             through, once the run is saved. Both can be resumed.
@@ -150,13 +151,14 @@ def go_on(
     config = config_file.load(folder, env)
     writers.require_installed(config)
     planned = _with_length(config, steps, folder)
-    with _watching(planned, listener) as watch, run_folder.locked(folder):
+    with _watching(planned, listener) as watch, run_folder.locked(folder), memory_told():
         config = config_file.load(folder, env)  # as it is now that nobody else changes it
         longer = _with_length(config, steps, folder)
         say = watch.progress.say
         if checkpoint.newest(folder) is None and not run_folder.has_metrics(folder):
             say(f"{folder} was stopped before its first checkpoint: starting it again")
         with watch.progress.compiling():
+            provide(longer.devices, checkpoint.threads(folder))
             problem = build(longer)
             start = starting_point.newest(config, problem, folder, say)
         if longer != config:

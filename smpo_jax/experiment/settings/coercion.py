@@ -55,7 +55,7 @@ def coerce(value: Any, kind: Any) -> Any:
     Raises:
         ValueError: the value is no such thing.
     """
-    value = _plain(value)
+    value = plain(value)
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, kind)
@@ -128,13 +128,13 @@ def number(text: str | float) -> float:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Scalars and arrays as Python's own; a float32 as the shortest decimal that it stands for."""
     if not isinstance(value, np.generic | np.ndarray | jax.Array):
         return value
     array = np.asarray(value)
     if array.ndim:
-        return [_plain(each) for each in array]
+        return [plain(each) for each in array]
     is_short = np.issubdtype(array.dtype, np.floating) and array.dtype.itemsize < 8
     return float(str(array)) if is_short else array.item()
 
@@ -174,7 +174,7 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(part) for part in get_args(kind))
     if get_origin(kind) is tuple:
         return f"a list, each {_describe(get_args(kind)[0])}"
-    plain = {
+    words = {
         int: "an integer",
         float: "a number",
         bool: "true or false",
@@ -182,4 +182,4 @@ def _describe(kind: Any) -> str:
         types.NoneType: "null",
         Path: "a path",
     }
-    return plain.get(kind, str(kind))
+    return words.get(kind, str(kind))

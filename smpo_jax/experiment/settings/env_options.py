@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.settings.coercion import number
+from smpo_jax.experiment.settings.coercion import number, plain
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -40,18 +40,18 @@ def from_word(word: str) -> EnvOption:
     return _option(name, value)
 
 
-def from_mapping(plain: Any) -> tuple[EnvOption, ...]:
+def from_mapping(given: Any) -> tuple[EnvOption, ...]:
     """The options that a mapping of plain values holds.
 
     Raises:
         UserError: it is no mapping, a name is none of Python's, or a value is not plain.
     """
-    if plain is None:
+    if given is None:
         return ()
-    if not isinstance(plain, Mapping):
-        raise UserError(f"env_options: expected `name: value` lines, got {plain!r:.80}")
+    if not isinstance(given, Mapping):
+        raise UserError(f"env_options: expected `name: value` lines, got {given!r:.80}")
     try:
-        return tuple(_option(name, value) for name, value in plain.items())
+        return tuple(_option(name, value) for name, value in given.items())
     except ValueError as error:
         raise UserError(f"env_options: {error}") from error
 
@@ -66,16 +66,16 @@ def _option(name: Any, value: Any) -> EnvOption:
         raise ValueError(f"{name!r:.80} is no name of an argument")
     if name == "episode_length":
         raise ValueError("episode_length is a field of the run itself")
-    return EnvOption(name, _plain(name, value))
+    return EnvOption(name, _saved(name, value))
 
 
-def _plain(name: str, value: Any) -> Any:
-    if hasattr(value, "tolist"):  # NumPy's numbers and arrays
-        value = value.tolist()
+def _saved(name: str, value: Any) -> Any:
+    """The value as JSON can hold it."""
+    value = plain(value)
     if isinstance(value, list | tuple):
-        return [_plain(name, each) for each in value]
+        return [_saved(name, each) for each in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(name, each) for key, each in value.items()}
+        return {str(key): _saved(name, each) for key, each in value.items()}
     if isinstance(value, str):
         return _number_or_text(value)
     if isinstance(value, PLAIN):

@@ -40,7 +40,8 @@ def main(options: SuiteOptions) -> int:
         cell._replace(config=starting_point.pinned(cell.config))
         for cell in grid.load(options.file, overrides)
     ]
-    provide(max(cell.config.devices for cell in cells))
+    # One thread, so that the bytes are the same however many cells share the cores.
+    provide(max(cell.config.devices for cell in cells), threads=1)
     programs = ProgramCache()
     for cell in cells:
         writers.require_installed(cell.config)

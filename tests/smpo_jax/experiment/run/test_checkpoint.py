@@ -1,3 +1,4 @@
+import logging
 import resource
 import shutil
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import pytest
 from toy_algorithm import ToyPreset
 
 from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.run import checkpoint
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings.config import Config
@@ -333,3 +335,16 @@ def test_checkpoint_from_before_the_run_was_made_longer_is_its_own(tmp_path):
             else:
                 with pytest.raises(UserError, match=r"another run: .*steps is 1000 there"):
                     checkpoints.restore(jax.eval_shape(make_state))
+
+
+def test_runs_in_two_threads_leave_the_log_as_it_was():
+    logger = logging.getLogger("absl")
+    before = logger.level, list(logger.filters)
+    first, second = checkpoint._quiet(), checkpoint._quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # while the other is still at it
+    record = logging.makeLogRecord({})
+    assert not logger.filter(record)
+    second.__exit__(None, None, None)
+    assert logger.filter(record) and (logger.level, logger.filters) == before

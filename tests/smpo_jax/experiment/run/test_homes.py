@@ -118,36 +118,64 @@ def test_cache_of_the_users_choice_is_left_alone(cacheless):
 
 CORES = """
 import os, sys
-os.sched_setaffinity(0, {int(sys.argv[1])} if sys.argv[1] else os.sched_getaffinity(0))
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[1])])
 from smpo_jax.experiment import cli
 sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="needs two cores",
-)
-@pytest.mark.xdist_group("processes")
-def test_numbers_do_not_depend_on_the_cores_that_the_process_sees(monkeypatch):
+@pytest.fixture
+def on_cores(monkeypatch):
+    """Runs a command where it sees this many cores, and gives what it printed."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores")
     monkeypatch.delenv("PJRT_NPROC")
-    # Large enough for XLA to split its sums, if it had more than one thread.
-    run = (
-        "train --env ProbeFollow --algo ppo --num-envs 64 --rollout-length 50 --minibatches 2 "
-        "--epochs 1 --steps 6400 --out"
-    )
-    one = str(min(os.sched_getaffinity(0)))
-    for cores, out in (("", "all"), (one, "one")):
+
+    def run(cores, line):
         done = subprocess.run(
-            [sys.executable, "-c", CORES, cores, *run.split(), out],
+            [sys.executable, "-c", CORES, str(cores), *line.split()],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
-    assert Path("all/metrics.csv").read_bytes() == Path("one/metrics.csv").read_bytes()
-    record = next(Path("all/checkpoints").glob("*/record/metadata")).read_text()
-    assert "PJRT_NPROC=1" in record
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.xdist_group("processes")
+def test_resumed_on_fewer_cores_a_run_computes_with_the_threads_it_began_with(on_cores):
+    # Large enough for XLA to split its sums, if it has more than one thread.
+    on_cores(
+        2,
+        "train --env ProbeFollow --algo ppo --num-envs 64 --rollout-length 50 --minibatches 2 "
+        "--epochs 1 --steps 12800 --checkpoint-iterations 2 --keep-checkpoints 9 --out whole",
+    )
+    shutil.copytree("whole", "cut")
+    shutil.rmtree(Path("cut/checkpoints/4"))
+    assert "last digits" not in on_cores(1, "train --resume cut")
+    assert Path("whole/metrics.csv").read_bytes() == Path("cut/metrics.csv").read_bytes()
+    assert "PJRT_NPROC=2" in Path("cut/checkpoints/4/record/metadata").read_text()
+
+
+SUITE = """
+tasks: [ProbeFollow]
+seeds: 1
+steps: 6400
+num_envs: 64
+rollout_length: 50
+variants: {ppo: {hyperparameters: {epochs: 1, minibatches: 2}}}
+"""
+
+
+@pytest.mark.xdist_group("processes")
+def test_numbers_of_a_suite_do_not_depend_on_the_cores_it_sees(on_cores):
+    Path("suite.yaml").write_text(SUITE)
+    for cores in (1, 2):
+        on_cores(cores, f"suite suite.yaml --out {cores}")
+    one, two = (Path(out, "ProbeFollow/ppo/seed0/metrics.csv") for out in "12")
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_resume_with_another_number_of_threads_says_so(command, monkeypatch):
