@@ -7,7 +7,7 @@ contract: `state.info["cost"]` is the cost of this step, a float >= 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import struct
@@ -66,6 +66,14 @@ class SafeEnv(Protocol):
         ...
 
 
+class Reading(NamedTuple):
+    """Entries of an observation that belong together, for people."""
+
+    name: str
+    size: int
+    unit: str  # "1" if it has none
+
+
 @dataclass(frozen=True)
 class Environment:
     """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can."""
@@ -77,3 +85,4 @@ class Environment:
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
     shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
+    readings: tuple[Reading, ...] = field(default=(), compare=False)  # an observation's, in order

@@ -17,7 +17,7 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.lidar import BINS, lidar
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors, readings
 from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 RADIUS = 1.5  # of the circle about the origin, m
@@ -63,6 +63,7 @@ def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
         action_size=2,
         episode_length=episode_length,
         drawing=drawing(LEVELS[level]),
+        readings=readings(("circle",)),
     )
 
 

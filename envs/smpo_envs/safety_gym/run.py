@@ -13,7 +13,7 @@ from smpo_envs.drawing import ROBOT, Drawing
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics, point
 from smpo_envs.safety_gym.costs import Scene, indicators, out_of_boundary
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, point_sensors
+from smpo_envs.safety_gym.sensors import POINT_READINGS, POINT_SENSORS, frame_of, point_sensors
 from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 START_EXTENT = 0.2  # half width of where the robot starts, along x, m
@@ -52,7 +52,9 @@ def make(*, level: int = 0, episode_length: int = EPISODE_LENGTH) -> Environment
     """The task, which has the level 0 alone, for the Point robot."""
     if level != 0:
         raise ValueError(f"level={level}: Run has level 0 alone")
-    return Environment(reset, step, POINT_SENSORS, 2, episode_length, DRAWING)
+    return Environment(
+        reset, step, POINT_SENSORS, 2, episode_length, DRAWING, readings=POINT_READINGS
+    )
 
 
 def reset(key: PRNGKeyArray) -> State:

@@ -6,12 +6,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_envs.safe_env import Reading
 from smpo_envs.safety_gym import point
+from smpo_envs.safety_gym.lidar import BINS
 from smpo_envs.safety_gym.worlds import Motion
 
 GRAVITY = 9.81  # m/s²
 MAGNETIC_FIELD = -0.5  # along world y
-POINT_SENSORS = 12  # readings of the Point
+POINT_READINGS = (
+    Reading("accelerometer", 3, "m/s²"),
+    Reading("velocimeter", 3, "m/s"),
+    Reading("gyro", 3, "rad/s"),
+    Reading("magnetometer", 3, "1"),
+)
+POINT_SENSORS = sum(reading.size for reading in POINT_READINGS)
+
+
+def readings(seen: tuple[str, ...]) -> tuple[Reading, ...]:
+    """Those of the Point, then a lidar for each kind that is seen: 0, nothing, to 1, touching."""
+    return (*POINT_READINGS, *(Reading(f"{kind}_lidar", BINS, "1") for kind in seen))
 
 
 class Frame(NamedTuple):

@@ -15,6 +15,7 @@ from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import arena, costs, episode, physics, scene
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.levels import GOAL, Level
+from smpo_envs.safety_gym.sensors import readings
 from smpo_envs.safety_gym.shifts import shifted
 from smpo_envs.safety_gym.worlds import Motion, standing
 from smpo_envs.shift import Shift
@@ -81,6 +82,7 @@ def environment(
         episode_length=episode_length,
         drawing=scene.drawing(level, task.goal),
         shift=shift,
+        readings=readings(level.seen),
     )
 
 

@@ -1,89 +1,178 @@
-"""Policies for programs without this package: arrays for NumPy, or a program of JAX's."""
+"""Policies for programs without this package: as arrays for NumPy, as ONNX, or as StableHLO.
 
+All hold what `TrainedPolicy.predict` computes, and say what they are. `exported` reads them; what
+it reads is compared with the policy before a file is written.
+"""
+
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Float
 
 from smpo_jax.algorithms import base
+from smpo_jax.augmentation import Augmentation
 from smpo_jax.core import moments
-from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment import problem
+from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.results import exported
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
+from smpo_jax.experiment.settings.options import ExportFormat
 
 if TYPE_CHECKING:
     from smpo_jax.experiment.results.policy import TrainedPolicy
     from smpo_jax.experiment.settings.options import ExportOptions
 
-ARRAYS, PROGRAM = ".npz", ".bin"
-TOLERANCE = 1e-4  # between NumPy's actions and the policy's own, of at most 1
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0.0),
-    "silu": lambda x: x / (1.0 + np.exp(-x)),
-}
+TOLERANCE = 1e-4  # between the file's actions and the policy's own, of at most 1
+OPSET = 17  # of ONNX: what runtimes since 2022 know; no policy needs more
+EXTRAS: Mapping[str, str] = {"onnx": "onnx", "stablehlo": "export"}  # what formats take
 
 
 def main(options: "ExportOptions") -> None:
     """Exports and prints the file's name."""
     from smpo_jax.experiment.results.policy import load_policy
 
-    _check(options.out)
-    print(write(load_policy(options.folder, options.checkpoint), options.out))
+    out = options.out or Path(f"policy.{options.to or 'npz'}")
+    to = _format(out, options.to)
+    print(write(load_policy(options.folder, options.checkpoint), out, to))
 
 
-def write(policy: "TrainedPolicy", path: str | os.PathLike[str]) -> Path:
+def write(
+    policy: "TrainedPolicy", path: str | os.PathLike[str], to: ExportFormat | None = None
+) -> Path:
     """What `policy.predict` computes, as a file; see `TrainedPolicy.export`."""
     file: Path = coerce_argument("path", path, Path)
-    _check(file)
-    if file.suffix.lower() == PROGRAM:
-        content = _program(policy, file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        return file
-    arrays = _arrays(policy)
+    to = _format(file, coerce_argument("to", to, ExportFormat | None))
+    content = WRITERS[to](policy, _about(policy))
+    if not _acts_alike(content, policy):
+        raise _cannot_hold(policy, to)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "wb") as opened:  # `savez` would change a name that ends in .NPZ
-        np.savez(opened, allow_pickle=False, **arrays)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
     return file
 
 
-def _check(path: Path) -> None:
-    if path.suffix.lower() not in (ARRAYS, PROGRAM):
-        allowed = f"{ARRAYS} (arrays) or {PROGRAM} (program)"
-        raise UserError(f"--out {path}: its ending must be {allowed}")
+def _format(path: Path, to: ExportFormat | None) -> ExportFormat:
+    """The format that is asked for; unless one is, that of the file's ending."""
+    ending = path.suffix.lower().removeprefix(".")
+    if to is None and ending not in WRITERS:
+        raise UserError(f"--out {path}: its ending must be {_CHOICES}, or --to say which it is")
+    if to is not None and ending in WRITERS and ending != to:
+        raise UserError(f"--out {path} has the ending of another format than --to {to}")
+    return to or ending
 
 
-def _arrays(policy: "TrainedPolicy") -> dict[str, np.ndarray]:
+def _acts_alike(content: bytes, policy: "TrainedPolicy") -> bool:
+    """Whether what a program reads in the file acts as the policy does.
+
+    What a learner looks like does not say what is computed with it, so actions are compared.
+    """
+    seen = policy.learner.obs_moments
+    noise = np.random.default_rng(0).normal(size=(16, policy.spec.observation_size))
+    around = isinstance(seen, moments.Moments) and noise.shape[1:] == seen.mean.shape
+    obs = noise * moments.std(seen) + seen.mean if around else noise
+    try:
+        read = exported.parse(content, "the policy")
+        found = [read.predict(x) for x in (obs, obs[0])]
+    except ValueError:
+        return False
+    right = [policy.predict(x) for x in (obs, obs[0])]
+    return all(np.abs(a - b).max() <= TOLERANCE for a, b in zip(found, right, strict=True))
+
+
+def _cannot_hold(policy: "TrainedPolicy", to: str) -> UserError:
+    whose = f"the policy of {policy.config.algo}"
+    others = [name for name in WRITERS if name not in ("npz", to)]
+    can = " and ".join(others) + (" can" if len(others) == 1 else " may")
+    if to != "npz":
+        return UserError(f"{whose} computes what {to} cannot hold; {can}")
+    return UserError(
+        f"{whose} is more than a normalisation and a multilayer perceptron of this package's: "
+        f"npz cannot hold it; {can}"
+    )
+
+
+def _about(policy: "TrainedPolicy") -> dict[str, Any]:
+    """What a file says of itself; `exported` names what is in it."""
+    config, spec = policy.config, policy.spec
+    account = problem.augmentation(config)
+    parts = [reading._asdict() for reading in _readings(policy)]
+    return {
+        "format": exported.FORMAT,
+        "env": config.env,
+        "algo": config.algo,
+        "seed": config.seed,
+        "iteration": policy.iteration,
+        "steps": policy.iteration * spec.num_envs * spec.rollout_length,
+        "cost_limit": float(spec.cost_limit),
+        "versions": {name: metadata.version(name) for name in ("smpo-jax", "jax", "numpy")},
+        "observation": {
+            "name": "obs",
+            "size": spec.observation_size,
+            "dtype": "float32",
+            "unit": "as the environment gives it; the policy normalises it",
+            "parts": parts,
+            "account": _account(account) if account.size else None,
+        },
+        "action": {
+            "name": "action",
+            "size": spec.action_size,
+            "dtype": "float32",
+            "unit": "-1 and 1 are the bounds of the environment's own action",
+            "low": -1.0,
+            "high": 1.0,
+        },
+        "config": config_file.as_mapping(config),
+    }
+
+
+def _readings(policy: "TrainedPolicy") -> tuple[Any, ...]:
+    if not policy.config.source.is_native:
+        return ()
+    return getattr(problem.task(policy.config), "readings", ())
+
+
+def _account(account: Augmentation) -> dict[str, Any]:
+    """The account of cost at the end of an observation, for those who have to keep it.
+
+    It is linear in itself and the cost, `matrix z + cost·c`, which is read off its `step`.
+    """
+    zero, unit = np.zeros(len(account.start)), np.eye(len(account.start))
+    columns = [np.asarray(account.step(jnp.asarray(z), jnp.zeros(()))) for z in unit]
+    return {
+        "size": account.size,
+        "start": list(account.start),
+        "matrix": np.stack(columns, axis=1).tolist(),
+        "cost": np.asarray(account.step(jnp.asarray(zero), jnp.ones(()))).tolist(),
+    }
+
+
+def _npz(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     settings = policy.config.hyperparameters
-    # What a learner looks like does not say what is computed with it: the actions are compared.
-    obs = np.random.default_rng(0).normal(size=(16, policy.spec.observation_size))
     try:
         arrays = {
             **_normalisation(policy.learner.obs_moments, settings),
             **_layers(policy.learner.params["policy"]),
             "activation": np.array(settings.activation),
-            "about": np.array(json.dumps(config_file.as_mapping(policy.config))),
+            "about": np.array(json.dumps(about)),
         }
-        difference = np.abs(_act(arrays, obs) - policy.predict(obs)).max()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _not_ours(policy) from error
-    if not difference <= TOLERANCE:
-        raise _not_ours(policy)
-    return arrays
-
-
-def _not_ours(policy: "TrainedPolicy") -> UserError:
-    return UserError(
-        f"the policy of {policy.config.algo} is no multilayer perceptron of this package's: "
-        f"{ARRAYS} cannot hold it, but {PROGRAM} can"
-    )
+        raise _cannot_hold(policy, "npz") from error
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def _normalisation(
@@ -106,30 +195,72 @@ def _layers(params: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _act(arrays: Mapping[str, np.ndarray], obs: Float[np.ndarray, "N O"]) -> np.ndarray:
-    """The recipe of the README, by which `_arrays` is checked."""
-    activation, last = ACTIVATIONS[str(arrays["activation"])], int(arrays["layers"]) - 1
-    x = np.clip((obs - arrays["mean"]) / arrays["std"], -arrays["clip"], arrays["clip"])
-    for i in range(last + 1):
-        x = x @ arrays[f"weight_{i}"] + arrays[f"bias_{i}"]
-        x = activation(x) if i < last else x
-    return np.clip(x, -1.0, 1.0)
-
-
-def _program(policy: "TrainedPolicy", path: Path) -> bytes:
-    """`obs [N, O] -> action [N, A]` for any N, as StableHLO with its parameters within."""
-    act = policy.acting(deterministic=True)
-
-    def run(obs: Float[jax.Array, "N O"]) -> Float[jax.Array, "N A"]:
-        return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
-
+def _stablehlo(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
+    """`obs [N, O] -> action [N, A]` for any N with its parameters within, and what it is."""
     (n,) = jax.export.symbolic_shape("n")
     obs = jax.ShapeDtypeStruct((n, policy.spec.observation_size), jnp.float32)
-    exported = jax.export.export(jax.jit(run), platforms=("cpu", "cuda", "tpu"))(obs)
+    with jax.default_matmul_precision("highest"):  # GPUs would else round to 10 bits
+        program = jax.export.export(_program(policy), platforms=("cpu", "cuda", "tpu"))(obs)
     try:
-        return bytes(exported.serialize())
+        content = program.serialize()
     except ImportError as error:
-        raise UserError(
-            f"--out {path}: {PROGRAM} needs the extra `export` (pip install flatbuffers); {ARRAYS} "
-            "does not"
-        ) from error
+        raise _needs("stablehlo", "flatbuffers") from error
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(exported.ABOUT, json.dumps(about))
+        archive.writestr(exported.PROGRAM, bytes(content))
+    return file.getvalue()
+
+
+def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
+    """The same program as an ONNX model, with a checksum, since ONNX has none of its own."""
+    try:
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise _needs("onnx", "jax2onnx onnxruntime") from error
+
+    size = policy.spec.observation_size
+    # Traced before jax2onnx does, for one observation: the noise, which is drawn though nothing
+    # comes of it, then has no shape that depends on N, and flax is itself.
+    one = jax.make_jaxpr(_program(policy))(jax.ShapeDtypeStruct((size,), jnp.float32))
+    try:
+        model = to_onnx(
+            jax.vmap(lambda obs: jaxpr_as_fun(one)(obs)[0]),
+            [("N", size)],
+            model_name=f"{policy.config.algo} on {policy.config.env}",
+            opset=OPSET,
+            input_names=["obs"],
+            output_names=["action"],
+        )
+    except Exception as error:  # whatever it makes of an operation that it does not know
+        raise UserError(f"{_cannot_hold(policy, 'onnx')} ({one_line(error):.200})") from error
+    model.producer_name, model.producer_version = "smpo-jax", about["versions"]["smpo-jax"]
+    about = {**about, "versions": about["versions"] | {"jax2onnx": metadata.version("jax2onnx")}}
+    for key, value in (("about", json.dumps(about)), ("sha256", exported.NO_DIGEST.decode())):
+        model.metadata_props.add(key=key, value=value)
+    digest = exported.digest(model.SerializeToString(deterministic=True))
+    model.metadata_props[-1].value = digest.decode()
+    return model.SerializeToString(deterministic=True)
+
+
+def _program(policy: "TrainedPolicy") -> Callable[..., jax.Array]:
+    act = policy.acting(deterministic=True)
+
+    def run(obs: Float[jax.Array, "*N O"]) -> Float[jax.Array, "*N A"]:
+        return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
+
+    return jax.jit(run)
+
+
+def _needs(to: str, packages: str) -> UserError:
+    return UserError(
+        f"--to {to} needs the extra `{EXTRAS[to]}` (pip install {packages}); npz does not"
+    )
+
+
+WRITERS: dict[str, Callable[["TrainedPolicy", dict[str, Any]], bytes]] = {
+    "npz": _npz,
+    "onnx": _onnx,
+    "stablehlo": _stablehlo,
+}
+_CHOICES = ", ".join(f".{name}" for name in WRITERS)

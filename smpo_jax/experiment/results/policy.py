@@ -19,6 +19,7 @@ from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leav
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
+from smpo_jax.experiment.settings.options import ExportFormat
 from smpo_jax.training.evaluation import Act, make_act
 from smpo_jax.types import Algorithm, Key, LearnerState, Spec
 
@@ -80,21 +81,23 @@ class TrainedPolicy:
         """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
 
-    def export(self, path: str | os.PathLike[str]) -> Path:
+    def export(self, path: str | os.PathLike[str], to: ExportFormat | None = None) -> Path:
         """Writes what `predict` computes, for programs that know nothing of this package.
 
         Args:
-            path: `.npz`, arrays for a few lines of NumPy; or `.bin`, a program for
-                `jax.export.deserialize`, whatever the networks (extra `export`). The README of
-                `experiment` has how to act with both.
+            path: the file. The README of `experiment` has how to act with it.
+            to: `npz`, arrays for a page of NumPy; `onnx` (extra `onnx`); or `stablehlo`, a program
+                of `jax.export`, whatever the networks (extra `export`). Unless given, the file's
+                ending says which.
 
         Returns:
             The file.
 
         Raises:
-            UserError: the ending is another, or the policy is one that the format cannot hold.
+            UserError: neither says which, the two differ, or the policy is one that the format
+                cannot hold.
         """
-        return export.write(self, path)
+        return export.write(self, path, to)
 
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
         config = config_file.as_mapping(self.config)

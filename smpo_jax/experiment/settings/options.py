@@ -9,6 +9,7 @@ import tyro
 from smpo_jax.experiment.settings.config import Config, EnvOptions, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
+ExportFormat = Literal["npz", "onnx", "stablehlo"]
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
 
 
@@ -132,13 +133,16 @@ class ExportOptions:
     Attributes:
         folder: the folder of a run.
         checkpoint: newest, best (see evaluate --help) or an iteration.
-        out: the file to write; npz for arrays that a few lines of NumPy act with, bin for a program
-            that JAX alone can run (needs the extra `export`).
+        to: npz for arrays that a page of NumPy acts with; onnx for ONNX (needs the extra `onnx`);
+            stablehlo for a program of JAX's (needs the extra `export`). Unless given, the ending of
+            the file says so.
+        out: the file to write. Unless given, policy.npz, or with the ending that --to says.
     """
 
     folder: tyro.conf.Positional[Path]
     checkpoint: WhichCheckpoint = "newest"
-    out: Path = Path("policy.npz")
+    to: ExportFormat | None = None
+    out: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
