@@ -17,7 +17,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import Float
 
 from smpo_jax.algorithms import base
@@ -197,10 +198,9 @@ def _layers(params: Any) -> dict[str, np.ndarray]:
 
 def _stablehlo(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     """`obs [N, O] -> action [N, A]` for any N with its parameters within, and what it is."""
-    (n,) = jax.export.symbolic_shape("n")
-    obs = jax.ShapeDtypeStruct((n, policy.spec.observation_size), jnp.float32)
     with jax.default_matmul_precision("highest"):  # GPUs would else round to 10 bits
-        program = jax.export.export(_program(policy), platforms=("cpu", "cuda", "tpu"))(obs)
+        exporter = jax.export.export(_program(policy), platforms=("cpu", "cuda", "tpu"))
+        program = exporter(_any_number(policy))
     try:
         content = program.serialize()
     except ImportError as error:
@@ -219,14 +219,15 @@ def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     except ImportError as error:
         raise _needs("onnx", "jax2onnx onnxruntime") from error
 
-    size = policy.spec.observation_size
-    # Traced before jax2onnx does, for one observation: the noise, which is drawn though nothing
-    # comes of it, then has no shape that depends on N, and flax is itself.
-    one = jax.make_jaxpr(_program(policy))(jax.ShapeDtypeStruct((size,), jnp.float32))
+    # Traced before jax2onnx does, which knows neither noise for any N nor all of flax; the noise,
+    # of which nothing comes, goes.
+    traced = jax.make_jaxpr(_program(policy))(_any_number(policy))
+    lean, _ = dce_jaxpr(traced.jaxpr, [True], instantiate=True)
+    program = jaxpr_as_fun(ClosedJaxpr(lean, traced.consts))
     try:
         model = to_onnx(
-            jax.vmap(lambda obs: jaxpr_as_fun(one)(obs)[0]),
-            [("N", size)],
+            lambda obs: program(obs)[0],
+            [_any_number(policy)],
             model_name=f"{policy.config.algo} on {policy.config.env}",
             opset=OPSET,
             input_names=["obs"],
@@ -243,10 +244,16 @@ def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
+def _any_number(policy: "TrainedPolicy") -> jax.ShapeDtypeStruct:
+    """Observations `[N, O]`, for any N."""
+    (n,) = jax.export.symbolic_shape("N")
+    return jax.ShapeDtypeStruct((n, policy.spec.observation_size), jnp.float32)
+
+
 def _program(policy: "TrainedPolicy") -> Callable[..., jax.Array]:
     act = policy.acting(deterministic=True)
 
-    def run(obs: Float[jax.Array, "*N O"]) -> Float[jax.Array, "*N A"]:
+    def run(obs: Float[jax.Array, "N O"]) -> Float[jax.Array, "N A"]:
         return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
 
     return jax.jit(run)

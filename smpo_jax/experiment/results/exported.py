@@ -66,6 +66,8 @@ class ExportedPolicy:
             given = np.asarray(obs, np.float32)
         if given.ndim not in (1, 2) or given.shape[-1] != size:
             raise ValueError(f"obs has shape {list(given.shape)}, expected [{size}] or [N, {size}]")
+        if not given.size:
+            return np.zeros((0, self.action_size), np.float32)
         rows = np.atleast_2d(given)
         good = np.isfinite(rows).all(axis=1)
         action = np.asarray(self._act(np.where(good[:, None], rows, np.float32(0))), np.float32)
