@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 import jax.export
@@ -67,12 +67,14 @@ def write(
 
 def _format(path: Path, to: ExportFormat | None) -> ExportFormat:
     """The format that is asked for; unless one is, that of the file's ending."""
-    ending = path.suffix.lower().removeprefix(".")
-    if to is None and ending not in WRITERS:
+    endings = {f".{name}": name for name in get_args(ExportFormat)}
+    ending = endings.get(path.suffix.lower())
+    found = to or ending
+    if found is None:
         raise UserError(f"--out {path}: its ending must be {_CHOICES}, or --to say which it is")
-    if to is not None and ending in WRITERS and ending != to:
+    if ending is not None and ending != found:
         raise UserError(f"--out {path} has the ending of another format than --to {to}")
-    return to or ending
+    return found
 
 
 def _acts_alike(content: bytes, policy: "TrainedPolicy") -> bool:
@@ -199,7 +201,7 @@ def _layers(params: Any) -> dict[str, np.ndarray]:
 def _stablehlo(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     """`obs [N, O] -> action [N, A]` for any N with its parameters within, and what it is."""
     with jax.default_matmul_precision("highest"):  # GPUs would else round to 10 bits
-        exporter = jax.export.export(_program(policy), platforms=("cpu", "cuda", "tpu"))
+        exporter = jax.export.export(jax.jit(_program(policy)), platforms=("cpu", "cuda", "tpu"))
         program = exporter(_any_number(policy))
     try:
         content = program.serialize()
@@ -256,7 +258,7 @@ def _program(policy: "TrainedPolicy") -> Callable[..., jax.Array]:
     def run(obs: Float[jax.Array, "N O"]) -> Float[jax.Array, "N A"]:
         return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
 
-    return jax.jit(run)
+    return run
 
 
 def _needs(to: str, packages: str) -> UserError:

@@ -69,9 +69,9 @@ class ExportedPolicy:
         if not given.size:
             return np.zeros((0, self.action_size), np.float32)
         rows = np.atleast_2d(given)
-        good = np.isfinite(rows).all(axis=1)
+        good: np.ndarray = np.all(np.isfinite(rows), axis=1)
         action = np.asarray(self._act(np.where(good[:, None], rows, np.float32(0))), np.float32)
-        good &= np.isfinite(action).all(axis=1)
+        good &= np.all(np.isfinite(action), axis=1)
         if not good.all():
             if self.safe_action is None:
                 which = f"obs {int(np.argmin(good))}" if given.ndim == 2 else "obs"
@@ -166,7 +166,7 @@ def _onnx(content: bytes) -> tuple[Act, dict[str, Any]]:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["about"])
-    return lambda obs: session.run(["action"], {"obs": obs})[0], about
+    return lambda obs: np.asarray(session.run(["action"], {"obs": obs})[0]), about
 
 
 def digest(content: bytes) -> bytes:
