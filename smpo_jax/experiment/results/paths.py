@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smpo_envs.drawing import ROBOT
+from smpo_envs.drawing import ROBOT, ROBOT_COLOUR, colour_of
 from smpo_jax.experiment.results import shapes
 from smpo_jax.experiment.results.episodes import Trajectories
 
@@ -48,14 +48,14 @@ def _draw_episode(axes: Axes, trajectories: Trajectories, episode: int, cost_lim
         # All goals of the episode, but other things only where they stood at first.
         shown = np.unique(places[:, 0], axis=0) if look.role == "target" else places[0]
         for pose in shown:
-            colour = shapes.colour_of(drawing, kind)
+            colour = colour_of(drawing, kind)
             axes.add_patch(shapes.patch(look, pose, colour, alpha=0.3))
     pieces = np.stack([path[:-1], path[1:]], axis=1)
     colours = np.where(
         np.diff(cost)[:, None] > 0, to_rgba(shapes.COST_COLOUR), to_rgba(shapes.PATH_COLOUR)
     )
     axes.add_collection(LineCollection(list(pieces), colors=colours, linewidths=1.0))
-    axes.plot(*path[0], "o", color=shapes.ROBOT_COLOUR, markersize=5)
+    axes.plot(*path[0], "o", color=ROBOT_COLOUR, markersize=5)
     axes.set_title(
         f"return {trajectories.return_[episode, last]:.1f}   cost {cost[-1]:.0f}",
         fontsize="medium",
