@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
+from smpo_envs.host import camera
 from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky, log_to_stderr
 
 Cost = Callable[[Any, Any, Any, Mapping[str, Any]], float]
@@ -39,12 +40,14 @@ class HostEnv(NamedTuple):
         reset: `seed -> obs [O]`; None lets its random stream go on.
         step: `action [A] -> (obs, reward, cost, terminated, truncated)`. Actions are of -1 to 1,
             clipped, and stretched to the bounds of the environment's own.
+        picture: how it looks now, `[H, W, 3]`.
         env: as its package made it.
     """
 
     sizes: Sizes
     reset: Callable[[int | None], Float[np.ndarray, " O"]]
     step: Callable[[Float[np.ndarray, " A"]], Outcome]
+    picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
     env: Any
 
 
@@ -54,18 +57,19 @@ class Maker(NamedTuple):
     function: str
     arguments: Mapping[str, Any]
 
-    def make(self) -> HostEnv:
-        """A new one."""
-        return MAKERS[self.function](**self.arguments)
+    def make(self, *, films: bool = False) -> HostEnv:
+        """A new one; `films` says whether pictures will be taken of it."""
+        return MAKERS[self.function](**self.arguments, films=films)
 
 
-def safety_gymnasium(task_id: str) -> HostEnv:
-    """An environment of the real Safety-Gymnasium.
+def safety_gymnasium(task_id: str, *, films: bool = False) -> HostEnv:
+    """An environment of the real Safety-Gymnasium, which can be filmed as it is.
 
     Raises:
         ImportError: the package is not there; says what to run.
         ValueError: it has no such task, or one that cannot be trained in.
     """
+    del films
     package = import_safety_gymnasium()
     _check_real(task_id, importlib.import_module("safety_gymnasium.utils.registration"))
     leave_out_the_sky()
@@ -82,7 +86,7 @@ def safety_gymnasium(task_id: str) -> HostEnv:
     return _flat(env, step, int(limit))
 
 
-def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
+def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool) -> HostEnv:
     """An environment that is registered with Gymnasium.
 
     Args:
@@ -90,6 +94,7 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
         cost: `info.NAME`; `module:function`, called with the observation, the action, the next
             observation and the step's info; or `none` for no costs at all.
         options: keyword arguments for `gymnasium.make`.
+        films: whether it has to be able to draw itself.
 
     Raises:
         ImportError: gymnasium is not there.
@@ -97,10 +102,11 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
     """
     package: Any = importlib.import_module("gymnasium")
     cost_of = _cost(cost)
+    drawn = {"render_mode": "rgb_array"} if films else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            env = package.make(env_id, disable_env_checker=True, **options)
+            env = package.make(env_id, disable_env_checker=True, **drawn, **options)
         except (package.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ValueError(" ".join(str(error).split())) from error
     last: list[Any] = [None]
@@ -147,6 +153,7 @@ def _flat(
         sizes=Sizes(size, int(np.prod(env.action_space.shape)), episode_length),
         reset=lambda seed: flatten((reset_() if seed is None else reset_(seed=seed))[0]),
         step=take,
+        picture=camera.camera(env),
         env=env,
     )
 

@@ -64,7 +64,9 @@ def test_paths_show_every_goal_and_other_things_once():
 
 
 def test_a_film_has_every_nth_step_and_ends_with_the_episode():
-    frames = list(film.frames(trajectories(steps=8, length=6), title="x", cost_limit=1.0, every=2))
+    frames = list(
+        film.frames(film.from_above(trajectories(steps=8, length=6), 2), title="x", cost_limit=1.0)
+    )
     assert len(frames) == 4  # 0, 2, 4, 6
     assert {frame.shape for frame in frames} == {(480, 720, 3)}
     assert all(np.any(a != b) for a, b in zip(frames[1:], frames, strict=False))
@@ -79,7 +81,7 @@ def test_a_film_lays_a_figure_out_once(monkeypatch):
         "execute",
         lambda self, figure: (layouts.append(figure), execute(self, figure))[1],
     )
-    frames = film.frames(trajectories(steps=40), title="x", cost_limit=1.0, every=1)
+    frames = film.frames(film.from_above(trajectories(steps=40), 1), title="x", cost_limit=1.0)
     assert len(list(frames)) == 41
     assert len(layouts) == 1
 
@@ -90,7 +92,7 @@ def test_a_frame_of_a_film_is_what_the_whole_figure_shows(follows):
     seen = trajectories(steps=8)
     seen = seen._replace(drawing=seen.drawing._replace(follows=follows))
     drawn = Figure(figsize=(4.0, 4.0), dpi=80)
-    arena = scene.Scene(drawn.add_subplot(), seen, 0, title="x")
+    arena = scene.Scene(seen, 0, drawn.add_subplot(), "x")
     backdrop = film.Backdrop(drawn, arena.moving)
     arena.show(6)
     frame = backdrop.picture()
@@ -130,7 +132,10 @@ def test_nothing_crosses_the_label_of_the_limit(costs):
 
 
 def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
-    film.write(tmp_path / "x.gif", film.frames(trajectories(), title="x", cost_limit=1.0, every=1))
+    film.write(
+        tmp_path / "x.gif",
+        film.frames(film.from_above(trajectories(), 1), title="x", cost_limit=1.0),
+    )
     with Image.open(tmp_path / "x.gif") as picture:
         for number in range(getattr(picture, "n_frames", 0)):
             picture.seek(number)
@@ -144,7 +149,7 @@ def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
 
 def test_the_scene_shows_where_things_are():
     figure_of = Figure()
-    arena = scene.Scene(figure_of.add_subplot(), trajectories(), 0, title="x")
+    arena = scene.Scene(trajectories(), 0, figure_of.add_subplot(), "x")
     arena.show(4)
     np.testing.assert_allclose(arena.body.center, [0.4, 0.0])
     np.testing.assert_allclose(np.mean(arena.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)
