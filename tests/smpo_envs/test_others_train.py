@@ -1,30 +1,17 @@
 """Trainers that no one here wrote learn in our environments, behind the interfaces they know.
 
-In `ProbeFollow` doing nothing earns 5 of the 10 that can be had, and random actions less: a policy
-that earns 8 has learnt what to do with what it sees.
+Stable-Baselines3 does, too: `tests/test_readme.py` has it learn with the README's program.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from follow import IDLE, LEARNT, earned
 
 import smpo_envs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # warnings of their own
-
-IDLE, LEARNT = 5.6, 8.0  # the former with four standard errors of 256 episodes
-
-
-def earned(act, episodes=256):
-    """The mean return of a policy `obs [N, 1] -> action [N, 1]` in our own environments."""
-    env = smpo_envs.VectorEnv(smpo_envs.make("ProbeFollow"), episodes, stagger=False)
-    state, total = jax.jit(env.reset)(jax.random.key(100)), np.zeros(episodes)
-    step = jax.jit(env.step)
-    for _ in range(env.episode_length):
-        state, seen = step(state, jnp.clip(act(state.obs), -1.0, 1.0))
-        total += np.asarray(seen.reward)
-    return float(total.mean())
 
 
 def test_doing_nothing_earns_half():

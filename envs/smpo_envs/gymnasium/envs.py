@@ -1,6 +1,7 @@
 """Our environments under Gymnasium's interfaces, one and many; the arrays are NumPy's."""
 
 import enum
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,8 @@ IS_029 = gymnasium.__version__.startswith("0.")
 HAS_MODES = not gymnasium.__version__.startswith(("0.", "1.0."))
 # What Gymnasium calls an episode's last observation, newest name first: code finds both.
 FINAL_OBS = ("final_obs",) if HAS_MODES else ("final_obs", "final_observation")
+
+PROCESS = os.getpid()  # where JAX works; not in what is forked from it
 
 _vector: Any = gymnasium.vector  # whose names and signatures depend on the version
 
@@ -57,6 +60,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Raises:
         ValueError: there is no such environment, or it cannot be drawn.
+        RuntimeError: this process was forked from one that has JAX, where it would wait for ever.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's own; one's is its own
@@ -69,6 +73,11 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         **options: Any,
     ):
+        if os.getpid() != PROCESS:
+            raise RuntimeError(
+                "JAX cannot be used in a forked process: make many with make_vec(..., "
+                'vectorization_mode="custom"), or processes by context="spawn"'
+            )
         self._env = _task(env, options)
         self._six_values, self.render_mode = six_values, render_mode
         self._drawing = _drawing(self._env, render_mode)
