@@ -3,13 +3,13 @@
 import chex
 from jaxtyping import Array, Float
 
-from smpo_jax.core import episodes
+from smpo_jax.core import constraints, episodes
 from smpo_jax.types import Rollout, Spec, Transition
 
 
 def start_tracking(spec: Spec) -> episodes.Tracker:
     """Sums over the episodes under way, before the first step of `spec.num_envs` environments."""
-    return episodes.start(spec.num_envs)
+    return episodes.start(spec.num_envs, cost_names=constraints.names(spec.cost_limit))
 
 
 def track(

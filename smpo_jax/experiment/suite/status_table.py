@@ -113,8 +113,11 @@ def _variant_row(name: str, group: list[_CellState]) -> VariantRow:
         len(group),
         sum(each.steps for each in group) / sum(each.cell.config.total_steps for each in group),
         _mean(each.latest.return_ for each in group),
-        _mean(each.latest.cost for each in group),
-        " ".join(sorted({f"{each.cell.config.cost_limit:g}" for each in group})),
+        [
+            _mean(costs)
+            for costs in zip(*(each.latest.costs.values() for each in group if each.latest.costs))
+        ],
+        " ".join(sorted({describe_limits(each.cell.config.cost_limit) for each in group})),
     )
 
 
