@@ -7,7 +7,7 @@ What every constraint has of its own, such as its cost, is `PerCost`: the plain 
 one constraint, a dictionary by the cost's name where there are several (see `core.constraints`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import jax
@@ -189,7 +189,7 @@ class StepLike(Protocol[A_co]):
         ...
 
     @property
-    def cost(self) -> A_co | Mapping[str, A_co]:
+    def cost(self) -> PerCost:
         """Costs of the step, `[N]`, >= 0; of each constraint, by name, where there are several."""
         ...
 

@@ -23,7 +23,7 @@ class Played(NamedTuple):
     """What `S` random steps of one environment gave."""
 
     obs: Float[np.ndarray, "S O"]
-    cost: Float[np.ndarray, "S *K"]
+    cost: Float[np.ndarray, " S *K"]
     done: Float[np.ndarray, " S"]
 
 
@@ -129,8 +129,6 @@ def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
         f"{episodes} episodes terminated. An episode that does not is cut after "
         f"{env.episode_length} steps."
     )
-
-
 
 
 def check_values(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> Played:

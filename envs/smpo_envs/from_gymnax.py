@@ -89,9 +89,7 @@ def from_gymnax(
         terminated = jnp.where(steps + 1 < limit, done, False)
         return shown(own, next_key, steps + 1, obs, reward, terminated, cost_of(info))
 
-    return Environment(
-        reset, step, first_obs.shape[0], low.shape[0], limit, cost_names=names
-    )
+    return Environment(reset, step, first_obs.shape[0], low.shape[0], limit, cost_names=names)
 
 
 def _bounds(space: Any) -> tuple[Float[Array, " A"], Float[Array, " A"]]:

@@ -2,8 +2,8 @@
 
 `State` has the fields of `brax.envs.State`, so brax-style wrappers and trainers can read it, but
 nothing here imports brax (importing `brax.envs` takes seconds). One sentence is added to brax's
-contract: `state.info["cost"]` is the cost of this step, a float >= 0; or a vector of several, `[K]`,
-each with a limit of its own, that are called as the environment's `cost_names` say.
+contract: `state.info["cost"]` is the cost of this step, a float >= 0; or a vector of several costs,
+`[K]`, each with a limit of its own, that are called as the environment's `cost_names` say.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What is reported of a step. Without JAX, because worker processes use it, too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 A = TypeVar("A")  # jax.Array, or np.ndarray from environments outside JAX
@@ -18,7 +18,7 @@ class Step(NamedTuple, Generic[A]):
     """
 
     reward: A
-    cost: A | Mapping[str, A]
+    cost: Any  # A, or {name: A}
     terminated: A
     truncated: A
     next_obs: A
@@ -43,7 +43,7 @@ class HostStep(NamedTuple, Generic[A]):
     """
 
     reward: A
-    cost: A | Mapping[str, A]
+    cost: Any  # A, or {name: A}
     terminated: A
     truncated: A
     next_obs: A

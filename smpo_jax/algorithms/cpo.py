@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, improvers, recipes
 from smpo_jax.algorithms.improvers import TrustRegion

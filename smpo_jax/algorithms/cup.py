@@ -107,8 +107,9 @@ def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
 
 
 def projection(dist: Distribution, batch: recipes.Batch, *, price: PerCost) -> Float[Array, ""]:
-    """Phase 2's loss; the batch has π_{k+½} for its `dist` and A_c, of each constraint, for its
-    `advantage`.
+    """Phase 2's loss.
+
+    The batch has π_{k+½} for its `dist` and A_c, of each constraint, for its `advantage`.
     """
     ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
     paid = constraints.total(each(lambda own, a: own * ratio * a, price, batch.advantage))

@@ -2,8 +2,8 @@
 
 The policy is paid (A − λ A_c) / (1 + λ), where the multiplier λ follows the measured episode cost:
 up while it exceeds the limit, down while it does not. With λ = 0 this is PPO or TRPO. Of several
-constraints each has a multiplier and a critic of its own, (A − Σ λᵢ A_cᵢ) / (1 + Σ λᵢ). What differs
-from method to method is the rule for λ and how the policy moves:
+constraints each has a multiplier and a critic, (A − Σ λᵢ A_cᵢ) / (1 + Σ λᵢ). What differs from
+method to method is the rule for λ and how the policy moves:
 
 - `ppo_lag`, `trpo_lag` (Ray, Achiam & Amodei 2019): λ by gradient ascent, by Adam.
 - `rcpo`, as OmniSafe calls it (after Tessler, Mankowitz & Mannor 2019): `trpo_lag` whose natural

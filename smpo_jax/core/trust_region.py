@@ -260,7 +260,8 @@ def line_search(
     """The longest of `step` times 1, decay, decay², ... that keeps what the model promised.
 
     Acceptable is KL <= `target_kl`, gain >= `least_gain`, cost change <= `most_cost` of every
-    constraint; anything NaN is not. If none of `tries` candidates is, the old parameters are returned as they are.
+    constraint; anything NaN is not. If none of `tries` candidates is, the old parameters are
+    returned as they are.
     """
 
     def acceptable(trial: Trial) -> Bool[Array, ""]:

@@ -298,9 +298,7 @@ def going_on(env: HostVectorEnv, state: TrainState) -> TrainState:
 
 
 def _tracker(env: HostVectorEnv) -> episodes.Tracker:
-    return episodes.start(
-        env.num_envs, jnp.asarray(env.first_ages), constraints.names_of(env)
-    )
+    return episodes.start(env.num_envs, jnp.asarray(env.first_ages), constraints.names_of(env))
 
 
 def begin(env: HostVectorEnv, state: TrainState) -> Float[np.ndarray, "N O"]:

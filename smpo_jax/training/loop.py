@@ -245,7 +245,6 @@ def rollout_metrics(transition: Transition) -> Metrics:
     buy room for others, makes `rollout/cost` NaN.
     """
 
-
     def of_cost(cost: Float[Array, "T N"]) -> Float[Array, ""]:
         return jnp.where(jnp.all(cost >= 0), jnp.mean(cost), jnp.nan)
 

@@ -153,7 +153,7 @@ def _flat(
     def take(action: np.ndarray) -> Outcome:
         obs, reward, cost, terminated, truncated = step(stretch(action))
         cost = np.array(cost, float) if len(cost_names) > 1 else float(cost)
-        if not np.all((0 <= cost) & (cost < np.inf)):
+        if not np.all((cost >= 0) & (cost < np.inf)):
             raise ValueError(f"a step cost {cost}; costs are finite and not negative")
         return flatten(obs), float(reward), cost, bool(terminated), bool(truncated)
 

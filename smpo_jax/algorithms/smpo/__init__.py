@@ -63,7 +63,11 @@ def make(
         transition, epoch = rollout.transition, settings.epoch(spec, learner.iteration)
         estimates = recipes.estimate(ac, learner, transition)
         views = constraints.views(rollout)
-        q = each(lambda own, view: safety_critic.see(own, learner, view.transition, estimates), critics, views)
+        q = each(
+            lambda own, view: safety_critic.see(own, learner, view.transition, estimates),
+            critics,
+            views,
+        )
         # Section 4.5: the thresholds d' of this epoch.
         moved = each(
             lambda own, state, view: own.update(state, view.episodes, epoch),

@@ -4,8 +4,9 @@
     y_t = c_t + γ (1 − terminated_t) E_{a'~π(·|s_{t+1})} Q^c(s_{t+1}, a')                       (2)
     loss = mean (Q^c(s_t, a_t) − y_t)² + λ mean Q^c(s_t, a_t)²                                  (3)
 
-Of several constraints each has a critic. s_{t+1} is the true successor, also at a time limit. Targets may look further than one step
-(`trace`), in which case y is the λ-return with that expectation as its value.
+s_{t+1} is the true successor, also at a time limit. Targets may look further than one step
+(`trace`), in which case y is the λ-return with that expectation as its value. Of several
+constraints each has a critic of its own.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.recipes import ActorCritic, Estimates
 from smpo_jax.core import constraints, optimise, returns
 from smpo_jax.core.constraints import each
@@ -64,16 +66,16 @@ class SafetyCritic(NamedTuple):
     learning: Learning
     network: Network  # (obs, action) -> Q^c >= 0
     optimiser: optax.GradientTransformation
-    entry: str  # of the learner's params and opt_state, and what it is called in metrics
+    entry: str = (
+        COST_VALUE  # of the learner's params and opt_state, and what it is called in metrics
+    )
 
     def init(self, learner: LearnerState, key: Key) -> LearnerState:
         """The learner with a fresh safety critic."""
         params = self.network.init(key)
         return learner.replace(
             params={**learner.params, self.entry: params},
-            opt_state={
-                **learner.opt_state, self.entry: self.optimiser.init({self.entry: params})
-            },
+            opt_state={**learner.opt_state, self.entry: self.optimiser.init({self.entry: params})},
         )
 
     def predict(self, learner: LearnerState) -> Predict:

@@ -53,6 +53,11 @@ def play(
             f"env: {policy.config.env} cannot be drawn: it has no `drawing` "
             "(see smpo_envs.safe_env.Environment)"
         )
+    if len(policy.config.limits) > 1:
+        raise UserError(
+            f"env: {policy.config.env} cannot be drawn: it has {len(policy.config.limits)} costs, "
+            "and pictures show one"
+        )
     env = single_env(policy.config)
     act = policy.acting(deterministic=deterministic)
     see = _observer(env, drawing)

@@ -4,12 +4,12 @@ import contextlib
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.run.writers import Row, costs_of
+from smpo_jax.experiment.settings.config import Config, CostLimit, in_full
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +73,7 @@ class LatestEpisodes:
         if math.isnan(self.return_):
             return "no episode finished yet"
         words = [f"{name.replace('/', ' ')} {cost:.1f}" for name, cost in self.costs.items()]
-        limit = ", ".join(f"{each:g}" for each in in_full(limits))
-        return f"return {self.return_:.2f}   {', '.join(words)} (limit {limit})"
+        return f"return {self.return_:.2f}   {', '.join(words)} (limit {limits_told(limits)})"
 
 
 class Silence:
@@ -265,13 +264,9 @@ def _repeatedly(action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def costs_of(row: Row) -> dict[str, float]:
-    """The mean episode costs in a row: `cost`, or `cost/NAME` of each."""
-    return {
-        name.removeprefix("episode/"): value
-        for name, value in row.items()
-        if name == "episode/cost" or name.startswith("episode/cost/")
-    }
+def limits_told(limits: CostLimit) -> str:
+    """All limits, for people."""
+    return ", ".join(f"{limit:g}" for limit in in_full(limits))
 
 
 def _against(costs: Iterable[float], limits: CostLimit) -> str:

@@ -151,9 +151,9 @@ def _rows(report: Report, before: int, config: Config) -> list[Row]:
 
 def _columns(metrics: Iterable[str], config: Config) -> list[str]:
     """The names of metrics, those of several costs in the order of their limits."""
-    costs = iter(f"episode/{name}" for name in config.limits)
-    is_cost = set(f"episode/{name}" for name in config.limits)
-    return [next(costs) if name in is_cost else name for name in metrics]
+    costs = [f"episode/{name}" for name in config.limits]
+    rest = iter(costs)
+    return [next(rest) if name in costs else name for name in metrics]
 
 
 def _plain(value: Any) -> int | float:
