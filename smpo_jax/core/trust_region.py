@@ -187,7 +187,7 @@ def constrained_step_of_two(
     both_cost = -(nearest + both_reward * share)
 
     prices = nearest_prices(s, violation)
-    is_recovery = prices @ s @ prices > 2.0 * target_kl
+    is_recovery = first.is_recovery | second.is_recovery | (prices @ s @ prices > 2.0 * target_kl)
     # The paper's −√(2δ/s) F⁻¹b, along the gradient of what has to be cut.
     has_gradient = jnp.diagonal(s) > _TINY
     cut = nearest_prices(s, jnp.where(has_gradient, violation, jnp.minimum(violation, 0.0)))

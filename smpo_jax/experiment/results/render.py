@@ -73,7 +73,7 @@ def render(
         _check_log(config_file.load(home, env), out)
     policy = load_policy(home, checkpoint, env=env)
     seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
-    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
+    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.limits["cost"]
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() in PICTURES:
         paths.draw(seen, title=title, cost_limit=limit).savefig(out)
