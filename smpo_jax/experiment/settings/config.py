@@ -159,6 +159,11 @@ class Config:
             if not self.cost_limit:
                 raise UserError("cost_limit: expected a number, or one for each cost, got none")
             object.__setattr__(self, "cost_limit", self.cost_limit[0])
+        if len(self.cost_names) not in (0, len(in_full(self.cost_limit))):
+            raise UserError(
+                f"cost_names: {', '.join(self.cost_names)} are not as many as the limits, "
+                f"{len(in_full(self.cost_limit))}"
+            )
         for limit in in_full(self.cost_limit):
             require_not_negative("cost_limit", limit)
             if limit not in (0, math.inf) and not TINY <= limit <= LARGE:

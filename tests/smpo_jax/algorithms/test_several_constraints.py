@@ -15,6 +15,16 @@ from smpo_jax.algorithms.registry import ALGORITHMS
 LIMITS = (3.0, 6.0)
 ONE_ONLY = [name for name, entry in ALGORITHMS.items() if entry.most_constraints == 1]
 ABLE = [name for name in ALGORITHMS if name not in ONE_ONLY]
+# As in `test_smpo`, where one limit is kept.
+SMPO = {
+    "epoch_steps": 1280.0,
+    "weight_temperature": 16.0,
+    "shift_amount": 0.5,
+    "critic_gradient_coefficient": 4.0,
+    "threshold_minimum": 3.0,
+    "threshold_feedback": 0.5,
+    "target_epochs": 50.0,
+}
 QUICK = {"hidden": (8,), "epochs": 1, "minibatches": 2}
 
 
@@ -79,7 +89,7 @@ def test_crpo_turns_against_the_constraint_that_is_exceeded_most():
         ("cpo", {}),
         ("pcpo", {}),
         ("crpo", {"tolerance": 0.0}),
-        ("smpo", {"epoch_steps": 1280.0, "target_epochs": 50.0}),
+        ("smpo", SMPO),
     ],
 )
 def test_two_limits_are_kept_and_used_at_the_known_optimum(name, settings):
