@@ -165,10 +165,19 @@ def host_env(
     Raises:
         UserError: no environment can be made of its name.
     """
+    workers = host_workers(config, num_envs, stagger=stagger)
+    return augment_host(workers, augmentation(config, traced))
+
+
+def host_workers(config: Config, num_envs: int, **options: Any) -> WorkerEnvs:
+    """A run's environments outside JAX, as they are; see `WorkerEnvs` for the options.
+
+    Raises:
+        UserError: no environment can be made of its name.
+    """
     made = _made(config)
     assert isinstance(made, HostTask)
-    workers = WorkerEnvs(made, num_envs, stagger=stagger)
-    return augment_host(workers, augmentation(config, traced))
+    return WorkerEnvs(made, num_envs, **options)
 
 
 def task_by_shift(

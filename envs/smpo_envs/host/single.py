@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
+from smpo_envs.host import camera
 from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky, log_to_stderr
 
 Cost = Callable[[Any, Any, Any, Mapping[str, Any]], Any]  # a number, or several
@@ -42,12 +43,14 @@ class HostEnv(NamedTuple):
         reset: `seed -> obs [O]`; None lets its random stream go on.
         step: `action [A] -> (obs, reward, cost, terminated, truncated)`. Actions are of -1 to 1,
             clipped, and stretched to the bounds of the environment's own.
+        picture: how it looks now, `[H, W, 3]`.
         env: as its package made it.
     """
 
     sizes: Sizes
     reset: Callable[[int | None], Float[np.ndarray, " O"]]
     step: Callable[[Float[np.ndarray, " A"]], Outcome]
+    picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
     env: Any
 
 
@@ -57,18 +60,19 @@ class Maker(NamedTuple):
     function: str
     arguments: Mapping[str, Any]
 
-    def make(self) -> HostEnv:
-        """A new one."""
-        return MAKERS[self.function](**self.arguments)
+    def make(self, *, films: bool = False) -> HostEnv:
+        """A new one; `films` says whether pictures will be taken of it."""
+        return MAKERS[self.function](**self.arguments, films=films)
 
 
-def safety_gymnasium(task_id: str) -> HostEnv:
-    """An environment of the real Safety-Gymnasium.
+def safety_gymnasium(task_id: str, *, films: bool = False) -> HostEnv:
+    """An environment of the real Safety-Gymnasium, which can be filmed as it is.
 
     Raises:
         ImportError: the package is not there; says what to run.
         ValueError: it has no such task, or one that cannot be trained in.
     """
+    del films
     package = import_safety_gymnasium()
     _check_real(task_id, importlib.import_module("safety_gymnasium.utils.registration"))
     leave_out_the_sky()
@@ -85,7 +89,7 @@ def safety_gymnasium(task_id: str) -> HostEnv:
     return _flat(env, step, int(limit))
 
 
-def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
+def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool) -> HostEnv:
     """An environment that is registered with Gymnasium.
 
     Args:
@@ -94,6 +98,7 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
             observation and the step's info; or `none` for no costs at all. Several, each with a
             limit of its own, have commas between them, and are called NAME or `function`.
         options: keyword arguments for `gymnasium.make`.
+        films: whether it has to be able to draw itself.
 
     Raises:
         ImportError: gymnasium is not there.
@@ -110,10 +115,11 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
         found = [each(*seen) for each in costs]
         return found if len(found) > 1 else found[0]
 
+    drawn = {"render_mode": "rgb_array"} if films else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            env = package.make(env_id, disable_env_checker=True, **options)
+            env = package.make(env_id, disable_env_checker=True, **drawn, **options)
         except (package.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ValueError(" ".join(str(error).split())) from error
     last: list[Any] = [None]
@@ -161,6 +167,7 @@ def _flat(
         sizes=Sizes(size, int(np.prod(env.action_space.shape)), episode_length, cost_names),
         reset=lambda seed: flatten((reset_() if seed is None else reset_(seed=seed))[0]),
         step=take,
+        picture=camera.camera(env),
         env=env,
     )
 

@@ -9,15 +9,15 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, Pipe
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from smpo_envs.host import shared
 from smpo_envs.host.compat import check_installed
@@ -30,6 +30,10 @@ TIME_LIMIT = 120.0  # seconds that a worker may take for a step of its share, re
 START_LIMIT = 600.0  # seconds that it may take to start and make its environments
 REPLACEMENTS = 3  # workers replaced in an hour, at most
 HOUR = 3600.0
+NO_EXTRA: Mapping[str, str] = MappingProxyType({})
+# How MuJoCo and pygame draw where there is no screen. Only for films: MuJoCo does not even import
+# where there is no EGL to be had.
+WITHOUT_A_SCREEN = MappingProxyType({"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"})
 
 
 class WorkerError(RuntimeError):
@@ -167,6 +171,7 @@ class WorkerEnvs:
         processes: int | None = None,
         *,
         stagger: bool = False,
+        films: bool = False,
         time_limit: float = TIME_LIMIT,
     ) -> None:
         """Starts nothing yet.
@@ -176,6 +181,7 @@ class WorkerEnvs:
             num_envs: number of environments.
             processes: number of workers; by default one per CPU, but no more than environments.
             stagger: clocks of first episodes start at evenly spread times (see `VectorEnv`).
+            films: whether `picture` will be called, for which workers start as it takes.
             time_limit: seconds after which a worker counts as hung.
         """
         if num_envs < 1:
@@ -199,6 +205,7 @@ class WorkerEnvs:
         )
         self._time_limit = time_limit
         self._shares = _deal(num_envs, processes)
+        self._films = films
         self._crew = _Crew()
         weakref.finalize(self, self._crew.close)
         self._replaced: list[float] = []  # when
@@ -289,6 +296,22 @@ class WorkerEnvs:
             self._obs[rows] = self._records["obs"][rows]
         return self._obs[rows].copy()
 
+    def picture(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The first environment as its package shows it.
+
+        Raises:
+            WorkerError: there is nothing to draw with; the text says what is missing.
+        """
+        with self._closed_on_error():
+            self._require_open()
+            return self._crew.workers[0].ask("picture", None, START_LIMIT)
+
+    def step_seconds(self) -> float:
+        """What a step takes in the world of the first environment, s."""
+        with self._closed_on_error():
+            self._require_open()
+            return self._crew.workers[0].ask("step_seconds", None, START_LIMIT)
+
     def notices(self) -> list[str]:
         """What has happened to workers since the last call, one line each."""
         news, self._notices = self._notices, []
@@ -336,11 +359,19 @@ class WorkerEnvs:
         own = self._shares[i]
         count = sum(stop - start for start, stop in own)
         name = f"worker {i + 1} of {len(self._shares)} ({count} of {self.task.name})"
-        return _Worker(name, self._crew.memory)
+        return _Worker(name, self._crew.memory, WITHOUT_A_SCREEN if self._films else NO_EXTRA)
 
     def _set_to_work(self, i: int) -> None:
         limit, memory = self.task.episode_length, self._crew.memory
-        share = Share(self.task.maker, self._sizes, limit, self.num_envs, memory, self._shares[i])
+        share = Share(
+            self.task.maker,
+            self._sizes,
+            limit,
+            self.num_envs,
+            memory,
+            self._shares[i],
+            self._films,
+        )
         self._crew.workers[i].send("take", share)
 
     def _command(self, name: str, half: int) -> None:
@@ -430,7 +461,9 @@ class _GoneError(Exception):
 class _Worker:
     """One worker process and the socket to it; `name` is for people."""
 
-    def __init__(self, name: str, memory: int | None = None) -> None:
+    def __init__(
+        self, name: str, memory: int | None = None, extra: Mapping[str, str] = NO_EXTRA
+    ) -> None:
         self.name = name
         self._pending: list[int] = []  # halves in the order in which replies will come
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -455,6 +488,7 @@ class _Worker:
                 "PYTHONPATH": os.pathsep.join([*map(os.path.abspath, sys.path), os.getcwd()]),
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
+                **{key: os.environ.get(key, value) for key, value in extra.items()},
             },
         )
         there.close()

@@ -23,7 +23,7 @@ class Scene:
         moving: what `show` changes.
     """
 
-    def __init__(self, axes: Axes, trajectories: Trajectories, episode: int, *, title: str):
+    def __init__(self, trajectories: Trajectories, episode: int, axes: Axes, title: str):
         self.axes, self.drawing, self.title = axes, trajectories.drawing, title
         length = trajectories.length[episode]
         self.poses = {

@@ -75,12 +75,10 @@ def test_each_multiplier_follows_its_own_cost():
     dual = multipliers.lagrange(start=0.5, learning_rate=0.1, maximum=10.0)
     limit = {"a": 25.0, "b": 10.0}
     state = constraints.each(lambda _: dual.init(), limit)
-    window = episodes.remember(
-        episodes.empty_window(limit),
-        EpisodeStats(*map(jnp.asarray, (0.0,)), {"a": jnp.asarray(30.0), "b": jnp.asarray(4.0)},
-                     jnp.asarray(1.0), jnp.asarray(1.0), jnp.asarray(2.0)),
-        size=100.0,
-    )  # fmt: skip
+    one = jnp.ones(())
+    measured = {"a": 30.0 * one, "b": 4.0 * one}
+    finished = EpisodeStats(return_=one, cost=measured, length=one, over_limit=one, count=2.0 * one)
+    window = episodes.remember(episodes.empty_window(limit), finished, size=100.0)
     moved = constraints.each(dual.update, state, window.cost, limit)
     np.testing.assert_allclose([moved["a"].value, moved["b"].value], [0.6, 0.4], rtol=1e-5)
 

@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -326,7 +327,7 @@ def instance_of_two(seed):
 
 
 @functools.cache
-def step_of_two():
+def step_of_two() -> Callable[..., tuple[trust_region.ConstrainedStep, jax.Array]]:
     def solve(fisher, g, b, c):
         natural, directions = jnp.linalg.solve(fisher, g), jnp.linalg.solve(fisher, b.T).T
         found = trust_region.constrained_step_of_two(
@@ -391,7 +392,7 @@ def test_the_second_of_two_constraints_says_nothing_if_it_is_never_reached():
         )
         found, _ = step_of_two()(*map(jnp.asarray, (fisher, g, b, np.array([-0.01, -1e6]))))
     np.testing.assert_allclose(found.along_reward, alone.along_reward, rtol=1e-12)
-    np.testing.assert_allclose(found.along_cost, [alone.along_cost, 0.0], rtol=1e-12)
+    np.testing.assert_allclose(found.along_cost, np.array([float(alone.along_cost), 0.0]), 1e-12)
 
 
 def test_two_constraints_without_a_gradient_or_with_the_same_leave_a_finite_step():
