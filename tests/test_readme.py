@@ -364,3 +364,12 @@ def test_environments_outside_jax_are_trained_by_their_names(tmp_path, monkeypat
     short = ("--num-envs", "2", "--episode-length", "10")
     trained("gymnasium:Pendulum-v1", "--env-option", "cost=my_cost:speed", *short)
     trained("SafetySwimmerVelocity-v1", *short)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_with_two_costs_has_two_limits(tmp_path):
+    env = example(ENVS_README, "def low_and_high")["low_and_high"]()
+    result = sx.run(env=env, algo="ppo_lag", cost_limit=(1, 3), steps=160, num_envs=8,
+                    rollout_length=20, out=tmp_path / "run", quiet=True,
+                    hyperparameters={"minibatches": 2, "epochs": 1, "hidden": [8]})  # fmt: skip
+    assert {"episode/cost/low", "constraint/square/multiplier"} <= set(result.metrics)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import smpo_jax as sx
 from smpo_jax.core import constraints, episodes, multipliers, surrogate
 from smpo_jax.types import EpisodeStats
 
@@ -81,6 +82,20 @@ def test_each_multiplier_follows_its_own_cost():
     window = episodes.remember(episodes.empty_window(limit), finished, size=100.0)
     moved = constraints.each(dual.update, state, window.cost, limit)
     np.testing.assert_allclose([moved["a"].value, moved["b"].value], [0.6, 0.4], rtol=1e-5)
+
+
+def test_a_loop_of_ones_own_gives_costs_by_name():
+    spec = sx.Spec(1, 1, 2, 3, 10, 1, cost_limit={"a": 1.0, "b": 2.0})
+    flat, blank = jnp.zeros((3, 2)), jnp.zeros((3, 2, 1))
+    steps = sx.Transition(
+        blank, blank, flat, sx.DiagonalGaussian(blank, blank), flat, jnp.zeros((3, 2, 2)), flat,
+        flat, blank,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="the costs of the steps are cost, the limits are of a, b"):
+        sx.track(spec, sx.start_tracking(spec), steps)
+    named = steps._replace(cost={"a": flat + 1.0, "b": flat})
+    _, rollout = sx.track(spec, sx.start_tracking(spec), named)
+    np.testing.assert_array_equal(rollout.cost_so_far["a"][:, 0], [0.0, 1.0, 2.0])
 
 
 def test_an_episode_over_any_limit_is_over_the_limit_and_each_cost_is_summed():
