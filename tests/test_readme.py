@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import smpo_envs
+import smpo_jax as sx
 from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
