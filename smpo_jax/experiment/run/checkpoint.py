@@ -111,7 +111,8 @@ class Checkpoints:
 
         Of equals it is the newest.
         """
-        limit = self._config.cost_limit
+        limits = self._config.limits
+        limit = limits if len(limits) > 1 else limits["cost"]
         scores = {i: self._summary(i).score for i in self.iterations()}
         ranks = {i: score.rank(limit) for i, score in scores.items() if score is not None}
         return max(ranks, key=lambda i: (ranks[i], i), default=None)
