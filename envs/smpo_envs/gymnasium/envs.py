@@ -48,6 +48,8 @@ DEFAULT_MODE = AutoresetMode.SAME_STEP if IS_029 else AutoresetMode.NEXT_STEP
 class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, with the cost of a step in `info["cost"]`, and its metrics beside it.
 
+    Of an environment with several costs it is the vector `[K]` of them, of many `[N, K]`.
+
     Actions are of -1 to 1. Episodes are cut, as `truncated`, after the environment's own
     `episode_length`. With a seed, episodes are those of the vector's first environment.
 
@@ -100,7 +102,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._key, self._state, seen = self._reset(self._key)
         self._steps = 0
         obs, _, _, info = _on_host(seen)
-        return obs, _floats(info)
+        return obs, _plain(info)
 
     def step(self, action: np.ndarray) -> Any:
         """What an action leads to.
@@ -115,7 +117,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         obs, reward, done, info = _on_host(seen)
         terminated = bool(done > 0)
         truncated = self._steps >= self._env.episode_length and not terminated
-        info = _floats(info)
+        info = _plain(info)
         if self._six_values:
             return obs, float(reward), info["cost"], terminated, truncated, info
         return obs, float(reward), terminated, truncated, info
@@ -223,7 +225,7 @@ class GymnasiumVectorEnv(_vector.VectorEnv):
         infos = self._batched(info)
         if self._mode is AutoresetMode.SAME_STEP:
             for i in np.flatnonzero(self._is_over):
-                last = {name: float(values[i]) for name, values in info.items()}
+                last = _plain({name: values[i] for name, values in info.items()})
                 final = {"final_info": last, **dict.fromkeys(FINAL_OBS, successor[i])}
                 infos = self._add_info(infos, final, int(i))
         reward = reward.astype(np.float64)
@@ -409,5 +411,9 @@ def _on_host(seen: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(seen))
 
 
-def _floats(info: dict[str, np.ndarray]) -> Info:
-    return {name: float(value) for name, value in info.items()}
+def _plain(info: dict[str, np.ndarray]) -> Info:
+    """Of one: numbers, but for several costs, which are a vector."""
+    return {
+        name: value.astype(np.float64) if value.ndim else float(value)
+        for name, value in info.items()
+    }
