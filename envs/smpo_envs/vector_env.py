@@ -90,7 +90,11 @@ class VectorEnv:
 
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """The first state of all environments."""
-        reset_keys, next_keys = _split_each(jax.random.split(key, self.num_envs))
+        return self.reset_each(jax.random.split(key, self.num_envs))
+
+    def reset_each(self, keys: PRNGKeyArray) -> VectorState:
+        """The same, each environment's episodes drawn with a key `[N]` of its own."""
+        reset_keys, next_keys = _split_each(keys)
         index = jnp.arange(self.num_envs, dtype=jnp.int32)
         steps = index * self.episode_length // self.num_envs if self.stagger else 0 * index
         start = None if self.curriculum is None else self.curriculum.start

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smpo_envs.drawing import ROBOT
+from smpo_envs.drawing import ROBOT, ROBOT_COLOUR, colour_of
 from smpo_jax.core import constraints
 from smpo_jax.core.constraints import each
 from smpo_jax.experiment.results import shapes
@@ -56,7 +56,7 @@ def _draw_episode(
         # All goals of the episode, but other things only where they stood at first.
         shown = np.unique(places[:, 0], axis=0) if look.role == "target" else places[0]
         for pose in shown:
-            colour = shapes.colour_of(drawing, kind)
+            colour = colour_of(drawing, kind)
             axes.add_patch(shapes.patch(look, pose, colour, alpha=0.3))
     pieces = np.stack([path[:-1], path[1:]], axis=1)
     colours = np.where(
@@ -65,7 +65,7 @@ def _draw_episode(
         to_rgba(shapes.PATH_COLOUR),
     )
     axes.add_collection(LineCollection(list(pieces), colors=colours, linewidths=1.0))
-    axes.plot(*path[0], "o", color=shapes.ROBOT_COLOUR, markersize=5)
+    axes.plot(*path[0], "o", color=ROBOT_COLOUR, markersize=5)
     words = [
         f"{name.replace('/', ' ')} {cost:.0f}"
         for name, cost in constraints.labelled("cost", at_the_end).items()

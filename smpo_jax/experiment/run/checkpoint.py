@@ -13,7 +13,6 @@ those that are there, and a run that was killed and resumed has the same as one 
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -310,9 +309,9 @@ def threads(folder: Path) -> int | None:
     Opens nothing and starts no device, which could then not have that number.
     """
     try:
-        record = json.loads((folder / FOLDER / str(newest(folder)) / RECORD).read_text())
+        record = config_file.read_json(folder / FOLDER / str(newest(folder)) / RECORD)
         return threads_of(record["made_with"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (UserError, LookupError, TypeError):
         return None  # `restore` tells of damage
 
 
