@@ -62,7 +62,7 @@ def _shown(state: State, metrics: dict[str, Any], info: dict[str, Any]) -> BraxS
         obs=state.obs,
         reward=state.reward,
         done=state.done,
-        metrics={**metrics, "cost": state.info["cost"], **state.metrics},
+        metrics={**metrics, "cost": jnp.sum(state.info["cost"]), **state.metrics},
         info={**info, **state.info},
     )
 
