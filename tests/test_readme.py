@@ -368,15 +368,6 @@ def test_environments_outside_jax_are_trained_by_their_names(tmp_path, monkeypat
     trained("SafetySwimmerVelocity-v1", *short)
 
 
-@pytest.mark.usefixtures("quick_compilation")
-def test_an_environment_with_two_costs_has_two_limits(tmp_path):
-    env = example(ENVS_README, "def low_and_high")["low_and_high"]()
-    result = sx.run(env=env, algo="ppo_lag", cost_limit=(1, 3), steps=160, num_envs=8,
-                    rollout_length=20, out=tmp_path / "run", quiet=True,
-                    hyperparameters={"minibatches": 2, "epochs": 1, "hidden": [8]})  # fmt: skip
-    assert {"episode/cost/low", "constraint/square/multiplier"} <= set(result.metrics)
-
-
 def program(mark, **changes):
     """The program of the environments' README that contains `mark`, with smaller numbers."""
     (text,) = (x for x in programs(ENVS_README) if mark in x)
@@ -434,3 +425,12 @@ def test_rejax_trains_in_ours(capsys):
     small = {"PointGoal1": "ProbeFollow", "1_000_000": "8_192", "250_000": "4_096"}
     exec(program("rejax.PPO", **small), {})
     assert len(capsys.readouterr().out.split()) == 3  # before, and at two times
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_with_two_costs_has_two_limits(tmp_path):
+    env = example(ENVS_README, "def low_and_high")["low_and_high"]()
+    result = sx.run(env=env, algo="ppo_lag", cost_limit=(1, 3), steps=160, num_envs=8,
+                    rollout_length=20, out=tmp_path / "run", quiet=True,
+                    hyperparameters={"minibatches": 2, "epochs": 1, "hidden": [8]})  # fmt: skip
+    assert {"episode/cost/low", "constraint/square/multiplier"} <= set(result.metrics)
