@@ -20,6 +20,7 @@ from smpo_envs.drawing import Drawing
 from smpo_envs.naming import find, make
 from smpo_envs.picture import picture
 from smpo_envs.safe_env import SafeEnv, State
+from smpo_envs.step import by_name
 from smpo_envs.vector_env import VectorEnv, VectorState
 
 Info = dict[str, Any]
@@ -298,9 +299,10 @@ def _named(name: str, options: tuple[tuple[str, Any], ...]) -> SafeEnv:
 @lru_cache(maxsize=16)
 def _single(env: SafeEnv) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The compiled reset and step of one."""
+    names = check_shapes(env)
 
     def seen(state: State) -> Single:
-        return Single(state.obs, state.reward, state.done, _told(state))
+        return Single(state.obs, state.reward, state.done, _told(state, names))
 
     def reset(key: PRNGKeyArray) -> tuple[PRNGKeyArray, State, Single]:
         reset_key, next_key = jax.random.split(key)
@@ -319,11 +321,11 @@ def _many(native: VectorEnv, mode: AutoresetMode) -> tuple[Callable[..., Any], C
 
     def reset(keys: PRNGKeyArray) -> tuple[VectorState, Any]:
         state = native.reset_each(keys)
-        return state, (state.obs, _told(state.env))
+        return state, (state.obs, _told(state.env, native.cost_names))
 
     def step(state: VectorState, was_over: jax.Array, action: jax.Array) -> tuple[VectorState, Any]:
         after, seen = native.step(state, action)
-        told = _told(after.env)
+        told = _told(after.env, native.cost_names)
         if mode is AutoresetMode.SAME_STEP:
             shown = (after.obs, seen.next_obs, seen.reward, seen.terminated, seen.truncated, told)
             return after, shown
@@ -348,8 +350,13 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=compilation.options())
 
 
-def _told(state: State) -> dict[str, jax.Array]:
-    return {"cost": state.info["cost"], **state.metrics}
+def _told(state: State, cost_names: Sequence[str]) -> dict[str, jax.Array]:
+    """What `info` says; of several costs each as `cost_NAME`, and their sum as `cost`."""
+    cost = state.info["cost"]
+    if len(cost_names) == 1:
+        return {"cost": cost, **state.metrics}
+    own = {f"cost_{name}": value for name, value in by_name(cost, cost_names).items()}
+    return {"cost": jnp.sum(cost, axis=-1), **own, **state.metrics}
 
 
 def _spaces(env: SafeEnv) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
