@@ -72,8 +72,9 @@ def with_episode_length(env: Any, episode_length: int | None) -> SafeEnv:
     if isinstance(env, Environment):
         return dataclasses.replace(env, episode_length=steps)
     drawing, shift = getattr(env, "drawing", None), getattr(env, "shift", None)
+    names = tuple(getattr(env, "cost_names", ()))
     return Environment(
-        env.reset, env.step, env.observation_size, env.action_size, steps, drawing, shift
+        env.reset, env.step, env.observation_size, env.action_size, steps, drawing, shift, names
     )
 
 

@@ -5,7 +5,7 @@ What is asked of one: `reset(key)` and `step(state, action)` that return a state
 `pipeline_state`, whatever else it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,8 @@ def from_brax(
         episode_length: the time limit in steps; unless given, 1000.
         cost: where a step's cost is: "info.NAME", "metrics.NAME", or a function of the state after
             the step such as `velocity_cost`. Unless given, "cost" in `info` or else in `metrics`.
+            Several, each with a limit: "info.A,metrics.B", called A and B; a function may return a
+            vector.
 
     Raises:
         ValueError: it has wrappers, no cost there, or observations that are no vector.
@@ -40,7 +42,8 @@ def from_brax(
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check(first)
-    cost_of = cost if callable(cost) else _read(first, cost)
+    places = split_places(cost)
+    cost_of = cost if callable(cost) else several([_read(first, place) for place in places])
 
     def shown(own: Any) -> State:
         own = with_types(own, first)
@@ -57,9 +60,29 @@ def from_brax(
         before = jax.tree.map(lambda leaf: leaf, state.pipeline_state)  # brax writes into its dicts
         return shown(env.step(before, jnp.clip(action, -1.0, 1.0)))
 
-    return Environment(
-        reset, step, first.obs.shape[0], int(env.action_size), episode_length or EPISODE_LENGTH
-    )
+    size, length = first.obs.shape[0], episode_length or EPISODE_LENGTH
+    names = names_of_places(places) or tuple(getattr(env, "cost_names", ()))
+    return Environment(reset, step, size, int(env.action_size), length, cost_names=names)
+
+
+def split_places(cost: Any) -> list[Any]:
+    """Where each cost is, in a text or a list; an only one that is no text as it is."""
+    if isinstance(cost, str):
+        return [place.strip() for place in cost.split(",")]
+    return list(cost) if isinstance(cost, list | tuple) else [cost]
+
+
+def names_of_places(places: Sequence[Any]) -> tuple[str, ...]:
+    """What costs are called by where they are; nothing for one."""
+    return tuple(str(place).partition(".")[2] for place in places) if len(places) > 1 else ()
+
+
+def several(costs: Sequence[CostOf]) -> CostOf:
+    """A function that gives all of them as a vector; the only one as it is."""
+    if len(costs) == 1:
+        return costs[0]
+    dtype = jnp.result_type(float)
+    return lambda state: jnp.stack([jnp.asarray(cost(state), dtype) for cost in costs])
 
 
 def velocity_cost(threshold: float, *, planar: bool) -> CostOf:

@@ -2,7 +2,8 @@
 
 `State` has the fields of `brax.envs.State`, so brax-style wrappers and trainers can read it, but
 nothing here imports brax (importing `brax.envs` takes seconds). One sentence is added to brax's
-contract: `state.info["cost"]` is the cost of this step, a float >= 0.
+contract: `state.info["cost"]` is the cost of this step, a float >= 0; or a vector of several costs,
+`[K]`, each with a limit of its own, that are called as the environment's `cost_names` say.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class State(struct.PyTreeNode):
         reward: reward of the step that led here; 0 after a reset.
         done: 1 if the episode is over (terminated; a batched env also counts truncation).
         metrics: scalars a person looks at, the same keys after every step.
-        info: `cost` (this step's cost), and whatever wrappers add.
+        info: `cost` (this step's cost, or the vector of them), and whatever wrappers add.
     """
 
     pipeline_state: Any
@@ -38,7 +39,11 @@ class State(struct.PyTreeNode):
 
 
 class SafeEnv(Protocol):
-    """One environment of two pure functions. `step` never resets; wrappers do."""
+    """One environment of two pure functions. `step` never resets; wrappers do.
+
+    One with several costs may have `cost_names`, a text for each; otherwise they are called
+    `cost_1`, `cost_2` and so on.
+    """
 
     @property
     def observation_size(self) -> int:
@@ -76,7 +81,10 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Environment:
-    """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can."""
+    """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can.
+
+    `cost_names` are for those with several costs.
+    """
 
     reset: Callable[[PRNGKeyArray], State]
     step: Callable[[State, Float[Array, " A"]], State]
@@ -85,4 +93,5 @@ class Environment:
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
     shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
+    cost_names: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = field(default=(), compare=False)  # an observation's, in order

@@ -23,6 +23,7 @@ from smpo_envs.host import HostTask, WorkerEnvs
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
+from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.devices import make_mesh
@@ -79,6 +80,12 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return Problem(env, spec, algorithm, mesh)
+
+
+def with_cost_names(config: Config, problem: Problem) -> Config:
+    """The config that says what its costs are called, for those who read the run's files."""
+    names = constraints.names(problem.spec.cost_limit)
+    return dataclasses.replace(config, cost_names=names if len(names) > 1 else ())
 
 
 def provide(devices: int, threads: int | None = None) -> None:
@@ -247,7 +254,7 @@ def _announce(config: Config) -> None:
         ValueError: the code is in the folder of the run.
     """
     source = config.source
-    for module in filter(None, (source.module, _module_of_cost(config))):
+    for module in filter(None, (source.module, *_modules_of_costs(config))):
         places = naming.locations(module)
         for place in places:
             if Path(place).is_relative_to(config.folder.resolve()):
@@ -259,10 +266,11 @@ def _announce(config: Config) -> None:
             tell(f"{source.name} is code of {places[-1]}")
 
 
-def _module_of_cost(config: Config) -> str | None:
-    """The module of the function that a Gymnasium task has its cost of, if it has one."""
-    cost = dict(config.env_options).get("cost") if config.source.is_outside else None
-    return str(cost).partition(":")[0] if ":" in str(cost) else None
+def _modules_of_costs(config: Config) -> list[str]:
+    """The modules of the functions that a Gymnasium task has its costs of, if it has any."""
+    costs = dict(config.env_options).get("cost") if config.source.is_outside else None
+    places = [place.strip() for place in str(costs).split(",")]
+    return [place.partition(":")[0] for place in places if ":" in place]
 
 
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:
@@ -276,8 +284,8 @@ def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augm
     return registry.augmentation(config.algo, hyperparameters, limit)
 
 
-def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, Any]:
-    """The cost limit and the algorithm's record."""
+def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Any, Any]:
+    """The cost limits and the algorithm's record."""
     own = {name: value for name, value in traced.items() if name != "cost_limit"}
     limit = traced.get("cost_limit", config.cost_limit)
     return limit, dataclasses.replace(config.hyperparameters, **own)

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from smpo_jax.core import constraints
 from smpo_jax.types import Key, StepLike, VectorEnv
 
 Tree = TypeVar("Tree")
@@ -59,6 +60,7 @@ class ShardedVectorEnv:
         self.observation_size = env.observation_size
         self.action_size = env.action_size
         self.episode_length = env.episode_length
+        self.cost_names = constraints.names_of(env)
         self._env = env
         self._mesh = mesh
 

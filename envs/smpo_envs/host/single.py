@@ -7,6 +7,7 @@ jax in here.
 import contextlib
 import difflib
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +19,9 @@ from jaxtyping import Float, UInt8
 from smpo_envs.host import camera
 from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky, log_to_stderr
 
-Cost = Callable[[Any, Any, Any, Mapping[str, Any]], float]
-Outcome = tuple[np.ndarray, float, float, bool, bool]
+Cost = Callable[[Any, Any, Any, Mapping[str, Any]], Any]  # a number, or several
+# Observation, reward, cost (of several a vector), terminated, truncated.
+Outcome = tuple[np.ndarray, float, float | np.ndarray, bool, bool]
 
 LARGEST_OBSERVATION = 100_000
 
@@ -30,6 +32,7 @@ class Sizes(NamedTuple):
     observation: int
     action: int
     episode_length: int | None
+    cost_names: tuple[str, ...] = ("cost",)  # what each of its costs is called
 
 
 class HostEnv(NamedTuple):
@@ -92,7 +95,8 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool
     Args:
         env_id: what `gymnasium.make` takes, also `module:ID`.
         cost: `info.NAME`; `module:function`, called with the observation, the action, the next
-            observation and the step's info; or `none` for no costs at all.
+            observation and the step's info; or `none` for no costs at all. Several, each with a
+            limit of its own, have commas between them, and are called NAME or `function`.
         options: keyword arguments for `gymnasium.make`.
         films: whether it has to be able to draw itself.
 
@@ -101,7 +105,16 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool
         ValueError: there is no such environment, or it cannot be trained in.
     """
     package: Any = importlib.import_module("gymnasium")
-    cost_of = _cost(cost)
+    places = [place.strip() for place in cost.split(",")]
+    costs = [_cost(place) for place in places]
+    names = tuple(re.split("[.:]", place)[-1] for place in places) if len(places) > 1 else ("cost",)
+    if len(set(names)) < len(names):
+        raise ValueError(f"cost={cost}: two of its costs have the same name")
+
+    def cost_of(*seen: Any) -> Any:
+        found = [each(*seen) for each in costs]
+        return found if len(found) > 1 else found[0]
+
     drawn = {"render_mode": "rgb_array"} if films else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -121,7 +134,7 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool
         return obs, reward, cost_of(before, action, obs, info), terminated, truncated
 
     limit = env.spec.max_episode_steps if env.spec else None
-    return _flat(env, step, limit, reset)
+    return _flat(env, step, limit, reset, names)
 
 
 MAKERS: Mapping[str, Callable[..., HostEnv]] = {
@@ -135,6 +148,7 @@ def _flat(
     step: Callable[[Any], tuple[Any, ...]],
     episode_length: int | None,
     reset: Callable[..., tuple[Any, Any]] | None = None,
+    cost_names: tuple[str, ...] = ("cost",),
 ) -> HostEnv:
     """The environment with vectors in place of what its spaces hold."""
     spaces: Any = importlib.import_module("gymnasium.spaces")
@@ -144,13 +158,13 @@ def _flat(
 
     def take(action: np.ndarray) -> Outcome:
         obs, reward, cost, terminated, truncated = step(stretch(action))
-        cost = float(cost)
-        if not 0 <= cost < np.inf:
+        cost = np.array(cost, float) if len(cost_names) > 1 else float(cost)
+        if not np.all((cost >= 0) & (cost < np.inf)):
             raise ValueError(f"a step cost {cost}; costs are finite and not negative")
         return flatten(obs), float(reward), cost, bool(terminated), bool(truncated)
 
     return HostEnv(
-        sizes=Sizes(size, int(np.prod(env.action_space.shape)), episode_length),
+        sizes=Sizes(size, int(np.prod(env.action_space.shape)), episode_length, cost_names),
         reset=lambda seed: flatten((reset_() if seed is None else reset_(seed=seed))[0]),
         step=take,
         picture=camera.camera(env),

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, Pipe
@@ -24,7 +24,7 @@ from smpo_envs.host.compat import check_installed
 from smpo_envs.host.single import Maker, Sizes
 from smpo_envs.host.worker import Share
 from smpo_envs.registry import TASKS, resolve
-from smpo_envs.step import HostStep
+from smpo_envs.step import HostStep, by_name
 
 TIME_LIMIT = 120.0  # seconds that a worker may take for a step of its share, resets included
 START_LIMIT = 600.0  # seconds that it may take to start and make its environments
@@ -50,6 +50,7 @@ class HostTask:
         observation_size: `O`.
         action_size: `A`; actions are of -1 to 1.
         episode_length: steps after which an episode is cut.
+        cost_names: what each of its costs is called.
     """
 
     name: str
@@ -57,6 +58,7 @@ class HostTask:
     observation_size: int
     action_size: int
     episode_length: int
+    cost_names: tuple[str, ...] = ("cost",)
 
 
 def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> HostTask:
@@ -79,7 +81,7 @@ def gymnasium_task(
     Args:
         env_id: what `gymnasium.make` takes.
         cost: `info.NAME`, `module:function` (of observation, action, next observation and info) or
-            `none`.
+            `none`; several with commas between them.
         episode_length: the time limit in place of its own, in steps.
         options: more for `gymnasium.make`.
 
@@ -107,7 +109,8 @@ def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
         raise ValueError(
             f"{name}: episode_length={episode_length}, but its episodes end after {longest} steps"
         )
-    return HostTask(name, maker, sizes.observation, sizes.action, episode_length or longest or 0)
+    length = episode_length or longest or 0
+    return HostTask(name, maker, sizes.observation, sizes.action, length, sizes.cost_names)
 
 
 @functools.cache
@@ -156,6 +159,7 @@ class WorkerEnvs:
         observation_size: `O`.
         action_size: `A`.
         episode_length: steps after which an episode is cut.
+        cost_names: what each cost is called.
         halves: the rows of each; one half where there is only one environment.
         first_ages: steps that each environment's clock has behind it at `reset`.
     """
@@ -190,12 +194,15 @@ class WorkerEnvs:
         self.observation_size = task.observation_size
         self.action_size = task.action_size
         self.episode_length = task.episode_length
+        self.cost_names = task.cost_names
         middle = -(-num_envs // 2)
         self.halves = [slice(0, middle), slice(middle, num_envs)][: min(2, num_envs)]
         spread = np.arange(num_envs) * task.episode_length // num_envs
         self.first_ages: Int[np.ndarray, " N"] = spread if stagger else 0 * spread
 
-        self._sizes = Sizes(task.observation_size, task.action_size, task.episode_length)
+        self._sizes = Sizes(
+            task.observation_size, task.action_size, task.episode_length, task.cost_names
+        )
         self._time_limit = time_limit
         self._shares = _deal(num_envs, processes)
         self._films = films
@@ -256,7 +263,7 @@ class WorkerEnvs:
             obs = records["obs"].copy()
             step = HostStep(
                 reward=np.where(lost, 0.0, records["reward"]),
-                cost=np.where(lost, 0.0, records["cost"]),
+                cost=by_name(np.where(lost, 0.0, records["cost"].T).T, self.cost_names),
                 terminated=np.where(lost, 0.0, records["terminated"]),
                 truncated=np.where(lost, 1.0, records["truncated"]),
                 next_obs=np.where(lost[:, None], self._obs[rows], records["next_obs"]),
@@ -276,7 +283,7 @@ class WorkerEnvs:
         for half, rows in enumerate(self.halves):
             self.send(half, action[rows])
         obs, steps = zip(*(self.receive(half) for half in range(len(self.halves))), strict=True)
-        return np.concatenate(obs), HostStep(*map(np.concatenate, zip(*steps, strict=True)))
+        return np.concatenate(obs), HostStep(*map(_concatenated, zip(*steps, strict=True)))
 
     def restart(self, half: int, over: Bool[np.ndarray, " H"]) -> Float[np.ndarray, "H O"]:
         """Starts new episodes in a half where `over`; its observations."""
@@ -557,6 +564,13 @@ def _deal(num_envs: int, processes: int) -> list[tuple[tuple[int, int], ...]]:
     first = [-(-count // 2) for count in dealt]
     second = [first[-1] + count // 2 for count in dealt]
     return list(zip(pairwise(first), pairwise(second), strict=True))
+
+
+def _concatenated(parts: Sequence[Any]) -> Any:
+    """Arrays one behind the other; of several costs, each."""
+    if isinstance(parts[0], dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
 
 
 def _cores() -> int:

@@ -119,7 +119,8 @@ def _about(policy: "TrainedPolicy") -> dict[str, Any]:
         "seed": config.seed,
         "iteration": policy.iteration,
         "steps": policy.iteration * spec.num_envs * spec.rollout_length,
-        "cost_limit": float(spec.cost_limit),
+        "cost_limit": config.cost_limit,
+        "cost_names": config.cost_names,
         "versions": {name: metadata.version(name) for name in ("smpo-jax", "jax", "numpy")},
         "observation": {
             "name": "obs",

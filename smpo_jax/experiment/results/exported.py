@@ -31,9 +31,10 @@ class ExportedPolicy:
     """A policy without noise, whose actions are within -1 and 1.
 
     Attributes:
-        about: what the file says of itself: `env`, `algo`, `seed`, `iteration`, `cost_limit` (per
-            episode), `versions`, `observation` and `action` (sizes, parts, units, bounds), and the
-            run's whole `config`.
+        about: what the file says of itself: `env`, `algo`, `seed`, `iteration`, `steps`,
+            `cost_limit` (of an episode; with several costs one for each of `cost_names`),
+            `versions`, `observation` and `action` (sizes, parts, units, bounds), and the run's
+            whole `config`.
         observation_size: `O`.
         action_size: `A`.
         safe_action: `[A]`, or None.

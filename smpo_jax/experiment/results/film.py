@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,10 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import plots, shapes
 from smpo_jax.experiment.results.episodes import Trajectories
 from smpo_jax.experiment.results.scene import Scene
+from smpo_jax.types import PerCost
 
 FRAMES_PER_SECOND = 25
 PALETTE = 64  # colours of a gif
@@ -48,13 +52,13 @@ class Episode(NamedTuple):
     Attributes:
         view: what is seen of it, from axes and a title.
         return_: sum of the rewards so far.
-        cost: sum of the costs so far.
+        cost: sum of the costs so far, of each constraint.
         every: steps from one frame to the next.
     """
 
     view: Callable[[Axes, str], View]
     return_: Float[np.ndarray, " T+1"]
-    cost: Float[np.ndarray, " T+1"]
+    cost: PerCost  # of Float[np.ndarray, " T+1"]
     every: int
 
 
@@ -64,7 +68,7 @@ def from_above(trajectories: Trajectories, every: int) -> list[Episode]:
         Episode(
             functools.partial(Scene, trajectories, episode),
             trajectories.return_[episode, : length + 1],
-            trajectories.cost[episode, : length + 1],
+            each(operator.itemgetter((episode, slice(length + 1))), trajectories.cost),
             every,
         )
         for episode, length in enumerate(trajectories.length)
@@ -77,19 +81,24 @@ def stride(speed: float, step_seconds: float) -> int:
 
 
 def frames(
-    episodes: Iterable[Episode], *, title: str, cost_limit: float
+    episodes: Iterable[Episode], *, title: str, cost_limit: PerCost
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """Pictures of one episode after another."""
     for number, episode in enumerate(episodes, start=1):
         figure = Figure(figsize=(9.0, 6.0), dpi=80, layout="constrained")
-        grid = figure.add_gridspec(3, 2, width_ratios=(2, 1), height_ratios=(4, 4, 3))
+        costs = constraints.zipped(constraints.named("cost", cost_limit), episode.cost, cost_limit)
+        heights = [4, *(4 for _ in costs), 3]
+        grid = figure.add_gridspec(len(heights), 2, width_ratios=(2, 1), height_ratios=heights)
         scene = episode.view(figure.add_subplot(grid[:, 0]), f"{title}   episode {number}")
         parts = [
             scene,
             TimeSeries(figure.add_subplot(grid[0, 1]), "return", episode.return_),
-            TimeSeries(figure.add_subplot(grid[1, 1]), "cost", episode.cost, limit=cost_limit),
+            *(
+                TimeSeries(figure.add_subplot(grid[row, 1]), name, cost, limit=limit)
+                for row, (name, cost, limit) in enumerate(costs, start=1)
+            ),
         ]
-        below = figure.add_subplot(grid[2, 1])
+        below = figure.add_subplot(grid[-1, 1])
         below.set_axis_off()
         below.legend(
             handles=scene.handles, loc="center left", frameon=False, fontsize="small", borderpad=0.0
@@ -97,7 +106,7 @@ def frames(
         for part in parts:
             part.show(0)
         backdrop = Backdrop(figure, [artist for part in parts for artist in part.moving])
-        for step in range(0, len(episode.cost), episode.every):
+        for step in range(0, len(episode.return_), episode.every):
             for part in parts:
                 part.show(step)
             yield backdrop.picture()
@@ -166,7 +175,7 @@ class TimeSeries:
 
     def __init__(self, axes: Axes, name: str, values: np.ndarray, *, limit: float | None = None):
         self.name, self.values = name, values
-        colour = shapes.COST_COLOUR if name == "cost" else shapes.PATH_COLOUR
+        colour = shapes.PATH_COLOUR if name == "return" else shapes.COST_COLOUR
         (self.line,) = axes.plot([], [], color=colour)
         self.heading = axes.set_title("", loc="left")
         self.moving: list[Artist] = [self.line, self.heading]
@@ -183,4 +192,4 @@ class TimeSeries:
     def show(self, step: int) -> None:
         """Draws it up to a step."""
         self.line.set_data(np.arange(step + 1), self.values[: step + 1])
-        self.heading.set_text(f"{self.name} {self.values[step]:.1f}")
+        self.heading.set_text(f"{self.name.replace('/', ' ')} {self.values[step]:.1f}")

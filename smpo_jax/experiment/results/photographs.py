@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from smpo_envs.host import WorkerError
+from smpo_jax.core.constraints import each
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import augmentation, host_workers
 from smpo_jax.experiment.results import film
@@ -63,17 +64,18 @@ def play(
             obs = env.reset(seed)
             every = film.stride(speed, workers.step_seconds())
             for _ in range(episodes):
-                pictures, rewards, costs, is_over = [], [0.0], [0.0], False
+                pictures, rewards, is_over = [], [0.0], False
+                costs = each(lambda _: [0.0], policy.spec.cost_limit)
                 while not is_over:
-                    if (len(costs) - 1) % every == 0:
+                    if (len(rewards) - 1) % every == 0:
                         pictures.append(workers.picture())
                     own, key = jax.random.split(key)
                     env.send(0, np.asarray(act(jnp.asarray(obs, float), own)))
                     obs, step = env.receive(0)
                     rewards.append(float(step.reward[0]))
-                    costs.append(float(step.cost[0]))
+                    each(lambda own, cost: own.append(float(cost[0])), costs, step.cost)
                     is_over = bool(step.terminated[0] or step.truncated[0])
                 view = partial(Photographs, pictures, every)
-                yield Episode(view, np.cumsum(rewards), np.cumsum(costs), every)
+                yield Episode(view, np.cumsum(rewards), each(np.cumsum, costs), every)
         except WorkerError as error:
             raise UserError(f"env: {one_line(error)}") from error

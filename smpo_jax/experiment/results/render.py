@@ -72,7 +72,7 @@ def render(
     if log:
         _check_log(config_file.load(home, env), out)
     policy = load_policy(home, checkpoint, env=env)
-    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
+    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.spec.cost_limit
     if policy.config.source.is_outside:
         if out.suffix.lower() in PICTURES:
             raise UserError(

@@ -59,7 +59,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
     values: dict[str, Any] = dataclasses.asdict(plain)
-    for name in ("out", "env_object"):
+    for name in ("out", "env_object", *(() if config.cost_names else ("cost_names",))):
         del values[name]
     values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts
@@ -98,11 +98,21 @@ def load(folder: Path, env: Any = None) -> Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}")
+    return from_mapping(read_json(path), where=str(path), out=folder, env_object=env)
+
+
+def read_json(path: Path) -> Any:
+    """What is in a file of JSON.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    return from_mapping(data, where=str(path), out=folder, env_object=env)
+    except RecursionError as error:
+        raise UserError(f"cannot read {path}: it is nested too deeply") from error
 
 
 def with_object(env: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import ctypes.util
 import json
 import os
+import pickle
 import signal
 import sys
 import time
@@ -47,7 +48,8 @@ class Drift(gymnasium.Env):
     def step(self, action):
         time.sleep(self.pause)
         self.x += 0.1 * action[0]
-        return np.array([self.x]), self.x, False, False, {"over": float(self.x > 0)}
+        costs = {"over": float(self.x > 0), "under": float(self.x <= 0)}
+        return np.array([self.x]), self.x, False, False, costs
 
 
 gymnasium.register("Drift-v0", Drift, max_episode_steps=10)
@@ -222,6 +224,26 @@ def test_an_error_in_the_users_code_ends_the_run_in_one_line(command):
     assert "costs are finite and not negative" in mistake(result)
     assert not children(os.getpid())
     assert sx.load_policy("run").iteration == 0
+
+
+def test_two_costs_of_a_step_have_a_limit_each(command):
+    words = ENV.replace("info.over", "info.over,info.under")
+    result = command(f"train {words} --cost-limit 3 8 {TINY} --out run")
+    assert result.status == 0, result.err
+    with open("run/metrics.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    # Each of the ten steps of an episode is either above 0 or not.
+    assert float(last["episode/cost/over"]) + float(last["episode/cost/under"]) == 10.0
+    assert "constraint/over/multiplier" in last
+    result = command("evaluate run --episodes 4 --json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    assert found["cost/over"]["value"] + found["cost/under"]["value"] == 10.0
+    assert found["cost_limit"] == [3.0, 8.0]
+    from_memory = sx.load_policy("run")
+    assert pickle.loads(pickle.dumps(from_memory)).spec.cost_limit == {"over": 3.0, "under": 8.0}
+    refused = command(f"train {words} --cost-limit 3 {TINY} --out other")
+    assert "1 limit given, but the environment has 2 costs (over, under)" in refused.err
 
 
 def test_a_suite_trains_them_one_by_one(command):

@@ -90,6 +90,14 @@ def test_says_what_it_is(learnt, to):
     assert (about["action"]["low"], about["action"]["high"]) == (-1, 1)
 
 
+def test_says_the_limits_of_several_costs(policy):
+    policy.config = dataclasses.replace(
+        policy.config, cost_limit=(25.0, 10.0), cost_names=("hazards", "vases")
+    )
+    about = sx.load_exported(policy.export("policy.npz")).about
+    assert about["cost_limit"] == [25, 10] and about["cost_names"] == ["hazards", "vases"]
+
+
 def test_onnx_is_one_that_any_runtime_takes(learnt):
     """Without our reader: named, of any batch size, and of an opset that is years old."""
     import onnx

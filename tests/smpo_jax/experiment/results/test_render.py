@@ -54,6 +54,23 @@ def test_paths_are_red_exactly_where_they_cost():
     assert axes.title.get_color() == shapes.COST_COLOUR  # 2 > 1
 
 
+def two_costs():
+    """The same robot, whose second cost is never anything."""
+    one = trajectories()
+    return one._replace(cost={"red": one.cost, "none": 0.0 * one.cost})
+
+
+def test_pictures_and_films_show_each_of_two_costs():
+    limits = {"red": 9.0, "none": 9.0}
+    (axes,) = paths.draw(two_costs(), title="x", cost_limit=limits).axes
+    assert axes.get_title() == "return 4.0   cost red 2   cost none 0"
+    assert axes.title.get_color() == "black"
+    (axes,) = paths.draw(two_costs(), title="x", cost_limit={"red": 1.0, "none": 9.0}).axes
+    assert axes.title.get_color() == shapes.COST_COLOUR
+    frames = list(film.frames(film.from_above(two_costs(), 2), title="x", cost_limit=limits))
+    assert len(frames) == 3 and np.any(frames[0] != frames[-1])
+
+
 def test_paths_show_every_goal_and_other_things_once():
     (axes,) = paths.draw(trajectories(), title="x", cost_limit=9.0).axes
     goals = [patch for patch in axes.patches if isinstance(patch, Polygon)]
