@@ -1,7 +1,8 @@
 """The records that flow between the parts, and the protocols at the seams.
 
 Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples, `O` observation,
-`A` action. Flags in rollouts are float 0/1, because they multiply.
+`A` action. Flags in rollouts are float 0/1, because they multiply. A discrete action, one of `A`
+choices, is a one-hot float vector `[A]`: whatever learns from actions sees vectors of one kind.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
-        """Log-density of an action, summed over its components."""
+        """Log-density of an action, summed over its components; log-probability of a choice."""
         ...
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -120,6 +121,9 @@ class Spec(NamedTuple):
     episode_length: int
     total_iterations: int  # for learning-rate decay
     cost_limit: Scalar = 25.0  # d: the bound on the expected episode cost
+    discrete: bool = False  # actions are one of `action_size` choices, one-hot
+    # Of a picture, whose entries observations are one after the other; () for plain vectors.
+    observation_shape: tuple[int, ...] = ()
 
 
 Policy = Callable[
@@ -206,7 +210,11 @@ class StepLike(Protocol[A_co]):
 
 @runtime_checkable
 class Sized(Protocol):
-    """What a `Spec` says of a batch of environments, wherever they are stepped."""
+    """What a `Spec` says of a batch of environments, wherever they are stepped.
+
+    Environments of discrete actions also have `discrete`, which is True; those of pictures
+    `observation_shape`. What lacks them has continuous actions and plain vectors.
+    """
 
     num_envs: int
     observation_size: int
@@ -221,7 +229,7 @@ class VectorEnv(Protocol):
     A state has two attributes: `obs`, `[N, O]`, the observation to act on next, which after the end
     of an episode is the first of a fresh one; and `steps`, `[N]`, those taken in the episode. To be
     shared by several devices, all leaves of a state have a leading axis `N`, and `step` takes any
-    number of environments.
+    number of environments. See `Sized` for what they may have besides.
     """
 
     num_envs: int

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.contract import traced
-from smpo_envs.safe_env import Environment, State
+from smpo_envs.observations import layout
+from smpo_envs.safe_env import Environment, State, kind
 
 EPISODE_LENGTH = 1000  # brax's own
 # What brax's and mujoco_playground's wrappers leave in `info`.
@@ -35,20 +36,27 @@ def from_brax(
             the step such as `velocity_cost`. Unless given, "cost" in `info` or else in `metrics`.
 
     Raises:
-        ValueError: it has wrappers, no cost there, or observations that are no vector.
+        ValueError: it has wrappers, no cost there, or observations that can be no vector.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check(first)
+    seen = layout("reset", first.obs)
     cost_of = cost if callable(cost) else _read(first, cost)
 
     def shown(own: Any) -> State:
         own = with_types(own, first)
-        obs, reward, done, charged = (
-            jnp.asarray(x, jnp.result_type(float))
-            for x in (own.obs, own.reward, own.done, cost_of(own))
+        reward, done, charged = (
+            jnp.asarray(x, jnp.result_type(float)) for x in (own.reward, own.done, cost_of(own))
         )
-        return State(own, obs, reward, done, metrics=dict(own.metrics), info={"cost": charged})
+        return State(
+            own,
+            seen.flatten(own.obs),
+            reward,
+            done,
+            metrics=dict(own.metrics),
+            info={"cost": charged},
+        )
 
     def reset(key: PRNGKeyArray) -> State:
         return shown(env.reset(key))
@@ -58,7 +66,14 @@ def from_brax(
         return shown(env.step(before, jnp.clip(action, -1.0, 1.0)))
 
     return Environment(
-        reset, step, first.obs.shape[0], int(env.action_size), episode_length or EPISODE_LENGTH
+        reset,
+        step,
+        seen.size,
+        int(env.action_size),
+        episode_length or EPISODE_LENGTH,
+        discrete=kind(env).discrete,
+        observation_names=seen.names,
+        observation_shape=seen.shape,
     )
 
 
@@ -101,10 +116,6 @@ def _check(first: Any) -> None:
             f"it resets or cuts episodes by itself (info has {wrapped[0]!r}): give the bare "
             "environment, as brax.envs.get_environment(name) makes it, and a time limit besides"
         )
-    shape = getattr(first.obs, "shape", None)
-    if shape is None or len(shape) != 1:
-        found = f"a {type(first.obs).__name__}" if shape is None else f"shape {list(shape)}"
-        raise ValueError(f"reset: obs: expected a vector, got {found}")
 
 
 def _read(first: Any, place: str | None) -> CostOf:

@@ -7,9 +7,11 @@ contract: `state.info["cost"]` is the cost of this step, a float >= 0.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -38,7 +40,11 @@ class State(struct.PyTreeNode):
 
 
 class SafeEnv(Protocol):
-    """One environment of two pure functions. `step` never resets; wrappers do."""
+    """One environment of two pure functions. `step` never resets; wrappers do.
+
+    One whose actions are discrete also has `discrete`, which is True: an action then is one-hot,
+    the choice `jnp.argmax(action)` of `action_size`. One that lacks it has continuous actions.
+    """
 
     @property
     def observation_size(self) -> int:
@@ -47,7 +53,7 @@ class SafeEnv(Protocol):
 
     @property
     def action_size(self) -> int:
-        """Length `A` of an action; every component acts within [-1, 1]."""
+        """Length `A` of an action, whose components act within [-1, 1]; number of choices."""
         ...
 
     @property
@@ -68,7 +74,20 @@ class SafeEnv(Protocol):
 
 @dataclass(frozen=True)
 class Environment:
-    """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can."""
+    """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can.
+
+    Attributes:
+        reset: see `SafeEnv`.
+        step: see `SafeEnv`.
+        observation_size: `O`.
+        action_size: `A`.
+        episode_length: steps after which an episode is cut.
+        drawing: how it looks.
+        shift: what it was built with, in full.
+        discrete: actions are one-hot, see `SafeEnv`.
+        observation_names: of the parts that an observation is made of, in order; () if of one.
+        observation_shape: of a picture, whose entries are the observation; () for vectors.
+    """
 
     reset: Callable[[PRNGKeyArray], State]
     step: Callable[[State, Float[Array, " A"]], State]
@@ -76,4 +95,44 @@ class Environment:
     action_size: int
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
-    shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
+    shift: Shift | None = field(default=None, compare=False)
+    discrete: bool = False
+    observation_names: tuple[str, ...] = ()
+    observation_shape: tuple[int, ...] = ()
+
+
+class Kind(NamedTuple):
+    """What an environment, or many, may say of itself beside its sizes, and need not.
+
+    Attributes:
+        discrete: see `SafeEnv`.
+        observation_names: see `Environment`.
+        observation_shape: see `Environment`.
+    """
+
+    discrete: bool
+    observation_names: tuple[str, ...]
+    observation_shape: tuple[int, ...]
+
+
+def kind(env: Any) -> Kind:
+    """What an environment says, and what is true of one that says nothing.
+
+    Raises:
+        ValueError: `discrete` is neither True nor False.
+    """
+    discrete = getattr(env, "discrete", False)
+    if not isinstance(discrete, bool | np.bool_):
+        raise ValueError(
+            f"discrete={discrete!r} must be True or False; action_size is the number of choices"
+        )
+    names, shape = getattr(env, "observation_names", ()), getattr(env, "observation_shape", ())
+    return Kind(bool(discrete), tuple(names), tuple(shape))
+
+
+def random_action(env: Any, key: PRNGKeyArray, batch: tuple[int, ...] = ()) -> jax.Array:
+    """Uniformly random actions, `[*batch, A]`, of an environment or of many."""
+    if kind(env).discrete:
+        choice = jax.random.randint(key, batch, 0, env.action_size)
+        return jax.nn.one_hot(choice, env.action_size, dtype=jnp.result_type(float))
+    return jax.random.uniform(key, (*batch, env.action_size), minval=-1.0, maxval=1.0)

@@ -105,6 +105,20 @@ def test_wrong_values_are_found_by_playing(changes, message):
         smpo_envs.check_env(task(**changes))
 
 
+def test_discrete_actions_are_played_as_one_hot_vectors():
+    """Costs are negative for anything else."""
+
+    def step(state, action):
+        is_one_hot = (action.max() == 1) & (action.sum() == 1) & (action.min() == 0)
+        return state.replace(reward=action[0], info={"cost": jnp.where(is_one_hot, 0.5, -1.0)})
+
+    env = Environment(task().reset, step, 3, 4, 10, discrete=True)
+    with pytest.warns(UserWarning, match="observations never change"):
+        assert "0.5 a step" in smpo_envs.check_env(env)
+    with pytest.raises(ValueError, match="discrete=4 must be True or False; action_size is"):
+        check_shapes(Environment(task().reset, task().step, 3, 2, 10, discrete=4))  # type: ignore
+
+
 def test_a_key_used_twice_is_found():
     def reset(key):
         obs = jax.random.uniform(key, (3,)) + jax.random.uniform(key, (3,))

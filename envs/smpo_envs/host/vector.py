@@ -45,6 +45,10 @@ class HostTask:
         observation_size: `O`.
         action_size: `A`; actions are of -1 to 1.
         episode_length: steps after which an episode is cut.
+        discrete: actions are one-hot, one of `A` choices.
+        first_action: what the environment calls the first choice.
+        observation_names: of the parts of an observation, in order; () if it is of one.
+        observation_shape: of a picture; () for vectors.
     """
 
     name: str
@@ -52,6 +56,10 @@ class HostTask:
     observation_size: int
     action_size: int
     episode_length: int
+    discrete: bool = False
+    first_action: int = 0
+    observation_names: tuple[str, ...] = ()
+    observation_shape: tuple[int, ...] = ()
 
 
 def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> HostTask:
@@ -102,7 +110,17 @@ def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
         raise ValueError(
             f"{name}: episode_length={episode_length}, but its episodes end after {longest} steps"
         )
-    return HostTask(name, maker, sizes.observation, sizes.action, episode_length or longest or 0)
+    return HostTask(
+        name,
+        maker,
+        sizes.observation,
+        sizes.action,
+        episode_length or longest or 0,
+        discrete=sizes.discrete,
+        first_action=sizes.first_action,
+        observation_names=sizes.observation_names,
+        observation_shape=sizes.observation_shape,
+    )
 
 
 @functools.cache
@@ -151,6 +169,7 @@ class WorkerEnvs:
         observation_size: `O`.
         action_size: `A`.
         episode_length: steps after which an episode is cut.
+        discrete: see `HostTask`, as `first_action`, `observation_names` and `observation_shape`.
         halves: the rows of each; one half where there is only one environment.
         first_ages: steps that each environment's clock has behind it at `reset`.
     """
@@ -183,6 +202,10 @@ class WorkerEnvs:
         self.observation_size = task.observation_size
         self.action_size = task.action_size
         self.episode_length = task.episode_length
+        self.discrete = task.discrete
+        self.first_action = task.first_action
+        self.observation_names = task.observation_names
+        self.observation_shape = task.observation_shape
         middle = -(-num_envs // 2)
         self.halves = [slice(0, middle), slice(middle, num_envs)][: min(2, num_envs)]
         spread = np.arange(num_envs) * task.episode_length // num_envs

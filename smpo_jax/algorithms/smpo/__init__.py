@@ -39,7 +39,7 @@ def make(
     critic = settings.critic(ac, networks)
     modulation = settings.modulation(spec, critic.learning)
     threshold = settings.threshold(spec)
-    through_critic = settings.gradient()
+    through_critic = settings.gradient(discrete=spec.discrete)
 
     def init(key: Key) -> LearnerState:
         learner_key, critic_key = jax.random.split(key)

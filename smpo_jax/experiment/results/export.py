@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ARRAYS, PROGRAM = ".npz", ".bin"
 TOLERANCE = 1e-4  # between NumPy's actions and the policy's own, of at most 1
+DISCRETE = "categorical"  # the kind of a policy of choices; others are called as in the settings
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0.0),
@@ -68,6 +69,8 @@ def _arrays(policy: "TrainedPolicy") -> dict[str, np.ndarray]:
         arrays = {
             **_normalisation(policy.learner.obs_moments, settings),
             **_layers(policy.learner.params["policy"]),
+            "kind": np.array(DISCRETE if policy.spec.discrete else settings.policy),
+            "first_action": np.array(policy.first_action),
             "activation": np.array(settings.activation),
             "about": np.array(json.dumps(config_file.as_mapping(policy.config))),
         }
@@ -97,8 +100,10 @@ def _normalisation(
 
 
 def _layers(params: Any) -> dict[str, np.ndarray]:
-    layers = params["mean"]["params"]
-    arrays = {"layers": np.array(len(layers)), "log_std": np.asarray(params["log_std"])}
+    layers = params["logits" if "logits" in params else "mean"]["params"]
+    arrays = {"layers": np.array(len(layers))}
+    if "log_std" in params:
+        arrays["log_std"] = np.asarray(params["log_std"])
     for i in range(len(layers)):
         layer = layers[f"Dense_{i}"]
         arrays[f"weight_{i}"] = np.asarray(layer["kernel"])
@@ -113,15 +118,17 @@ def _act(arrays: Mapping[str, np.ndarray], obs: Float[np.ndarray, "N O"]) -> np.
     for i in range(last + 1):
         x = x @ arrays[f"weight_{i}"] + arrays[f"bias_{i}"]
         x = activation(x) if i < last else x
-    return np.clip(x, -1.0, 1.0)
+    if arrays["kind"] == DISCRETE:
+        return arrays["first_action"] + x.argmax(axis=-1)
+    return np.tanh(x) if arrays["kind"] == "squashed" else np.clip(x, -1.0, 1.0)
 
 
 def _program(policy: "TrainedPolicy", path: Path) -> bytes:
-    """`obs [N, O] -> action [N, A]` for any N, as StableHLO with its parameters within."""
+    """`obs [N, O] -> action [N, A]`, or `[N]` of choices, as StableHLO with its parameters."""
     act = policy.acting(deterministic=True)
 
-    def run(obs: Float[jax.Array, "N O"]) -> Float[jax.Array, "N A"]:
-        return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
+    def run(obs: Float[jax.Array, "N O"]) -> jax.Array:
+        return policy.as_taken(act(obs, jax.random.key(0)))
 
     (n,) = jax.export.symbolic_shape("n")
     obs = jax.ShapeDtypeStruct((n, policy.spec.observation_size), jnp.float32)

@@ -88,6 +88,7 @@ class Config:
         hyperparameters: the algorithm's own record; unless given, with the algorithm's defaults.
         earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
             the run another length.
+        observations: the parts of an observation, in the order in which they are put together.
 
     Raises:
         UserError: a value with which nothing can be run, naming the field.
@@ -123,6 +124,7 @@ class Config:
     earlier_lengths: Annotated[
         tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
     ] = ()  # no option of its own: `--resume` keeps it
+    observations: Annotated[tuple[str, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()  # nor this
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""

@@ -114,7 +114,8 @@ def flat(config: Config) -> dict[str, Any]:
     """What has an influence on the numbers: fields of the run and of its algorithm, as JSON."""
     plain = as_mapping(config)
     own = plain.pop("hyperparameters")
-    return {name: value for name, value in {**plain, **own}.items() if name not in HOST_FIELDS}
+    left_out = {"observations", *HOST_FIELDS}  # the former follow from the environment
+    return {name: value for name, value in {**plain, **own}.items() if name not in left_out}
 
 
 def difference(theirs: Config, ours: Config) -> str | None:

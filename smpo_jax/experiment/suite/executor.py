@@ -1,6 +1,7 @@
 """Works a suite off, batch by batch."""
 
 import contextlib
+import dataclasses
 import json
 import time
 import traceback
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
-from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.problem import Problem, build, with_observations
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Launch, Program, Say, VmappedRuns, loop_of
 from smpo_jax.experiment.run.recorder import Recorder
@@ -19,6 +20,7 @@ from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.displays import SuiteDisplay
 from smpo_jax.experiment.suite.grid import Cell
@@ -88,6 +90,7 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
             is_to_run = suite_folder.is_to_run(context.folder, cell)
             if is_to_run:
                 stack.enter_context(run_folder.locked(own))
+                config_file.save(with_observations(config_file.load(own), problem), own)
             # A lane that is done or has diverged only fills its place.
             start = starting_point.newest(cell.config, problem, own, context.display.say)
             starts.append(start)
@@ -133,7 +136,8 @@ def _program(
 def _write_config(cell: Cell, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     (own / ERROR_FILE).unlink(missing_ok=True)
-    config_file.save(cell.config, own)
+    known = config_file.load(own).observations if (own / CONFIG_FILE).is_file() else ()
+    config_file.save(dataclasses.replace(cell.config, observations=known), own)
 
 
 def _report_failure(cell: Cell, context: SuiteContext, error: Exception) -> None:
