@@ -120,8 +120,17 @@ class AugmentedEnv:
         return getattr(self.env, "observation_shape", ())
 
     def reset(self, key: Key) -> Any:
-        """The first state of an episode."""
+        """The first state of an episode.
+
+        Raises:
+            ValueError: the environment has several costs, and an account is of one.
+        """
         state = self.env.reset(key)
+        costs = jnp.size(state.info["cost"])
+        if costs != 1:
+            raise ValueError(
+                f"the method keeps an account of one cost, and the environment has {costs}"
+            )
         return self._show(state, jnp.asarray(self.augmentation.start, state.obs.dtype))
 
     def step(self, state: Any, action: Float[Array, " A"]) -> Any:

@@ -3,6 +3,9 @@
 Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples, `O` observation,
 `A` action. Flags in rollouts are float 0/1, because they multiply. A discrete action, one of `A`
 choices, is a one-hot float vector `[A]`: whatever learns from actions sees vectors of one kind.
+
+What every constraint has of its own, such as its cost, is `PerCost`: the plain value where there is
+one constraint, a dictionary by the cost's name where there are several (see `core.constraints`).
 """
 
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 Key = PRNGKeyArray
 Params = Any  # a pytree of network parameters
 Scalar = float | int | Float[Array, ""]  # a setting: a number, or traced to try several at once
+PerCost = Any  # one of what is said for each constraint: itself, or {name: it} for several
 Metrics = dict[str, jax.Array]  # flat, "group/name" -> scalar
 
 
@@ -67,7 +71,7 @@ class Transition(NamedTuple):
     log_prob: Float[Array, "*T N"]
     dist: Distribution  # the behaviour policy, for exact KL divergences
     reward: Float[Array, "*T N"]
-    cost: Float[Array, "*T N"]  # >= 0, undiscounted
+    cost: PerCost  # of Float[Array, "*T N"], >= 0, undiscounted
     terminated: Float[Array, "*T N"]
     truncated: Float[Array, "*T N"]
     next_obs: Float[Array, "*T N O"]  # the true successor, never the observation after a reset
@@ -77,9 +81,9 @@ class EpisodeStats(NamedTuple):
     """Means over the episodes that finished in a rollout; NaN where `count` is 0."""
 
     return_: Float[Array, ""]
-    cost: Float[Array, ""]  # undiscounted episode cost, the J_c of the constraint
+    cost: PerCost  # of Float[Array, ""]: undiscounted episode cost, the J_c of the constraint
     length: Float[Array, ""]
-    over_limit: Float[Array, ""]  # share of episodes whose cost exceeds the limit
+    over_limit: Float[Array, ""]  # share of episodes that exceed a limit
     count: Float[Array, ""]
 
 
@@ -87,7 +91,7 @@ class Rollout(NamedTuple):
     """What an update learns from."""
 
     transition: Transition  # leaves [T, N, ...]
-    cost_so_far: Float[Array, "T N"]  # C_t: the episode's cost before step t
+    cost_so_far: PerCost  # of Float[Array, "T N"], C_t: the episode's cost before step t
     elapsed: Float[Array, "T N"]  # steps of the episode before step t
     episodes: EpisodeStats
 
@@ -112,7 +116,10 @@ class TrainState(struct.PyTreeNode):
 
 
 class Spec(NamedTuple):
-    """What an algorithm must know of the problem it is built for."""
+    """What an algorithm must know of the problem it is built for.
+
+    `make_spec` makes it of an environment; of several limits it makes a dictionary.
+    """
 
     observation_size: int
     action_size: int
@@ -120,7 +127,7 @@ class Spec(NamedTuple):
     rollout_length: int
     episode_length: int
     total_iterations: int  # for learning-rate decay
-    cost_limit: Scalar = 25.0  # d: the bound on the expected episode cost
+    cost_limit: PerCost = 25.0  # of a Scalar, d: the bound on the expected episode cost
     discrete: bool = False  # actions are one of `action_size` choices, one-hot
     # Of a picture, whose entries observations are one after the other; () for plain vectors.
     observation_shape: tuple[int, ...] = ()
@@ -137,14 +144,16 @@ class CostCritic(NamedTuple):
 
     Attributes:
         discount: of the cost-to-go that is predicted.
-        predict: `(learner, obs, action) -> [*batch]`, discounted cost from this step on.
+        predict: `(learner, obs, action) -> [*batch]`, discounted cost from this step on; of each
+            constraint.
             Observations are as the environment gives them. Whatever shrinks the method's own critic
             by design is undone, so that all methods' are in the same units.
     """
 
     discount: Scalar
     predict: Callable[
-        [LearnerState, Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]
+        [LearnerState, Float[Array, "*batch O"], Float[Array, "*batch A"]],
+        PerCost,  # of Float[Array, "*batch"]
     ]
 
 
@@ -184,8 +193,8 @@ class StepLike(Protocol[A_co]):
         ...
 
     @property
-    def cost(self) -> A_co:
-        """Costs of the step, `[N]`, >= 0."""
+    def cost(self) -> PerCost:
+        """Costs of the step, `[N]`, >= 0; of each constraint, by name, where there are several."""
         ...
 
     @property
@@ -213,7 +222,8 @@ class Sized(Protocol):
     """What a `Spec` says of a batch of environments, wherever they are stepped.
 
     Environments of discrete actions also have `discrete`, which is True; those of pictures
-    `observation_shape`. What lacks them has continuous actions and plain vectors.
+    `observation_shape`. What lacks them has continuous actions and plain vectors. Those with
+    several costs have `cost_names`, what each is called, in order.
     """
 
     num_envs: int

@@ -12,8 +12,10 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from follow import IDLE, LEARNT, earned
 
 import smpo_envs
+import smpo_jax as sx
 from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment import cli
@@ -364,3 +366,71 @@ def test_environments_outside_jax_are_trained_by_their_names(tmp_path, monkeypat
     short = ("--num-envs", "2", "--episode-length", "10")
     trained("gymnasium:Pendulum-v1", "--env-option", "cost=my_cost:speed", *short)
     trained("SafetySwimmerVelocity-v1", *short)
+
+
+def program(mark, **changes):
+    """The program of the environments' README that contains `mark`, with smaller numbers."""
+    (text,) = (x for x in programs(ENVS_README) if mark in x)
+    for large, small in changes.items():
+        assert large in text
+        text = text.replace(large, small)
+    return text
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_ours_are_made_by_gymnasium(capsys):
+    gymnasium = pytest.importorskip("gymnasium", reason="needs the extra 'gymnasium'")
+    many = "num_envs=3"
+    if gymnasium.__version__.startswith("0."):
+        many += ", vectorization_mode='custom'"
+    exec(program("gymnasium.make_vec", **{"PointGoal1": "PointCircle1", "num_envs=64": many}), {})
+    assert capsys.readouterr().out == "0.0 (400, 400, 3)\n(3,)\n"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_stable_baselines3_learns_in_ours():
+    pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, which brings torch")
+    small = {"PointGoal1": "ProbeFollow", "64, auto": "16, auto", "1_000_000": "0"}
+    mine: dict[str, Any] = {}
+    exec(
+        program("VecMonitor", **small, **{"seed=0": "seed=0, learning_rate=3e-3, gamma=0.9"}), mine
+    )
+    model = mine["model"]
+
+    def act(obs):
+        return model.predict(np.asarray(obs), deterministic=True)[0]
+
+    assert earned(act) < IDLE
+    model.learn(20_000)
+    assert earned(act) > LEARNT
+    assert len(model.ep_info_buffer) == 100  # what `VecMonitor` saw of episodes
+    assert {episode["l"] for episode in model.ep_info_buffer} == {10}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_braxs_trainer_logs_the_cost_of_ours(capsys):
+    pytest.importorskip("brax", reason="needs the extra 'brax'")
+    tiny = "640, num_envs=8, batch_size=8, num_minibatches=2, unroll_length=10"
+    small = {"PointGoal1": "ProbeFollow", "episode_length=1000": "episode_length=10"}
+    exec(program("smpo_envs.to_brax", **small, **{"1_000_000": tiny}), {})
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_rejax_trains_in_ours(capsys):
+    pytest.importorskip("rejax", reason="needs rejax")
+    small = {"PointGoal1": "ProbeFollow", "1_000_000": "8_192", "250_000": "4_096"}
+    exec(program("rejax.PPO", **small), {})
+    assert len(capsys.readouterr().out.split()) == 3  # before, and at two times
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_environment_with_two_costs_has_two_limits(tmp_path):
+    env = example(ENVS_README, "def low_and_high")["low_and_high"]()
+    result = sx.run(env=env, algo="ppo_lag", cost_limit=(1, 3), steps=160, num_envs=8,
+                    rollout_length=20, out=tmp_path / "run", quiet=True,
+                    hyperparameters={"minibatches": 2, "epochs": 1, "hidden": [8]})  # fmt: skip
+    assert {"episode/cost/low", "constraint/square/multiplier"} <= set(result.metrics)

@@ -28,7 +28,6 @@ WITH_OLD_NAMES = (
     "baselines",
     "best-ablations",
     "best-transfer",
-    "comparison",
     "paper-ablations",
     "paper-sanity",
     "paper-sensitivity",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from smpo_envs.safe_env import Environment, SafeEnv, State
     from smpo_envs.shift import Shift
     from smpo_envs.step import Step
+    from smpo_envs.to_brax import to_brax
+    from smpo_envs.to_gymnax import to_gymnax
     from smpo_envs.vector_env import Curriculum, VectorEnv, VectorState
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -32,6 +34,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "safe_env": ["Environment", "SafeEnv", "State"],
         "shift": ["Shift"],
         "step": ["Step"],
+        "to_brax": ["to_brax"],
+        "to_gymnax": ["to_gymnax"],
         "vector_env": ["Curriculum", "VectorEnv", "VectorState"],
     },
 )

@@ -106,6 +106,7 @@ def as_value(env: SafeEnv) -> Environment:
         env.episode_length,
         getattr(env, "drawing", None),
         getattr(env, "shift", None),
+        tuple(getattr(env, "cost_names", ())),
         *kind(env),
     )
 

@@ -44,8 +44,8 @@ def make(
     Args:
         name: as brax calls it.
         episode_length: the time limit; unless given, 1000 steps.
-        cost: where its cost is, "metrics.NAME" or "info.NAME"; unless given, of a locomotion task 1
-            in each step that is faster than the threshold.
+        cost: where its cost is, "metrics.NAME" or "info.NAME", several with commas between them;
+            unless given, of a locomotion task 1 in each step that is faster than the threshold.
         velocity_threshold: another one than the published, m/s.
         options: what brax's class takes, `backend` for instance.
 

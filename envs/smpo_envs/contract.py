@@ -5,6 +5,7 @@ passes on its way into a `VectorEnv`. `check_env` plays some steps besides; call
 environment of your own once, before training on it.
 """
 
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -26,16 +27,20 @@ class Played(NamedTuple):
     """What `S` random steps of one environment gave."""
 
     obs: Float[np.ndarray, "S O"]
-    cost: Float[np.ndarray, " S"]
+    cost: Float[np.ndarray, " S *K"]
     done: Float[np.ndarray, " S"]
 
 
-def check_shapes(env: SafeEnv) -> None:
-    """Raises a ValueError for the first field that is not as the contract says.
+def check_shapes(env: SafeEnv) -> tuple[str, ...]:
+    """What the costs of an environment are called, if it is as the contract says.
 
     Observations are float vectors `[O]`, actions float vectors `[A]` (one-hot if `discrete`),
     `reward`, `done` and `info["cost"]` float scalars, and a step returns a state like the one it
-    was given.
+    was given. Several costs are a float vector `[K]`, called as `cost_names` says, or else `cost_1`
+    to `cost_K`.
+
+    Raises:
+        ValueError: a field that is not; the first.
     """
     for size in ("observation_size", "action_size", "episode_length"):
         whole(size, getattr(env, size))
@@ -43,6 +48,7 @@ def check_shapes(env: SafeEnv) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check_state("reset", env, first)
+    names = _cost_names(env, first)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
     after = traced(f"step(state, action [{env.action_size}])", env.step, first, action)
     _check_state("step", env, after)
@@ -57,6 +63,27 @@ def check_shapes(env: SafeEnv) -> None:
                 f"{field}: reset returns {_kind(before[path])}, step {_kind(now[path])}; "
                 "a step must return a state like the one it was given"
             )
+    return names
+
+
+def _cost_names(env: SafeEnv, first: Any) -> tuple[str, ...]:
+    """What the costs are called, or a ValueError if that does not fit them."""
+    shape = first.info["cost"].shape
+    given = tuple(getattr(env, "cost_names", ()))
+    if not shape:
+        if len(given) > 1:
+            raise ValueError(f"cost_names={given}: info['cost'] is a scalar, one cost")
+        return ("cost",)
+    number = shape[0]
+    names = given or tuple(f"cost_{i + 1}" for i in range(number))
+    if len(names) != number:
+        raise ValueError(f"cost_names={names} are {len(names)}, but there are {number} costs")
+    wrong = [name for name in names if not re.fullmatch(r"\w[\w.-]*", str(name))]
+    if wrong or len(set(names)) < number:
+        raise ValueError(
+            f"cost_names={names} must differ, each of letters, digits, dots, dashes and underscores"
+        )
+    return names
 
 
 def whole(name: str, value: Any) -> int:
@@ -88,7 +115,7 @@ def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
     Warns:
         UserWarning: all episodes begin alike, or observations never change.
     """
-    check_shapes(env)
+    names = check_shapes(env)
     _check_keys(env)
     reset_key, other_key = jax.random.split(jax.random.key(seed))
     first, other = jax.jit(env.reset)(reset_key), jax.jit(env.reset)(other_key)
@@ -98,11 +125,15 @@ def check_env(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> str:
     if steps > 1 and np.all(obs == obs[:1]):
         warnings.warn("observations never change", stacklevel=2)
     episodes = int(np.sum(done > 0))
+    seen = [
+        f"{name} {own.mean():.3g} a step, {np.mean(own > 0):.0%} of them above 0"
+        for name, own in zip(names, cost.reshape(steps, -1).T, strict=True)
+    ]
     return (
         f"The cost of an episode is the plain sum of info['cost'] over its steps, undiscounted, up "
-        f"to and with the last one. In {steps} steps of random actions: {cost.mean():.3g} a step, "
-        f"{np.mean(cost > 0):.0%} of them above 0; {episodes} episodes terminated. An episode that "
-        f"does not is cut after {env.episode_length} steps."
+        f"to and with the last one. In {steps} steps of random actions: {', '.join(seen)}; "
+        f"{episodes} episodes terminated. An episode that does not is cut after "
+        f"{env.episode_length} steps."
     )
 
 
@@ -123,9 +154,10 @@ def check_values(env: SafeEnv, *, steps: int = 200, seed: int = 0) -> Played:
         if bad.size:
             raise ValueError(f"{name} is not finite after step {bad[0] + 1}: {values[bad[0]]}")
     if np.any(cost < 0):
-        at = int(np.argmax(cost < 0))
+        least = cost.reshape(steps, -1).min(axis=1)
+        at = int(np.argmax(least < 0))
         raise ValueError(
-            f"info['cost'] is {cost[at]:g} after step {at + 1}; costs must be 0 or more "
+            f"info['cost'] is {least[at]:g} after step {at + 1}; costs must be 0 or more "
             "(give what is earned as reward)"
         )
     return Played(obs, cost, done)
@@ -178,7 +210,10 @@ def _check_state(what: str, env: SafeEnv, state: Any) -> None:
     if "cost" not in state.info:
         known = ", ".join(map(repr, state.info)) or "nothing"
         raise ValueError(f"{what}: info['cost'] is missing; info has {known}")
-    _require(f"{what}: info['cost']", state.info["cost"], (), "a float scalar, 0 or more")
+    cost = state.info["cost"]
+    number = cost.shape if len(getattr(cost, "shape", ())) == 1 and cost.shape[0] > 1 else ()
+    words = "a float scalar, 0 or more, or a float vector of two or more costs"
+    _require(f"{what}: info['cost']", cost, number, words)
 
 
 def _require(field: str, value: Any, shape: tuple[int, ...], words: str, remedy: str = "") -> None:

@@ -5,7 +5,7 @@ What is asked of one: `reset(key)` and `step(state, action)` that return a state
 `pipeline_state`, whatever else it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,8 @@ def from_brax(
         episode_length: the time limit in steps; unless given, 1000.
         cost: where a step's cost is: "info.NAME", "metrics.NAME", or a function of the state after
             the step such as `velocity_cost`. Unless given, "cost" in `info` or else in `metrics`.
+            Several, each with a limit: "info.A,metrics.B", called A and B; a function may return a
+            vector.
 
     Raises:
         ValueError: it has wrappers, no cost there, or observations that can be no vector.
@@ -42,7 +44,8 @@ def from_brax(
     first = traced("reset(key)", env.reset, key)
     _check(first)
     seen = layout("reset", first.obs)
-    cost_of = cost if callable(cost) else _read(first, cost)
+    places = split_places(cost)
+    cost_of = cost if callable(cost) else several([_read(first, place) for place in places])
 
     def shown(own: Any) -> State:
         own = with_types(own, first)
@@ -71,10 +74,31 @@ def from_brax(
         seen.size,
         int(env.action_size),
         episode_length or EPISODE_LENGTH,
+        cost_names=names_of_places(places) or tuple(getattr(env, "cost_names", ())),
         discrete=kind(env).discrete,
         observation_names=seen.names,
         observation_shape=seen.shape,
     )
+
+
+def split_places(cost: Any) -> list[Any]:
+    """Where each cost is, in a text or a list; an only one that is no text as it is."""
+    if isinstance(cost, str):
+        return [place.strip() for place in cost.split(",")]
+    return list(cost) if isinstance(cost, list | tuple) else [cost]
+
+
+def names_of_places(places: Sequence[Any]) -> tuple[str, ...]:
+    """What costs are called by where they are; nothing for one."""
+    return tuple(str(place).partition(".")[2] for place in places) if len(places) > 1 else ()
+
+
+def several(costs: Sequence[CostOf]) -> CostOf:
+    """A function that gives all of them as a vector; the only one as it is."""
+    if len(costs) == 1:
+        return costs[0]
+    dtype = jnp.result_type(float)
+    return lambda state: jnp.stack([jnp.asarray(cost(state), dtype) for cost in costs])
 
 
 def velocity_cost(threshold: float, *, planar: bool) -> CostOf:

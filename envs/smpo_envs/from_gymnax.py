@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smpo_envs.contract import traced
-from smpo_envs.from_brax import with_types
+from smpo_envs.from_brax import names_of_places, several, split_places, with_types
 from smpo_envs.observations import layout
 from smpo_envs.safe_env import Environment, State
 
@@ -47,7 +47,8 @@ def from_gymnax(
         env: with continuous or discrete actions.
         params: of the environment; unless given, its default.
         episode_length: the time limit; unless given, `params.max_steps_in_episode`.
-        cost: where a step's cost is, "info.NAME", or a function of `info`.
+        cost: where a step's cost is, "info.NAME", or a function of `info`; of several,
+            "info.A,info.B".
 
     Raises:
         ValueError: other actions or observations, no time limit, or no cost there.
@@ -65,7 +66,9 @@ def from_gymnax(
     key = jax.eval_shape(lambda: jax.random.key(0))
     first_obs, first = traced("reset_env(key, params)", lambda key: env.reset_env(key, params), key)
     seen = layout("reset_env", first_obs)
-    cost_of = cost if callable(cost) else _read(cost)
+    places = split_places(cost)
+    cost_of = cost if callable(cost) else several([_read(place) for place in places])
+    names = names_of_places(places) or tuple(getattr(env, "cost_names", ()))
 
     def shown(own: Any, key: PRNGKeyArray, steps: Any, obs: Any, *scalars: Any) -> State:
         own = with_types(own, first)
@@ -76,7 +79,7 @@ def from_gymnax(
     def reset(key: PRNGKeyArray) -> State:
         reset_key, next_key = jax.random.split(key)
         obs, own = env.reset_env(reset_key, params)
-        return shown(own, next_key, 0, obs, 0.0, 0.0, 0.0)
+        return shown(own, next_key, 0, obs, 0.0, 0.0, jnp.zeros((len(names),) if names else ()))
 
     def step(state: State, action: Float[Array, " A"]) -> State:
         own, key, steps = state.pipeline_state
@@ -92,6 +95,7 @@ def from_gymnax(
         seen.size,
         actions.size,
         limit,
+        cost_names=names,
         discrete=actions.discrete,
         observation_names=seen.names,
         observation_shape=seen.shape,

@@ -137,9 +137,36 @@ def choice_optimum(cost_limit: float, episode_length: int = 10) -> float:
     return episode_length * float(np.interp(per_step, CHOICE_COSTS, CHOICE_REWARDS))
 
 
-def _start(pipeline_state, obs: jax.Array) -> State:
+def spending(*, episode_length: int = 10) -> Environment:
+    """Two actions, a and b, each with a cost of its own: max(a, 0), called `first`, and max(b, 0).
+
+    Each step earns 1 - (1 - a)² + 1 - (1 - b)² plus noise (see `diminishing`); the observation is
+    constant.
+    """
+
+    def reset(key: PRNGKeyArray) -> State:
+        return _start(key, jnp.ones(1), costs=2)
+
+    def step(state: State, action: Float[Array, " 2"]) -> State:
+        noise_key, next_key = jax.random.split(state.pipeline_state)
+        a = jnp.clip(action, -1.0, 1.0)
+        reward = jnp.sum(1.0 - (1.0 - a) ** 2) + REWARD_NOISE * jax.random.normal(noise_key)
+        return _next(
+            state, next_key, state.obs, reward=reward, cost=jnp.maximum(a, 0.0), done=False
+        )
+
+    return Environment(reset, step, 1, 2, episode_length, cost_names=("first", "second"))
+
+
+def spending_optimum(cost_limits: tuple[float, float], episode_length: int = 10) -> float:
+    """The two actions have nothing to do with each other: `diminishing`, twice."""
+    return sum(diminishing_optimum(limit, episode_length) for limit in cost_limits)
+
+
+def _start(pipeline_state, obs: jax.Array, costs: int = 1) -> State:
     zero = jnp.zeros((), obs.dtype)
-    return State(pipeline_state, obs, zero, zero, metrics={"cost_sum": zero}, info={"cost": zero})
+    cost = jnp.zeros((costs,) if costs > 1 else (), obs.dtype)
+    return State(pipeline_state, obs, zero, zero, metrics={"cost_sum": zero}, info={"cost": cost})
 
 
 def _next(state: State, pipeline_state, obs: jax.Array, *, reward, cost, done) -> State:
@@ -148,6 +175,6 @@ def _next(state: State, pipeline_state, obs: jax.Array, *, reward, cost, done) -
         obs=obs,
         reward=reward.astype(obs.dtype),
         done=jnp.asarray(done, obs.dtype),
-        metrics={**state.metrics, "cost_sum": cost.astype(obs.dtype)},
+        metrics={**state.metrics, "cost_sum": jnp.sum(cost).astype(obs.dtype)},
         info={**state.info, "cost": cost.astype(obs.dtype)},
     )

@@ -68,6 +68,9 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "ProbeFollow": Entry(
             "smpo_envs.probes:follow", "test problem: match a signal, where positive actions cost"
         ),
+        "ProbeSpending": Entry(
+            "smpo_envs.probes:spending", "test problem: two actions, each with a cost of its own"
+        ),
         "ProbeExits": Entry(
             "smpo_envs.probes:exits", "test problem: a near exit that costs, a far one that is free"
         ),

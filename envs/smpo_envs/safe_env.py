@@ -2,7 +2,8 @@
 
 `State` has the fields of `brax.envs.State`, so brax-style wrappers and trainers can read it, but
 nothing here imports brax (importing `brax.envs` takes seconds). One sentence is added to brax's
-contract: `state.info["cost"]` is the cost of this step, a float >= 0.
+contract: `state.info["cost"]` is the cost of this step, a float >= 0; or a vector of several costs,
+`[K]`, each with a limit of its own, that are called as the environment's `cost_names` say.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class State(struct.PyTreeNode):
         reward: reward of the step that led here; 0 after a reset.
         done: 1 if the episode is over (terminated; a batched env also counts truncation).
         metrics: scalars a person looks at, the same keys after every step.
-        info: `cost` (this step's cost), and whatever wrappers add.
+        info: `cost` (this step's cost, or the vector of them), and whatever wrappers add.
     """
 
     pipeline_state: Any
@@ -44,6 +45,9 @@ class SafeEnv(Protocol):
 
     One whose actions are discrete also has `discrete`, which is True: an action then is one-hot,
     the choice `jnp.argmax(action)` of `action_size`. One that lacks it has continuous actions.
+
+    One with several costs may have `cost_names`, a text for each; otherwise they are called
+    `cost_1`, `cost_2` and so on.
     """
 
     @property
@@ -84,6 +88,7 @@ class Environment:
         episode_length: steps after which an episode is cut.
         drawing: how it looks.
         shift: what it was built with, in full.
+        cost_names: for those with several costs.
         discrete: actions are one-hot, see `SafeEnv`.
         observation_names: of the parts that an observation is made of, in order; () if of one.
         observation_shape: of a picture, whose entries are the observation; () for vectors.
@@ -96,6 +101,7 @@ class Environment:
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
     shift: Shift | None = field(default=None, compare=False)
+    cost_names: tuple[str, ...] = ()
     discrete: bool = False
     observation_names: tuple[str, ...] = ()
     observation_shape: tuple[int, ...] = ()

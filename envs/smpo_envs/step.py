@@ -1,6 +1,7 @@
 """What is reported of a step. Without JAX, because worker processes use it, too."""
 
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 A = TypeVar("A")  # jax.Array, or np.ndarray from environments outside JAX
 
@@ -10,17 +11,22 @@ class Step(NamedTuple, Generic[A]):
 
     Attributes:
         reward: `[N]`.
-        cost: `[N]`, >= 0.
+        cost: `[N]`, >= 0; of an environment with several costs, each by its name.
         terminated: `[N]`, the episode ended in a state of no future.
         truncated: `[N]`, the episode was cut by the time limit.
         next_obs: `[N, O]`, the true successor, never the observation after a reset.
     """
 
     reward: A
-    cost: A
+    cost: Any  # A, or {name: A}
     terminated: A
     truncated: A
     next_obs: A
+
+
+def by_name(cost: Any, names: Sequence[str]) -> Any:
+    """Costs `[..., K]` as one array for each name; the only one as it is."""
+    return cost if len(names) == 1 else {name: cost[..., i] for i, name in enumerate(names)}
 
 
 class HostStep(NamedTuple, Generic[A]):
@@ -28,7 +34,7 @@ class HostStep(NamedTuple, Generic[A]):
 
     Attributes:
         reward: `[N]`.
-        cost: `[N]`, >= 0.
+        cost: `[N]`, or each by its name, see `Step`.
         terminated: `[N]`, see `Step`.
         truncated: `[N]`, see `Step`.
         next_obs: `[N, O]`, see `Step`.
@@ -37,7 +43,7 @@ class HostStep(NamedTuple, Generic[A]):
     """
 
     reward: A
-    cost: A
+    cost: Any  # A, or {name: A}
     terminated: A
     truncated: A
     next_obs: A

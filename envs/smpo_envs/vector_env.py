@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smpo_envs.contract import check_shapes, whole
 from smpo_envs.safe_env import SafeEnv, State, kind
 from smpo_envs.sparse import apply_where
-from smpo_envs.step import Step
+from smpo_envs.step import Step, by_name
 
 
 class Curriculum(NamedTuple):
@@ -79,7 +79,7 @@ class VectorEnv:
         stagger: bool = True,
         curriculum: Curriculum | None = None,
     ):
-        check_shapes(env)
+        self.cost_names = check_shapes(env)
         self.env = env
         self.num_envs = whole("num_envs", num_envs)
         self.stagger = stagger
@@ -91,7 +91,11 @@ class VectorEnv:
 
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """The first state of all environments."""
-        reset_keys, next_keys = _split_each(jax.random.split(key, self.num_envs))
+        return self.reset_each(jax.random.split(key, self.num_envs))
+
+    def reset_each(self, keys: PRNGKeyArray) -> VectorState:
+        """The same, each environment's episodes drawn with a key `[N]` of its own."""
+        reset_keys, next_keys = _split_each(keys)
         index = jnp.arange(self.num_envs, dtype=jnp.int32)
         steps = index * self.episode_length // self.num_envs if self.stagger else 0 * index
         start = None if self.curriculum is None else self.curriculum.start
@@ -108,7 +112,8 @@ class VectorEnv:
             at = jax.vmap(self.curriculum.update)(at)
         terminated = env.done
         truncated = jnp.where(steps >= self.episode_length, 1 - terminated, 0)
-        seen = Step(env.reward, env.info["cost"], terminated, truncated, next_obs=env.obs)
+        cost = by_name(env.info["cost"], self.cost_names)
+        seen = Step(env.reward, cost, terminated, truncated, next_obs=env.obs)
 
         over = terminated + truncated != 0  # NaN is passed on for others to report
         # Staggered episodes end evenly, so there needn't be room for twice as many as expected.

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import numpy as np
 
-from smpo_jax.core import multipliers
+from smpo_jax.core import constraints, multipliers
 from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD
 from smpo_jax.names import suggest
 from smpo_jax.networks import ACTIVATIONS, GAUSSIANS
@@ -202,7 +202,8 @@ def require_possible(spec: Spec) -> None:
     """Raises a ValueError for the first field of a spec that no problem can have."""
     sizes = (field for field in Spec._fields if field not in ("cost_limit", *KINDS))
     require(spec, WHOLE, *sizes)
-    require(spec, LIMIT, "cost_limit")
+    for limit in constraints.values(spec.cost_limit):
+        require(spec._replace(cost_limit=limit), LIMIT, "cost_limit")
     if math.prod(spec.observation_shape) != spec.observation_size and spec.observation_shape:
         raise ValueError(
             f"observation_shape={spec.observation_shape} is not of {spec.observation_size} entries"

@@ -24,7 +24,8 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, recipes
 from smpo_jax.algorithms.improvers import FirstOrder
-from smpo_jax.core import optimise, surrogate
+from smpo_jax.core import constraints, optimise, surrogate
+from smpo_jax.core.constraints import each
 from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import (
     Algorithm,
@@ -33,8 +34,8 @@ from smpo_jax.types import (
     LearnerState,
     Metrics,
     Params,
+    PerCost,
     Rollout,
-    Scalar,
     Spec,
 )
 
@@ -55,14 +56,14 @@ class CUP(base.Lagrangian, FirstOrder):
 
 def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
     """CUP for a problem."""
-    improver = settings.improver(spec, networks, critics=recipes.VALUES)
+    improver = settings.improver(spec, networks, critics=constrained.critics(spec))
     ac, dual = improver.ac, settings.dual()
     scale = (1.0 - settings.cost_discount * settings.cost_gae_lambda) / (
         1.0 - settings.cost_discount
     )
 
     def init(key: Key) -> LearnerState:
-        learner = improver.init(key).replace(aux=constrained.start(dual))
+        learner = improver.init(key).replace(aux=constrained.start(dual, spec))
         return ac.with_optimiser(learner, PROJECTION, ("policy",))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
@@ -81,7 +82,8 @@ def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
 
         def to_the_limit(params: Params, some: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
             dist = ac.policy.apply(params["policy"], some.obs)
-            return projection(dist, some, price=multiplier * scale), {}
+            price = each(lambda own: own * scale, multiplier)
+            return projection(dist, some, price=price), {}
 
         learner, projected = recipes.descend(
             ac,
@@ -104,7 +106,11 @@ def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
     return Algorithm(init, ac.acting, update, constrained.cost_critic(ac, settings))
 
 
-def projection(dist: Distribution, batch: recipes.Batch, *, price: Scalar) -> Float[Array, ""]:
-    """Phase 2's loss; the batch has π_{k+½} for its `dist` and A_c for its `advantage`."""
+def projection(dist: Distribution, batch: recipes.Batch, *, price: PerCost) -> Float[Array, ""]:
+    """Phase 2's loss.
+
+    The batch has π_{k+½} for its `dist` and A_c, of each constraint, for its `advantage`.
+    """
     ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
-    return jnp.mean(dist.kl(batch.dist) + price * ratio * batch.advantage)
+    paid = constraints.total(each(lambda own, a: own * ratio * a, price, batch.advantage))
+    return jnp.mean(dist.kl(batch.dist) + paid)

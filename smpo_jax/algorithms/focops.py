@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.algorithms import base, improvers, lagrangian, recipes
+from smpo_jax.algorithms import base, constrained, improvers, lagrangian, recipes
 from smpo_jax.algorithms.improvers import FirstOrder
 from smpo_jax.core import surrogate
 from smpo_jax.networks import DEFAULT, Networks
@@ -40,7 +40,7 @@ class FOCOPS(base.Lagrangian, FirstOrder):
 
 def make(spec: Spec, settings: FOCOPS, networks: Networks = DEFAULT) -> Algorithm:
     """FOCOPS for a problem."""
-    ac = recipes.actor_critic(spec, settings, networks, critics=recipes.VALUES)
+    ac = recipes.actor_critic(spec, settings, networks, critics=constrained.critics(spec))
 
     def objective(dist: Distribution, batch: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
         return projection(settings, dist, batch)

@@ -27,9 +27,10 @@ from jaxtyping import Array, Float
 from smpo_jax.algorithms import base, recipes
 from smpo_jax.algorithms.recipes import ActorCritic, Batch
 from smpo_jax.core import optimise, surrogate, trust_region
+from smpo_jax.core.constraints import each
 from smpo_jax.core.trust_region import Trial, Vector
 from smpo_jax.networks import DEFAULT, Networks
-from smpo_jax.types import Distribution, Key, LearnerState, Metrics, Params, Scalar, Spec
+from smpo_jax.types import Distribution, Key, LearnerState, Metrics, Params, PerCost, Scalar, Spec
 
 ALL = "actor_critic"  # the entry of `opt_state` that is for policy and critics together
 CRITICS = "critics"  # the entry that is for all critics, where the policy has none
@@ -264,14 +265,14 @@ class Bounds(NamedTuple):
     """What a step must keep, besides the divergence.
 
     Attributes:
-        cost_advantage: of each sample, in units of cost.
+        cost_advantage: of each sample, in units of cost, for each constraint.
         least_gain: of the surrogate return.
-        most_cost: by which the surrogate cost may rise.
+        most_cost: by which the surrogate cost may rise, for each constraint.
     """
 
-    cost_advantage: Float[Array, " B"] | float = 0.0
+    cost_advantage: PerCost = 0.0  # of Float[Array, " B"]
     least_gain: Scalar = 0.0
-    most_cost: Scalar = jnp.inf
+    most_cost: PerCost = jnp.inf
 
 
 UNBOUNDED = Bounds()
@@ -300,7 +301,7 @@ def take(
         return Trial(
             kl=jnp.mean(batch.dist.kl(dist)),
             gain=jnp.mean(change * batch.advantage),
-            cost_change=jnp.mean(change * bounds.cost_advantage),
+            cost_change=each(lambda own: jnp.mean(change * own), bounds.cost_advantage),
         )
 
     search = partial(trust_region.line_search, model.params, step, evaluate)
@@ -316,6 +317,7 @@ def take(
         found = search(
             target_kl=recipes.FARTHEST * model.target_kl,
             least_gain=-jnp.inf,
+            most_cost=each(lambda _: jnp.inf, bounds.cost_advantage),
             decay=0.5,
             tries=optimise.HALVINGS,
         )

@@ -1,8 +1,9 @@
 """Methods that pay a price for cost: PPO and TRPO on the advantage of the Lagrangian.
 
 The policy is paid (A − λ A_c) / (1 + λ), where the multiplier λ follows the measured episode cost:
-up while it exceeds the limit, down while it does not. With λ = 0 this is PPO or TRPO. What differs
-from method to method is the rule for λ and how the policy moves:
+up while it exceeds the limit, down while it does not. With λ = 0 this is PPO or TRPO. Of several
+constraints each has a multiplier and a critic, (A − Σ λᵢ A_cᵢ) / (1 + Σ λᵢ). What differs from
+method to method is the rule for λ and how the policy moves:
 
 - `ppo_lag`, `trpo_lag` (Ray, Achiam & Amodei 2019): λ by gradient ascent, by Adam.
 - `rcpo`, as OmniSafe calls it (after Tessler, Mankowitz & Mannor 2019): `trpo_lag` whose natural
@@ -67,7 +68,8 @@ def make(
     networks: Networks = DEFAULT,
 ) -> Algorithm:
     """The method for a problem that the settings are of."""
-    return penalised(settings, settings.improver(spec, networks, critics=recipes.VALUES))
+    critics = constrained.critics(spec)
+    return penalised(settings, settings.improver(spec, networks, critics=critics))
 
 
 def penalised(settings: base.Lagrangian | base.PID | base.Barrier, improver: Improver) -> Algorithm:
@@ -75,7 +77,7 @@ def penalised(settings: base.Lagrangian | base.PID | base.Barrier, improver: Imp
     ac, dual = improver.ac, settings.dual()
 
     def init(key: Key) -> LearnerState:
-        return improver.init(key).replace(aux=constrained.start(dual))
+        return improver.init(key).replace(aux=constrained.start(dual, ac.spec))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition

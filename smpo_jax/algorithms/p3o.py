@@ -1,7 +1,8 @@
 """Penalised PPO (Zhang et al. 2022): an exact penalty on exceeding the limit, no multiplier.
 
 PPO's loss plus κ max(0, E[max(ρ A_c, clip(ρ) A_c)] + w (J_c − d)), eq. 10: the clipped surrogate of
-the cost, pessimistic like that of the reward, counts once the predicted cost is over the limit.
+the cost, pessimistic like that of the reward, counts once the predicted cost is over the limit. Of
+several constraints the penalties are added, as in the paper.
 
 Deviation: w = 1 as in OmniSafe, whose numbers these are; in the paper w = 1 − γ, which brings the
 episode's cost to the scale of the advantage. With w = 1 the penalty is in effect all on where
@@ -15,7 +16,8 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base, constrained, recipes
 from smpo_jax.algorithms.improvers import FirstOrder
-from smpo_jax.core import episodes, multipliers, surrogate
+from smpo_jax.core import constraints, episodes, multipliers, surrogate
+from smpo_jax.core.constraints import each
 from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import (
     Algorithm,
@@ -23,6 +25,7 @@ from smpo_jax.types import (
     Key,
     LearnerState,
     Metrics,
+    PerCost,
     Rollout,
     Scalar,
     Spec,
@@ -43,16 +46,16 @@ class P3O(base.Constrained, FirstOrder):
 
 def make(spec: Spec, settings: P3O, networks: Networks = DEFAULT) -> Algorithm:
     """P3O for a problem."""
-    improver = settings.improver(spec, networks, critics=recipes.VALUES)
+    improver = settings.improver(spec, networks, critics=constrained.critics(spec))
     ac = improver.ac
 
     def init(key: Key) -> LearnerState:
-        return improver.init(key).replace(aux=episodes.empty_window())
+        return improver.init(key).replace(aux=episodes.empty_window(spec.cost_limit))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         transition = rollout.transition
         window = episodes.remember(learner.aux, rollout.episodes, size=settings.episode_window)
-        excess = multipliers.excess(window.cost, spec.cost_limit)
+        excess = each(multipliers.excess, window.cost, spec.cost_limit)
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         batch = constrained.to_batch(transition, estimates, found, found.reward, extra=found.cost)
@@ -65,7 +68,7 @@ def make(spec: Spec, settings: P3O, networks: Networks = DEFAULT) -> Algorithm:
         return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
             **improved,
             **metrics,
-            "constraint/cost_return": window.cost,
+            **constrained.report("cost_return", window.cost),
             "constraint/penalty": penalty(settings, final, batch, excess),
         }
 
@@ -73,11 +76,15 @@ def make(spec: Spec, settings: P3O, networks: Networks = DEFAULT) -> Algorithm:
 
 
 def penalty(
-    settings: P3O, dist: Distribution, batch: recipes.Batch, excess: Scalar
+    settings: P3O, dist: Distribution, batch: recipes.Batch, excess: PerCost
 ) -> Float[Array, ""]:
     """What is added to PPO's loss; `excess` is the measured J_c − d, `batch.extra` holds A_c."""
     ratio = surrogate.ratio(dist.log_prob(batch.action), batch.log_prob)
-    # max(ρ A, clip(ρ) A) = −min(ρ (−A), clip(ρ) (−A)): the pessimist's view of a cost.
-    worse = -surrogate.clipped(ratio, -batch.extra, clip=settings.clip)
-    over = jnp.mean(worse) + settings.excess_weight * excess
-    return settings.penalty_coefficient * jnp.maximum(over, 0.0)
+
+    def of_cost(advantage: Float[Array, " B"], excess: Scalar) -> Float[Array, ""]:
+        # max(ρ A, clip(ρ) A) = −min(ρ (−A), clip(ρ) (−A)): the pessimist's view of a cost.
+        worse = -surrogate.clipped(ratio, -advantage, clip=settings.clip)
+        over = jnp.mean(worse) + settings.excess_weight * excess
+        return settings.penalty_coefficient * jnp.maximum(over, 0.0)
+
+    return constraints.total(each(of_cost, batch.extra, excess))

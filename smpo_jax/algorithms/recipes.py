@@ -30,8 +30,7 @@ from smpo_jax.types import (
     Transition,
 )
 
-VALUE = ("value",)  # the critics of methods that ignore costs
-VALUES = ("value", "cost_value")  # and of those that don't: V of rewards, V_c of costs
+VALUE = ("value",)  # the critics of methods that ignore costs; `constrained.critics`: of others
 
 # No update moves the policy further than this times `target_kl`; a policy that is nearly
 # deterministic went on to thousands of it. In default runs on PointGoal1 the furthest were 0.4 of
@@ -54,7 +53,7 @@ class ActorCritic(Generic[SettingsT]):
     policy: Network  # obs -> Distribution
     value: Network  # obs -> V(s); all critics are such networks
     normaliser: Normaliser  # of observations, before all networks
-    critics: tuple[str, ...]  # `value`, and `cost_value` where costs have a critic too
+    critics: tuple[str, ...]  # `value`, and `cost_value` (of each) where costs have critics too
     optimiser: optax.GradientTransformation
 
     def init(self, key: Key) -> LearnerState:

@@ -10,7 +10,7 @@ from smpo_jax.names import suggest
 if TYPE_CHECKING:
     from smpo_jax.augmentation import Augmentation, SingleEnv
     from smpo_jax.networks import Networks
-    from smpo_jax.types import Algorithm, Scalar, Spec
+    from smpo_jax.types import Algorithm, PerCost, Scalar, Spec
 
 
 class Entry(NamedTuple):
@@ -25,6 +25,7 @@ class Entry(NamedTuple):
         summary: one line.
         augmentation: makes, of settings and cost limit, what the method adds to its environment;
             empty for nothing.
+        most_constraints: how many limits it can keep at once; None for any number.
     """
 
     settings: str
@@ -34,6 +35,7 @@ class Entry(NamedTuple):
     year: int
     summary: str
     augmentation: str = ""
+    most_constraints: int | None = None
 
 
 _SMPO = "Zhang & Guo, Safety Modulation: Cost-Modulated Rewards, arXiv 2504.03040"
@@ -173,6 +175,7 @@ ALGORITHMS: dict[str, Entry] = {
         paper="Achiam et al., Constrained Policy Optimization, arXiv 1705.10528",
         year=2017,
         summary="natural-gradient step within a linear model of the constraint",
+        most_constraints=2,
     ),
     "pcpo": Entry(
         settings="smpo_jax.algorithms.pcpo:PCPO",
@@ -181,6 +184,7 @@ ALGORITHMS: dict[str, Entry] = {
         paper="Yang et al., Projection-Based Constrained Policy Optimization, arXiv 2010.03152",
         year=2020,
         summary="natural-gradient step, then projected onto the constraint",
+        most_constraints=2,
     ),
     "crpo": Entry(
         settings="smpo_jax.algorithms.crpo:CRPO",
@@ -198,6 +202,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2022,
         summary="PPO that sees its budget and earns little once it is spent",
         augmentation="smpo_jax.algorithms.saute:augmentation",
+        most_constraints=1,
     ),
     "trpo_saute": Entry(
         settings="smpo_jax.algorithms.saute:TRPOSaute",
@@ -207,6 +212,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2022,
         summary="TRPO that sees its budget and earns little once it is spent",
         augmentation="smpo_jax.algorithms.saute:augmentation",
+        most_constraints=1,
     ),
     "ppo_simmer": Entry(
         settings="smpo_jax.algorithms.simmer:PPOSimmer",
@@ -216,6 +222,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2022,
         summary="Sauté PPO whose budget a PI controller sets",
         augmentation="smpo_jax.algorithms.saute:augmentation",
+        most_constraints=1,
     ),
     "trpo_simmer": Entry(
         settings="smpo_jax.algorithms.simmer:TRPOSimmer",
@@ -225,6 +232,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2022,
         summary="Sauté TRPO whose budget a PI controller sets",
         augmentation="smpo_jax.algorithms.saute:augmentation",
+        most_constraints=1,
     ),
     "ppo_early_terminated": Entry(
         settings="smpo_jax.algorithms.unconstrained:PPO",
@@ -234,6 +242,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2021,
         summary="PPO on episodes that end when their cost reaches the limit",
         augmentation="smpo_jax.algorithms.early_terminated:augmentation",
+        most_constraints=1,
     ),
     "trpo_early_terminated": Entry(
         settings="smpo_jax.algorithms.unconstrained:TRPO",
@@ -243,6 +252,7 @@ ALGORITHMS: dict[str, Entry] = {
         year=2021,
         summary="TRPO on episodes that end when their cost reaches the limit",
         augmentation="smpo_jax.algorithms.early_terminated:augmentation",
+        most_constraints=1,
     ),
 }
 
@@ -311,6 +321,7 @@ def build(
 ) -> "Algorithm":
     """The method `name` for a problem, with settings that are made already."""
     _load("smpo_jax.algorithms.base:require_possible")(spec)
+    _require_keepable(name, spec.cost_limit)
     given = {} if networks is None else {"networks": networks}
     account = augmentation(name, settings, spec.cost_limit).start
     algorithm = _load(find(name).make)(spec, settings, **given)
@@ -332,12 +343,29 @@ def augment(
     return _load("smpo_jax.augmentation:augment")(env, extra)
 
 
-def augmentation(name: str, settings: Any, cost_limit: "Scalar") -> "Augmentation":
+def augmentation(name: str, settings: Any, cost_limit: "PerCost") -> "Augmentation":
     """What a method adds to its environment; see `smpo_jax.augmentation.augment`."""
     entry = find(name)
+    _require_keepable(name, cost_limit)
     if not entry.augmentation:
         return _load("smpo_jax.augmentation:NONE")
     return _load(entry.augmentation)(settings, cost_limit)
+
+
+def _require_keepable(name: str, cost_limit: "PerCost") -> None:
+    """Raises a ValueError if a method cannot keep so many limits."""
+    number, most = _load("smpo_jax.core.constraints:count")(cost_limit), find(name).most_constraints
+    if most is None or number <= most:
+        return
+    able = [
+        other
+        for other, entry in ALGORITHMS.items()
+        if entry.most_constraints is None or entry.most_constraints >= number
+    ]
+    raise ValueError(
+        f"{name} keeps {most} cost limit{'s' if most > 1 else ''} at most, and {number} are given; "
+        f"those that keep as many are {', '.join(able)}"
+    )
 
 
 def _load(path: str) -> Any:

@@ -1,19 +1,23 @@
 """Which episodes finished in a rollout, and what they cost."""
 
+import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from smpo_jax.types import EpisodeStats, Rollout, Scalar, Transition
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
+from smpo_jax.types import EpisodeStats, PerCost, Rollout, Transition
 
 
 class Tracker(NamedTuple):
     """Sums over the episodes under way."""
 
     return_: Float[Array, " N"]
-    cost: Float[Array, " N"]
+    cost: PerCost  # of Float[Array, " N"]
     length: Float[Array, " N"]
     partial: Float[Array, " N"]  # 1 where the episode had begun before it was watched
 
@@ -21,21 +25,27 @@ class Tracker(NamedTuple):
 class Window(NamedTuple):
     """A running mean of episode cost over about the last `size` episodes (see `remember`)."""
 
-    cost: Float[Array, ""]
+    cost: PerCost  # of Float[Array, ""]
     count: Float[Array, ""]  # episodes in it
 
 
-def start(num_envs: int, age: Float[Array, " N"] | Int[Array, " N"] | None = None) -> Tracker:
+def start(
+    num_envs: int,
+    age: Float[Array, " N"] | Int[Array, " N"] | None = None,
+    cost_names: Sequence[str] = constraints.ONE,
+) -> Tracker:
     """Nothing has happened yet.
 
     Args:
         num_envs: how many environments are watched.
         age: steps that each has taken in its episode already, where clocks are staggered; a first
             episode that the time limit cuts is then a piece of one, and does not count.
+        cost_names: what the costs are called.
     """
     zeros = jnp.zeros(num_envs)
     partial = zeros if age is None else jnp.asarray(age > 0, zeros.dtype)
-    return Tracker(zeros, jnp.zeros(num_envs), jnp.zeros(num_envs), partial)
+    cost = constraints.made(cost_names, lambda: jnp.zeros(num_envs))
+    return Tracker(zeros, cost, jnp.zeros(num_envs), partial)
 
 
 def ends(
@@ -48,7 +58,7 @@ def ends(
 def advance(
     tracker: Tracker,
     reward: Float[Array, " N"],
-    cost: Float[Array, " N"],
+    cost: PerCost,
     terminated: Float[Array, " N"],
     truncated: Float[Array, " N"],
 ) -> tuple[Tracker, Tracker, Float[Array, " N"]]:
@@ -57,7 +67,9 @@ def advance(
     An episode counts however long it was, unless it was cut and had begun before it was watched.
     """
     total = tracker._replace(
-        return_=tracker.return_ + reward, cost=tracker.cost + cost, length=tracker.length + 1.0
+        return_=tracker.return_ + reward,
+        cost=each(operator.add, tracker.cost, cost),
+        length=tracker.length + 1.0,
     )
     end = ends(terminated, truncated)
     finished = end * jnp.maximum(terminated, 1.0 - tracker.partial)
@@ -68,7 +80,7 @@ def annotate(
     tracker: Tracker,
     transition: Transition,
     *,
-    cost_limit: Scalar,
+    cost_limit: PerCost,
     lost: Float[Array, "T N"] | None = None,
 ) -> tuple[Tracker, Rollout]:
     """The rollout with each step's C_t and age, and the statistics of the episodes it finished.
@@ -76,7 +88,7 @@ def annotate(
     Args:
         tracker: before the first step.
         transition: the steps.
-        cost_limit: for the share of episodes above it.
+        cost_limit: of each cost, for the share of episodes above it.
         lost: 1 where the end of an episode does not count, as what played it was lost.
     """
 
@@ -94,19 +106,20 @@ def annotate(
     def mean(x: Float[Array, "T N"]) -> Float[Array, ""]:
         return jnp.where(count > 0, jnp.sum(x * finished) / jnp.maximum(count, 1.0), jnp.nan)
 
+    is_over = constraints.any_of(each(operator.gt, totals.cost, cost_limit))
     stats = EpisodeStats(
         return_=mean(totals.return_),
-        cost=mean(totals.cost),
+        cost=each(mean, totals.cost),
         length=mean(totals.length),
-        over_limit=mean(jnp.asarray(totals.cost > cost_limit, totals.cost.dtype)),
+        over_limit=mean(jnp.asarray(is_over, totals.length.dtype)),
         count=count,
     )
     return tracker, Rollout(transition, before.cost, before.length, stats)
 
 
-def empty_window() -> Window:
-    """No episode seen; the cost is a placeholder until one is."""
-    return Window(jnp.zeros(()), jnp.zeros(()))
+def empty_window(like: PerCost = 0.0) -> Window:
+    """No episode seen; the cost is a placeholder until one is. `like` has the constraints' form."""
+    return Window(each(lambda _: jnp.zeros(()), like), jnp.zeros(()))
 
 
 def remember(window: Window, stats: EpisodeStats, *, size: float) -> Window:
@@ -117,5 +130,9 @@ def remember(window: Window, stats: EpisodeStats, *, size: float) -> Window:
     """
     count = jnp.minimum(window.count + stats.count, size)
     weight = jnp.minimum(stats.count / jnp.maximum(count, 1.0), 1.0)
-    newest = jnp.where(stats.count > 0, stats.cost, window.cost)
-    return Window(window.cost + weight * (newest - window.cost), count)
+
+    def moved(cost: Float[Array, ""], of_finished: Float[Array, ""]) -> Float[Array, ""]:
+        newest = jnp.where(stats.count > 0, of_finished, cost)
+        return cost + weight * (newest - cost)
+
+    return Window(each(moved, window.cost, stats.cost), count)

@@ -1,9 +1,12 @@
 """Policy-gradient objectives on probability ratios."""
 
+import operator
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smpo_jax.types import Scalar
+from smpo_jax.core import constraints
+from smpo_jax.types import PerCost, Scalar
 
 
 def ratio(
@@ -41,10 +44,11 @@ def centre(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 
 def penalised(
-    advantage: Float[Array, "*batch"], cost_advantage: Float[Array, "*batch"], multiplier: Scalar
+    advantage: Float[Array, "*batch"], cost_advantage: PerCost, multiplier: PerCost
 ) -> Float[Array, "*batch"]:
-    """The advantage of the Lagrangian, (A − λ A_c) / (1 + λ).
+    """The advantage of the Lagrangian, (A − Σᵢ λᵢ A_cᵢ) / (1 + Σᵢ λᵢ), i being the constraints.
 
     The division keeps the step's size however large λ is (Stooke et al. 2020); λ = 0 leaves A.
     """
-    return (advantage - multiplier * cost_advantage) / (1.0 + multiplier)
+    paid = constraints.total(constraints.each(operator.mul, multiplier, cost_advantage))
+    return (advantage - paid) / (1.0 + constraints.total(multiplier))

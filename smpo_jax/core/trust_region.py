@@ -5,6 +5,7 @@ of the surrogate return, b that of the surrogate cost, F the damped Fisher matri
 and all of a step's geometry is in the products q = gᵀF⁻¹g, r = gᵀF⁻¹b, s = bᵀF⁻¹b.
 """
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_jax.types import Distribution, Scalar
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
+from smpo_jax.types import Distribution, PerCost, Scalar
 
 Vector = Float[Array, " P"]
 Product = Callable[[Vector], Vector]  # v -> F v, or v -> F⁻¹ v
@@ -25,7 +28,7 @@ class ConstrainedStep(NamedTuple):
     """The step `along_reward` F⁻¹g + `along_cost` F⁻¹b, which of CPO's cases it is."""
 
     along_reward: Float[Array, ""]  # 1/λ >= 0
-    along_cost: Float[Array, ""]  # −ν/λ <= 0
+    along_cost: Float[Array, "*M"]  # −ν/λ <= 0; of each constraint, where there are several
     is_slack: Bool[Array, ""]  # the natural step already satisfies the constraint: ν = 0
     is_recovery: Bool[Array, ""]  # no step within the trust region does
 
@@ -35,7 +38,7 @@ class Trial(NamedTuple):
 
     kl: Float[Array, ""]
     gain: Float[Array, ""]  # of the surrogate return
-    cost_change: Float[Array, ""]  # of the surrogate cost
+    cost_change: PerCost  # of Float[Array, ""], of the surrogate cost
 
 
 class Search(NamedTuple):
@@ -144,6 +147,88 @@ def constrained_step(
     )
 
 
+def constrained_step_of_two(
+    q: Scalar,
+    r: Float[Array, "2"],
+    s: Float[Array, "2 2"],
+    violation: Float[Array, "2"],
+    *,
+    target_kl: Scalar,
+) -> ConstrainedStep:
+    """CPO's step under two constraints (Achiam et al. 2017, eqs. 11-13), by active sets.
+
+        max gᵀd  subject to  cᵢ + bᵢᵀd <= 0,  ½ dᵀF d <= δ
+
+    with rᵢ = gᵀF⁻¹bᵢ, sᵢⱼ = bᵢᵀF⁻¹bⱼ. The problem is convex: the best step under one of the
+    constraints alone is the answer if it satisfies the other. If neither does, the answer is on
+    both planes, from their point nearest to the origin along the gradient within them,
+
+        d = −F⁻¹B S⁻¹c + √(A⁻¹ (2δ − cᵀS⁻¹c)) (F⁻¹g − F⁻¹B S⁻¹r),  A = q − rᵀS⁻¹r.
+
+    If no step within the trust region satisfies both, the answer goes as far as that allows towards
+    the nearest one that does, as the step under one constraint does. A constraint whose gradient is
+    0 has no say in that direction.
+    """
+
+    def alone(i: int) -> tuple[Float[Array, ""], Float[Array, "2"], ConstrainedStep, Array]:
+        own = constrained_step(q, r[i], s[i, i], violation[i], target_kl=target_kl)
+        other = 1 - i
+        there = violation[other] + own.along_reward * r[other] + own.along_cost * s[i, other]
+        along_cost = jnp.zeros(2).at[i].set(own.along_cost)
+        return own.along_reward, along_cost, own, (there <= 0.0) & ~own.is_recovery
+
+    first_reward, first_cost, first, first_holds = alone(0)
+    second_reward, second_cost, second, second_holds = alone(1)
+
+    nearest, share = _solve_two(s, violation), _solve_two(s, r)
+    in_planes = jnp.maximum(q - r @ share, jnp.maximum(_ROUND_OFF * q, _TINY))  # A
+    radius = jnp.maximum(2.0 * target_kl - violation @ nearest, 0.0)
+    both_reward = jnp.sqrt(radius / in_planes)
+    both_cost = -(nearest + both_reward * share)
+
+    prices = nearest_prices(s, violation)
+    is_recovery = first.is_recovery | second.is_recovery | (prices @ s @ prices > 2.0 * target_kl)
+    # The paper's −√(2δ/s) F⁻¹b, along the gradient of what has to be cut.
+    has_gradient = jnp.diagonal(s) > _TINY
+    cut = nearest_prices(s, jnp.where(has_gradient, violation, jnp.minimum(violation, 0.0)))
+    recovery = -natural_length(cut @ s @ cut, target_kl=target_kl) * cut
+
+    along_reward = jnp.where(second_holds, second_reward, both_reward)
+    along_reward = jnp.where(first_holds, first_reward, along_reward)
+    along_cost = jnp.where(second_holds, second_cost, both_cost)
+    along_cost = jnp.where(first_holds, first_cost, along_cost)
+    return ConstrainedStep(
+        jnp.where(is_recovery, 0.0, along_reward),
+        jnp.where(is_recovery, recovery, along_cost),
+        (first_holds & first.is_slack) | (second_holds & second.is_slack),
+        is_recovery,
+    )
+
+
+def nearest_prices(s: Float[Array, "2 2"], violation: Float[Array, "2"]) -> Float[Array, "2"]:
+    """The multipliers ν >= 0 of the nearest step that satisfies two constraints, −F⁻¹B ν.
+
+        min ½ dᵀF d  subject to  c + Bᵀd <= 0,   whose dual is   max cᵀν − ½ νᵀSν  over  ν >= 0
+
+    By active sets: none, one, both. Finite also where the planes are parallel.
+    """
+    alone = jnp.maximum(violation, 0.0) / jnp.maximum(jnp.diagonal(s), _TINY)
+    first, second = alone * jnp.array([1.0, 0.0]), alone * jnp.array([0.0, 1.0])
+    both = jnp.maximum(_solve_two(s, violation), 0.0)
+    first_holds = s[0, 1] * alone[0] >= violation[1]
+    second_holds = s[0, 1] * alone[1] >= violation[0]
+    return jnp.where(first_holds, first, jnp.where(second_holds, second, both))
+
+
+def _solve_two(s: Float[Array, "2 2"], v: Float[Array, "2"]) -> Float[Array, "2"]:
+    """S⁻¹v, finite also where S is singular."""
+    scale = jnp.maximum(s[0, 0] * s[1, 1], _TINY**2)
+    determinant = jnp.maximum(s[0, 0] * s[1, 1] - s[0, 1] ** 2, _ROUND_OFF * scale)
+    return jnp.stack([s[1, 1] * v[0] - s[0, 1] * v[1], s[0, 0] * v[1] - s[0, 1] * v[0]]) / (
+        determinant
+    )
+
+
 def project(step: Vector, b: Vector, direction: Vector, violation: Scalar) -> Vector:
     """PCPO's second half: the nearest step with c + bᵀd <= 0 (Yang et al. 2020, eq. 8).
 
@@ -168,20 +253,20 @@ def line_search(
     *,
     target_kl: Scalar,
     least_gain: Scalar = 0.0,
-    most_cost: Scalar = jnp.inf,
+    most_cost: PerCost = jnp.inf,
     decay: Scalar = 0.8,
     tries: int = 15,
 ) -> Search:
     """The longest of `step` times 1, decay, decay², ... that keeps what the model promised.
 
-    Acceptable is KL <= `target_kl`, gain >= `least_gain`, cost change <= `most_cost`; anything NaN
-    is not. If none of `tries` candidates is, the old parameters are returned as they are.
+    Acceptable is KL <= `target_kl`, gain >= `least_gain`, cost change <= `most_cost` of every
+    constraint; anything NaN is not. If none of `tries` candidates is, the old parameters are
+    returned as they are.
     """
 
     def acceptable(trial: Trial) -> Bool[Array, ""]:
-        return (
-            (trial.kl <= target_kl) & (trial.gain >= least_gain) & (trial.cost_change <= most_cost)
-        )
+        keeps_costs = constraints.all_of(each(operator.le, trial.cost_change, most_cost))
+        return (trial.kl <= target_kl) & (trial.gain >= least_gain) & keeps_costs
 
     def go_on(carry):
         i, _, found = carry
@@ -195,7 +280,7 @@ def line_search(
         return i + 1, Search(candidate, fraction, trial), acceptable(trial)
 
     zero = jnp.zeros((), params.dtype)
-    none = Search(params, zero, Trial(zero, zero, zero))
+    none = Search(params, zero, Trial(zero, zero, each(lambda _: zero, most_cost)))
     _, last, found = jax.lax.while_loop(
         go_on, one, (jnp.zeros((), jnp.int32), none, jnp.zeros((), bool))
     )

@@ -23,6 +23,7 @@ from smpo_envs.host import HostTask, WorkerEnvs
 from smpo_envs.shift import scheduled
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import Augmentation, SingleEnv, augment
+from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training.devices import make_mesh
@@ -97,22 +98,29 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
     except ValueError as error:
         raise UserError(one_line(error)) from error
     problem = Problem(env, spec, algorithm, mesh)
-    with_observations(config, problem)
+    noted(config, problem)
     return problem
 
 
-def with_observations(config: Config, problem: Problem) -> Config:
-    """The config with the order of what its observations are made of, for `config.json`.
+def noted(config: Config, problem: Problem) -> Config:
+    """The config with what the environment says of itself, for those who read the run's files.
+
+    That is what its costs are called, and the order of what its observations are made of.
 
     Raises:
-        UserError: it has another one already.
+        UserError: the run has another order already.
     """
     if config.observations not in ((), problem.observations):
         raise UserError(
             f"env: {config.env} gives observations of {_parts(problem.observations)}, and the run "
             f"was trained on {_parts(config.observations)}: what it has learnt is of that order"
         )
-    return dataclasses.replace(config, observations=problem.observations)
+    names = constraints.names(problem.spec.cost_limit)
+    return dataclasses.replace(
+        config,
+        cost_names=names if len(names) > 1 else (),
+        observations=problem.observations,
+    )
 
 
 def _parts(names: tuple[str, ...]) -> str:
@@ -196,10 +204,19 @@ def host_env(
     Raises:
         UserError: no environment can be made of its name.
     """
+    workers = host_workers(config, num_envs, stagger=stagger)
+    return augment_host(workers, augmentation(config, traced))
+
+
+def host_workers(config: Config, num_envs: int, **options: Any) -> WorkerEnvs:
+    """A run's environments outside JAX, as they are; see `WorkerEnvs` for the options.
+
+    Raises:
+        UserError: no environment can be made of its name.
+    """
     made = _made(config)
     assert isinstance(made, HostTask)
-    workers = WorkerEnvs(made, num_envs, stagger=stagger)
-    return augment_host(workers, augmentation(config, traced))
+    return WorkerEnvs(made, num_envs, **options)
 
 
 def task_by_shift(
@@ -276,7 +293,7 @@ def _announce(config: Config) -> None:
         ValueError: the code is in the folder of the run.
     """
     source = config.source
-    for module in filter(None, (source.module, _module_of_cost(config))):
+    for module in filter(None, (source.module, *_modules_of_costs(config))):
         places = naming.locations(module)
         for place in places:
             if Path(place).is_relative_to(config.folder.resolve()):
@@ -288,10 +305,11 @@ def _announce(config: Config) -> None:
             tell(f"{source.name} is code of {places[-1]}")
 
 
-def _module_of_cost(config: Config) -> str | None:
-    """The module of the function that a Gymnasium task has its cost of, if it has one."""
-    cost = dict(config.env_options).get("cost") if config.source.is_outside else None
-    return str(cost).partition(":")[0] if ":" in str(cost) else None
+def _modules_of_costs(config: Config) -> list[str]:
+    """The modules of the functions that a Gymnasium task has its costs of, if it has any."""
+    costs = dict(config.env_options).get("cost") if config.source.is_outside else None
+    places = [place.strip() for place in str(costs).split(",")]
+    return [place.partition(":")[0] for place in places if ":" in place]
 
 
 def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:
@@ -305,8 +323,8 @@ def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augm
     return registry.augmentation(config.algo, hyperparameters, limit)
 
 
-def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Scalar, Any]:
-    """The cost limit and the algorithm's record."""
+def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Any, Any]:
+    """The cost limits and the algorithm's record."""
     own = {name: value for name, value in traced.items() if name != "cost_limit"}
     limit = traced.get("cost_limit", config.cost_limit)
     return limit, dataclasses.replace(config.hyperparameters, **own)

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from smpo_jax.core import constraints
 from smpo_jax.types import Key, StepLike, VectorEnv
 
 Tree = TypeVar("Tree")
@@ -61,6 +62,7 @@ class ShardedVectorEnv:
         self.episode_length = env.episode_length
         self.discrete = getattr(env, "discrete", False)
         self.observation_shape = getattr(env, "observation_shape", ())
+        self.cost_names = constraints.names_of(env)
         self._env = env
         self._mesh = mesh
 

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_jax.augmentation import require_account
+from smpo_jax.core import constraints
 from smpo_jax.core import episodes as tracking
-from smpo_jax.types import Algorithm, Key, LearnerState, VectorEnv
+from smpo_jax.types import Algorithm, Key, LearnerState, PerCost, VectorEnv
 
 Act = Callable[[Float[Array, "N O"], Key], Float[Array, "N A"]]
 
@@ -19,7 +20,7 @@ class Episodes(NamedTuple):
     """One entry per episode."""
 
     return_: Float[Array, " E"]
-    cost: Float[Array, " E"]  # undiscounted
+    cost: PerCost  # of Float[Array, " E"], undiscounted
     length: Float[Array, " E"]
 
 
@@ -75,11 +76,13 @@ def begin(env: VectorEnv, key: Key, *, rows: int) -> Playing:
     """New episodes, and room for `rows` results of each environment."""
     reset_key, key = jax.random.split(key)
     first = env.reset(reset_key)
+    tracker = tracking.start(env.num_envs, first.steps, constraints.names_of(env))
+    like = Episodes(tracker.return_, tracker.cost, tracker.length)
     return Playing(
         first,
-        tracking.start(env.num_envs, first.steps),
+        tracker,
         jnp.zeros(env.num_envs, jnp.int32),
-        Episodes(*(jnp.zeros((rows, env.num_envs)) for _ in Episodes._fields)),
+        jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), like),
         key,
     )
 
@@ -87,7 +90,7 @@ def begin(env: VectorEnv, key: Key, *, rows: int) -> Playing:
 def play_on(act: Act, env: VectorEnv, playing: Playing) -> Playing:
     """As many steps as there are rows for results, with the count from 0 again: none is lost."""
     playing = playing._replace(count=jnp.zeros_like(playing.count))
-    steps = playing.results.cost.shape[0]
+    steps = playing.results.length.shape[0]
     return jax.lax.fori_loop(0, steps, lambda _, playing: _step(act, env, playing), playing)
 
 
@@ -101,7 +104,7 @@ def collect_pieces(first: Playing, go_on: Callable[[Playing], Playing], episodes
     """
     num_envs = first.count.shape[0]
     each = -(-episodes // num_envs)
-    found = [np.zeros((each, num_envs), like.dtype) for like in first.results]
+    found = jax.tree.map(lambda like: np.zeros((each, num_envs), like.dtype), first.results)
     finished, playing = np.zeros(num_envs, int), first
     while np.any(finished < each):
         playing = go_on(playing)
@@ -109,10 +112,10 @@ def collect_pieces(first: Playing, go_on: Callable[[Playing], Playing], episodes
         row, env = np.nonzero(np.arange(max(count, default=0))[:, None] < count)
         new = finished[env] + row < each
         row, env = row[new], env[new]
-        for ours, theirs in zip(found, playing.results, strict=True):
+        for ours, theirs in zip(*map(jax.tree.leaves, (found, playing.results)), strict=True):
             ours[finished[env] + row, env] = np.asarray(theirs)[row, env]
         finished += count
-    return Episodes(*(jnp.asarray(x.reshape(-1)[:episodes]) for x in found))
+    return jax.tree.map(lambda x: jnp.asarray(x.reshape(-1)[:episodes]), found)
 
 
 def _step(act: Act, env: VectorEnv, playing: Playing) -> Playing:
@@ -125,9 +128,10 @@ def _step(act: Act, env: VectorEnv, playing: Playing) -> Playing:
     # `finished` is 1, or NaN where the environment gives NaN: that ends an episode, too, and
     # leaves it no figures.
     is_over = finished != 0
-    played = Episodes(*(x * finished for x in (total.return_, total.cost, total.length)))
+    played = Episodes(total.return_, total.cost, total.length)
+    played = jax.tree.map(lambda x: x * finished, played)
     # Row `count` of an environment's column takes the episode; beyond the last row, none does.
-    row = jnp.where(is_over, count, results.cost.shape[0])
+    row = jnp.where(is_over, count, results.length.shape[0])
     column = jnp.arange(env.num_envs)
     results = jax.tree.map(lambda r, x: r.at[row, column].set(x, mode="drop"), results, played)
     return Playing(env_state, tracker, count + is_over, results, key)

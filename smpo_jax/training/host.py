@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from smpo_jax.augmentation import NONE, Augmentation, missing_account, require_vectors
-from smpo_jax.core import episodes
+from smpo_jax.core import constraints, episodes
+from smpo_jax.core.constraints import each
 from smpo_jax.training import loop
 from smpo_jax.training.evaluation import Act, Episodes
 from smpo_jax.training.tracking import track
@@ -127,6 +128,7 @@ class AugmentedHostEnv:
         self.first_action = getattr(env, "first_action", 0)
         self.observation_names = getattr(env, "observation_names", ())
         self.observation_shape = getattr(env, "observation_shape", ())
+        self.cost_names = constraints.names_of(env)
         self.halves = env.halves
         self.first_ages = env.first_ages
         self.send = env.send
@@ -307,7 +309,7 @@ def going_on(env: HostVectorEnv, state: TrainState) -> TrainState:
 
 
 def _tracker(env: HostVectorEnv) -> episodes.Tracker:
-    return episodes.start(env.num_envs, jnp.asarray(env.first_ages))
+    return episodes.start(env.num_envs, jnp.asarray(env.first_ages), constraints.names_of(env))
 
 
 def begin(env: HostVectorEnv, state: TrainState) -> Float[np.ndarray, "N O"]:
@@ -375,7 +377,8 @@ def _rollout_shapes(
     def rollout(learner: LearnerState, key: Key) -> tuple[Transition, jax.Array]:
         obs, one = jnp.zeros((env.num_envs, env.observation_size)), jnp.zeros(env.num_envs)
         action, log_prob, dist = algorithm.policy(learner)(obs, key)
-        step = Transition(obs, action, log_prob, dist, one, one, one, one, obs)
+        cost = each(lambda _: one, spec.cost_limit)
+        step = Transition(obs, action, log_prob, dist, one, cost, one, one, obs)
         return jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (spec.rollout_length, *leaf.shape)), (step, one)
         )
@@ -396,7 +399,8 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episod
 
     index = np.arange(env.num_envs)
     shares = number // env.num_envs + (index < number % env.num_envs)
-    totals = np.zeros((3, env.num_envs))
+    names = constraints.names_of(env)
+    totals = np.zeros((2 + len(names), env.num_envs))
     finished: list[list[np.ndarray]] = [[] for _ in index]
     t = 0
     while any(len(own) < share for own, share in zip(finished, shares, strict=True)):
@@ -405,7 +409,8 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episod
             env.send(half, action[rows])
         for half, rows in enumerate(env.halves):
             obs[rows], step = env.receive(half)
-            totals[:, rows] += [step.reward, step.cost, np.ones_like(step.cost)]
+            costs = constraints.in_order(step.cost, names)
+            totals[:, rows] += [step.reward, *costs, np.ones_like(step.reward)]
             ended = np.maximum(step.terminated, step.truncated)
             over = ended != 0  # NaN ends an episode, too, and leaves it no figures
             for i in np.flatnonzero(over & (step.lost == 0)):
@@ -413,5 +418,8 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episod
             totals[:, rows] = np.where(over, 0.0, totals[:, rows])
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
-    return_, cost, length = np.array([row for own in counted for row in own]).T
-    return Episodes(*(jnp.asarray(x, float) for x in (return_, cost, length)))
+    return_, *costs, length = (
+        jnp.asarray(x, float) for x in np.array([row for own in counted for row in own]).T
+    )
+    rest = iter(costs)
+    return Episodes(return_, constraints.made(names, lambda: next(rest)), length)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms import base
 from smpo_jax.augmentation import require_account
-from smpo_jax.core import episodes
+from smpo_jax.core import constraints, episodes
 from smpo_jax.training import devices
 from smpo_jax.training.rollout import collect
 from smpo_jax.training.tracking import track
@@ -49,10 +49,11 @@ BROKEN = (
 )
 
 Iterate = Callable[[TrainState], tuple[TrainState, Metrics]]
+Limits = Scalar | Sequence[Scalar] | Mapping[str, Scalar] | Float[Array, " K"]
 
 
 def make_spec(
-    env: Sized, *, rollout_length: int, total_iterations: int, cost_limit: Scalar = 25.0
+    env: Sized, *, rollout_length: int, total_iterations: int, cost_limit: Limits = 25.0
 ) -> Spec:
     """What a method must know of this batch of environments.
 
@@ -60,10 +61,12 @@ def make_spec(
         env: the environments.
         rollout_length: steps of each between two updates.
         total_iterations: updates of the whole run, over which learning rates decay.
-        cost_limit: the bound on the expected cost of an episode; infinity is no bound.
+        cost_limit: the bound on the expected cost of an episode; infinity is no bound. Of
+            environments with several costs one for each, in their order or by name.
 
     Raises:
-        ValueError: a number that is not whole or below 1, or a limit that is negative or NaN.
+        ValueError: a number that is not whole or below 1, a limit that is negative or NaN, or not
+            as many limits as the environments have costs.
     """
     spec = Spec(
         observation_size=env.observation_size,
@@ -72,7 +75,7 @@ def make_spec(
         rollout_length=rollout_length,
         episode_length=env.episode_length,
         total_iterations=total_iterations,
-        cost_limit=cost_limit,
+        cost_limit=constraints.limits(cost_limit, constraints.names_of(env)),
         discrete=bool(getattr(env, "discrete", False)),
         observation_shape=tuple(getattr(env, "observation_shape", ())),
     )
@@ -107,7 +110,7 @@ def _compiled_init(
         state = TrainState(
             learner=algorithm.init(learner_key),
             env_state=env_state,
-            tracker=episodes.start(env.num_envs, env_state.steps),
+            tracker=episodes.start(env.num_envs, env_state.steps, constraints.names_of(env)),
             key=key,
         )
         return placed(state, mesh, env.num_envs)
@@ -243,10 +246,13 @@ def rollout_metrics(transition: Transition) -> Metrics:
     An environment that gives NaN is told of by the field it came in. A cost below 0, which would
     buy room for others, makes `rollout/cost` NaN.
     """
-    is_cost = jnp.all(transition.cost >= 0)
+
+    def of_cost(cost: Float[Array, "T N"]) -> Float[Array, ""]:
+        return jnp.where(jnp.all(cost >= 0), jnp.mean(cost), jnp.nan)
+
     return {
         "rollout/reward": jnp.mean(transition.reward),
-        "rollout/cost": jnp.where(is_cost, jnp.mean(transition.cost), jnp.nan),
+        **constraints.labelled("rollout/cost", constraints.each(of_cost, transition.cost)),
         "rollout/terminated": jnp.mean(transition.terminated),
         "rollout/largest_observation": jnp.max(jnp.abs(transition.next_obs)),
     }
@@ -256,7 +262,7 @@ def episode_metrics(stats: EpisodeStats) -> Metrics:
     """`episode/...`: what the episodes that finished in a rollout were like; NaN if none did."""
     return {
         "episode/return": stats.return_,
-        "episode/cost": stats.cost,
+        **constraints.labelled("episode/cost", stats.cost),
         "episode/length": stats.length,
         "episode/over_limit": stats.over_limit,
         "episode/count": stats.count,
@@ -291,3 +297,4 @@ def require_match(env: Sized, spec: Spec) -> None:
             f"the spec is of {kinds[spec.discrete]} actions, the environments have "
             f"{kinds[not spec.discrete]} ones"
         )
+    constraints.limits(spec.cost_limit, constraints.names_of(env))

@@ -3,13 +3,13 @@
 import chex
 from jaxtyping import Array, Float
 
-from smpo_jax.core import episodes
+from smpo_jax.core import constraints, episodes
 from smpo_jax.types import Rollout, Spec, Transition
 
 
 def start_tracking(spec: Spec) -> episodes.Tracker:
     """Sums over the episodes under way, before the first step of `spec.num_envs` environments."""
-    return episodes.start(spec.num_envs)
+    return episodes.start(spec.num_envs, cost_names=constraints.names(spec.cost_limit))
 
 
 def track(
@@ -28,11 +28,18 @@ def track(
         lost: 1 where the end of an episode does not count, as what played it was lost.
 
     Raises:
+        ValueError: the steps have other costs than the spec has limits.
         AssertionError: a leaf of the transition has other leading axes; it is named.
 
     Returns:
         The tracker to go on with, and the rollout: the steps with each one's cost so far and age,
         and the statistics of the episodes that ended.
     """
+    given, limited = constraints.names(transition.cost), constraints.names(spec.cost_limit)
+    if set(given) != set(limited):
+        raise ValueError(
+            f"the costs of the steps are {', '.join(given)}, the limits are of "
+            f"{', '.join(limited)}: several costs are a dictionary by name"
+        )
     chex.assert_tree_shape_prefix(transition, (spec.rollout_length, spec.num_envs))
     return episodes.annotate(tracker, transition, cost_limit=spec.cost_limit, lost=lost)

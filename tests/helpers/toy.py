@@ -12,6 +12,7 @@ import smpo_envs
 import smpo_jax as sx
 from smpo_jax.algorithms import registry
 from smpo_jax.augmentation import augment
+from smpo_jax.core import constraints
 from smpo_jax.training import loop
 
 # Sizes that make any method cheap; those a method doesn't have are left out.
@@ -121,7 +122,8 @@ def learnt(name, task, cost_limit, *, iterations=300, **overrides):
         jax.random.key(0)
     )
     return_, cost = (
-        np.mean(metrics[f"episode/{x}"][-iterations // 2 :]) for x in ("return", "cost")
+        constraints.each(lambda name: np.mean(metrics[name][-iterations // 2 :]), names)
+        for names in ("episode/return", constraints.named("episode/cost", spec.cost_limit))
     )
     episodes = sx.make_evaluator(algorithm, env, 128)(state.learner, jax.random.key(1))
     return return_, cost, episodes

@@ -263,3 +263,14 @@ def test_brax_by_name():
     env = smpo_envs.make("brax:hopper", backend="spring", episode_length=30)
     assert env.episode_length == 30
     smpo_envs.VectorEnv(env, 2)
+
+
+def test_brax_costs_are_named_by_where_they_are():
+    env = from_brax(Sled(info=("heat",)), episode_length=9, cost="metrics.cost, info.heat")
+    assert env.cost_names == ("cost", "heat")
+    batch = smpo_envs.VectorEnv(as_safe_env(env, episode_length=5), 2)  # keeps the names
+    assert batch.cost_names == ("cost", "heat") and batch.episode_length == 5
+    _, seen = batch.step(batch.reset(jax.random.key(0)), jnp.zeros((2, 1)))
+    assert set(seen.cost) == {"cost", "heat"} and seen.cost["cost"].shape == (2,)
+    with pytest.raises(ValueError, match="there is no such value"):
+        from_brax(Sled(), cost="metrics.cost,info.heat")

@@ -15,6 +15,7 @@ def record(sizes: Sizes) -> np.dtype:
     `seed`, `age` and `over` tell a worker how to begin an episode: the seed of the random stream,
     the steps that its clock has behind it already, and whether to begin one at all.
     """
+    costs = len(sizes.cost_names)
     return np.dtype(
         [
             ("seed", np.uint64),
@@ -24,7 +25,7 @@ def record(sizes: Sizes) -> np.dtype:
             ("obs", np.float64, (sizes.observation,)),
             ("next_obs", np.float64, (sizes.observation,)),
             ("reward", np.float64),
-            ("cost", np.float64),
+            ("cost", np.float64, (costs,) if costs > 1 else ()),
             ("terminated", np.float64),
             ("truncated", np.float64),
         ]

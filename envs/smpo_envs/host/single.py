@@ -7,18 +7,21 @@ jax in here.
 import contextlib
 import difflib
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
+from smpo_envs.host import camera
 from smpo_envs.host.compat import import_safety_gymnasium, leave_out_the_sky, log_to_stderr
 
-Cost = Callable[[Any, Any, Any, Mapping[str, Any]], float]
-Outcome = tuple[np.ndarray, float, float, bool, bool]
+Cost = Callable[[Any, Any, Any, Mapping[str, Any]], Any]  # a number, or several
+# Observation, reward, cost (of several a vector), terminated, truncated.
+Outcome = tuple[np.ndarray, float, float | np.ndarray, bool, bool]
 
 LARGEST_OBSERVATION = 100_000
 
@@ -30,6 +33,7 @@ class Sizes(NamedTuple):
         observation: length of an observation.
         action: length of an action; number of choices.
         episode_length: the limit that it keeps by itself, if any.
+        cost_names: what each of its costs is called.
         discrete: actions are one-hot.
         first_action: what the environment calls the first choice.
         observation_names: of the parts of an observation, in order; () if it is of one.
@@ -39,6 +43,7 @@ class Sizes(NamedTuple):
     observation: int
     action: int
     episode_length: int | None
+    cost_names: tuple[str, ...] = ("cost",)
     discrete: bool = False
     first_action: int = 0
     observation_names: tuple[str, ...] = ()
@@ -54,12 +59,14 @@ class HostEnv(NamedTuple):
         step: `action [A] -> (obs, reward, cost, terminated, truncated)`. Actions are of -1 to 1,
             clipped, and stretched to the bounds of the environment's own; of discrete ones the
             largest entry is the choice.
+        picture: how it looks now, `[H, W, 3]`.
         env: as its package made it.
     """
 
     sizes: Sizes
     reset: Callable[[int | None], Float[np.ndarray, " O"]]
     step: Callable[[Float[np.ndarray, " A"]], Outcome]
+    picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
     env: Any
 
 
@@ -69,18 +76,19 @@ class Maker(NamedTuple):
     function: str
     arguments: Mapping[str, Any]
 
-    def make(self) -> HostEnv:
-        """A new one."""
-        return MAKERS[self.function](**self.arguments)
+    def make(self, *, films: bool = False) -> HostEnv:
+        """A new one; `films` says whether pictures will be taken of it."""
+        return MAKERS[self.function](**self.arguments, films=films)
 
 
-def safety_gymnasium(task_id: str) -> HostEnv:
-    """An environment of the real Safety-Gymnasium.
+def safety_gymnasium(task_id: str, *, films: bool = False) -> HostEnv:
+    """An environment of the real Safety-Gymnasium, which can be filmed as it is.
 
     Raises:
         ImportError: the package is not there; says what to run.
         ValueError: it has no such task, or one that cannot be trained in.
     """
+    del films
     package = import_safety_gymnasium()
     _check_real(task_id, importlib.import_module("safety_gymnasium.utils.registration"))
     leave_out_the_sky()
@@ -97,26 +105,38 @@ def safety_gymnasium(task_id: str) -> HostEnv:
     return _flat(env, step, int(limit))
 
 
-def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
+def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool) -> HostEnv:
     """An environment that is registered with Gymnasium.
 
     Args:
         env_id: what `gymnasium.make` takes, also `module:ID`.
         cost: `info.NAME`; `module:function`, called with the observation, the action as the
             environment takes it, the next observation and the step's info; or `none` for no costs
-            at all.
+            at all. Several, each with a limit of its own, have commas between them, and are called
+            NAME or `function`.
         options: keyword arguments for `gymnasium.make`.
+        films: whether it has to be able to draw itself.
 
     Raises:
         ImportError: gymnasium is not there.
         ValueError: there is no such environment, or it cannot be trained in.
     """
     package: Any = importlib.import_module("gymnasium")
-    cost_of = _cost(cost)
+    places = [place.strip() for place in cost.split(",")]
+    costs = [_cost(place) for place in places]
+    names = tuple(re.split("[.:]", place)[-1] for place in places) if len(places) > 1 else ("cost",)
+    if len(set(names)) < len(names):
+        raise ValueError(f"cost={cost}: two of its costs have the same name")
+
+    def cost_of(*seen: Any) -> Any:
+        found = [each(*seen) for each in costs]
+        return found if len(found) > 1 else found[0]
+
+    drawn = {"render_mode": "rgb_array"} if films else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            env = package.make(env_id, disable_env_checker=True, **options)
+            env = package.make(env_id, disable_env_checker=True, **drawn, **options)
         except (package.error.Error, ModuleNotFoundError, TypeError) as error:
             raise ValueError(" ".join(str(error).split())) from error
     last: list[Any] = [None]
@@ -131,7 +151,7 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any]) -> HostEnv:
         return obs, reward, cost_of(before, action, obs, info), terminated, truncated
 
     limit = env.spec.max_episode_steps if env.spec else None
-    return _flat(env, step, limit, reset)
+    return _flat(env, step, limit, reset, names)
 
 
 MAKERS: Mapping[str, Callable[..., HostEnv]] = {
@@ -145,6 +165,7 @@ def _flat(
     step: Callable[[Any], tuple[Any, ...]],
     episode_length: int | None,
     reset: Callable[..., tuple[Any, Any]] | None = None,
+    cost_names: tuple[str, ...] = ("cost",),
 ) -> HostEnv:
     """The environment with vectors in place of what its spaces hold."""
     spaces: Any = importlib.import_module("gymnasium.spaces")
@@ -154,8 +175,8 @@ def _flat(
 
     def take(action: np.ndarray) -> Outcome:
         obs, reward, cost, terminated, truncated = step(actions.taken(action))
-        cost = float(cost)
-        if not 0 <= cost < np.inf:
+        cost = np.array(cost, float) if len(cost_names) > 1 else float(cost)
+        if not np.all((cost >= 0) & (cost < np.inf)):
             raise ValueError(f"a step cost {cost}; costs are finite and not negative")
         return flatten(obs), float(reward), cost, bool(terminated), bool(truncated)
 
@@ -164,6 +185,7 @@ def _flat(
             observation=size,
             action=actions.size,
             episode_length=episode_length,
+            cost_names=cost_names,
             discrete=actions.discrete,
             first_action=actions.first,
             observation_names=tuple(_names(env.observation_space, spaces)),
@@ -171,6 +193,7 @@ def _flat(
         ),
         reset=lambda seed: flatten((reset_() if seed is None else reset_(seed=seed))[0]),
         step=take,
+        picture=camera.camera(env),
         env=env,
     )
 

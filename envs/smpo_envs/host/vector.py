@@ -9,26 +9,31 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, Pipe
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from smpo_envs.host import shared
 from smpo_envs.host.compat import check_installed
 from smpo_envs.host.single import Maker, Sizes
 from smpo_envs.host.worker import Share
 from smpo_envs.registry import TASKS, resolve
-from smpo_envs.step import HostStep
+from smpo_envs.step import HostStep, by_name
 
 TIME_LIMIT = 120.0  # seconds that a worker may take for a step of its share, resets included
 START_LIMIT = 600.0  # seconds that it may take to start and make its environments
 REPLACEMENTS = 3  # workers replaced in an hour, at most
 HOUR = 3600.0
+NO_EXTRA: Mapping[str, str] = MappingProxyType({})
+# How MuJoCo and pygame draw where there is no screen. Only for films: MuJoCo does not even import
+# where there is no EGL to be had.
+WITHOUT_A_SCREEN = MappingProxyType({"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"})
 
 
 class WorkerError(RuntimeError):
@@ -45,6 +50,7 @@ class HostTask:
         observation_size: `O`.
         action_size: `A`; actions are of -1 to 1.
         episode_length: steps after which an episode is cut.
+        cost_names: what each of its costs is called.
         discrete: actions are one-hot, one of `A` choices.
         first_action: what the environment calls the first choice.
         observation_names: of the parts of an observation, in order; () if it is of one.
@@ -56,6 +62,7 @@ class HostTask:
     observation_size: int
     action_size: int
     episode_length: int
+    cost_names: tuple[str, ...] = ("cost",)
     discrete: bool = False
     first_action: int = 0
     observation_names: tuple[str, ...] = ()
@@ -82,7 +89,7 @@ def gymnasium_task(
     Args:
         env_id: what `gymnasium.make` takes.
         cost: `info.NAME`, `module:function` (of observation, action, next observation and info) or
-            `none`.
+            `none`; several with commas between them.
         episode_length: the time limit in place of its own, in steps.
         options: more for `gymnasium.make`.
 
@@ -116,6 +123,7 @@ def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
         sizes.observation,
         sizes.action,
         episode_length or longest or 0,
+        cost_names=sizes.cost_names,
         discrete=sizes.discrete,
         first_action=sizes.first_action,
         observation_names=sizes.observation_names,
@@ -169,6 +177,7 @@ class WorkerEnvs:
         observation_size: `O`.
         action_size: `A`.
         episode_length: steps after which an episode is cut.
+        cost_names: what each cost is called.
         discrete: see `HostTask`, as `first_action`, `observation_names` and `observation_shape`.
         halves: the rows of each; one half where there is only one environment.
         first_ages: steps that each environment's clock has behind it at `reset`.
@@ -181,6 +190,7 @@ class WorkerEnvs:
         processes: int | None = None,
         *,
         stagger: bool = False,
+        films: bool = False,
         time_limit: float = TIME_LIMIT,
     ) -> None:
         """Starts nothing yet.
@@ -190,6 +200,7 @@ class WorkerEnvs:
             num_envs: number of environments.
             processes: number of workers; by default one per CPU, but no more than environments.
             stagger: clocks of first episodes start at evenly spread times (see `VectorEnv`).
+            films: whether `picture` will be called, for which workers start as it takes.
             time_limit: seconds after which a worker counts as hung.
         """
         if num_envs < 1:
@@ -202,6 +213,7 @@ class WorkerEnvs:
         self.observation_size = task.observation_size
         self.action_size = task.action_size
         self.episode_length = task.episode_length
+        self.cost_names = task.cost_names
         self.discrete = task.discrete
         self.first_action = task.first_action
         self.observation_names = task.observation_names
@@ -211,9 +223,12 @@ class WorkerEnvs:
         spread = np.arange(num_envs) * task.episode_length // num_envs
         self.first_ages: Int[np.ndarray, " N"] = spread if stagger else 0 * spread
 
-        self._sizes = Sizes(task.observation_size, task.action_size, task.episode_length)
+        self._sizes = Sizes(
+            task.observation_size, task.action_size, task.episode_length, task.cost_names
+        )
         self._time_limit = time_limit
         self._shares = _deal(num_envs, processes)
+        self._films = films
         self._crew = _Crew()
         weakref.finalize(self, self._crew.close)
         self._replaced: list[float] = []  # when
@@ -271,7 +286,7 @@ class WorkerEnvs:
             obs = records["obs"].copy()
             step = HostStep(
                 reward=np.where(lost, 0.0, records["reward"]),
-                cost=np.where(lost, 0.0, records["cost"]),
+                cost=by_name(np.where(lost, 0.0, records["cost"].T).T, self.cost_names),
                 terminated=np.where(lost, 0.0, records["terminated"]),
                 truncated=np.where(lost, 1.0, records["truncated"]),
                 next_obs=np.where(lost[:, None], self._obs[rows], records["next_obs"]),
@@ -291,7 +306,7 @@ class WorkerEnvs:
         for half, rows in enumerate(self.halves):
             self.send(half, action[rows])
         obs, steps = zip(*(self.receive(half) for half in range(len(self.halves))), strict=True)
-        return np.concatenate(obs), HostStep(*map(np.concatenate, zip(*steps, strict=True)))
+        return np.concatenate(obs), HostStep(*map(_concatenated, zip(*steps, strict=True)))
 
     def restart(self, half: int, over: Bool[np.ndarray, " H"]) -> Float[np.ndarray, "H O"]:
         """Starts new episodes in a half where `over`; its observations."""
@@ -303,6 +318,22 @@ class WorkerEnvs:
             self._wait(half)
             self._obs[rows] = self._records["obs"][rows]
         return self._obs[rows].copy()
+
+    def picture(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The first environment as its package shows it.
+
+        Raises:
+            WorkerError: there is nothing to draw with; the text says what is missing.
+        """
+        with self._closed_on_error():
+            self._require_open()
+            return self._crew.workers[0].ask("picture", None, START_LIMIT)
+
+    def step_seconds(self) -> float:
+        """What a step takes in the world of the first environment, s."""
+        with self._closed_on_error():
+            self._require_open()
+            return self._crew.workers[0].ask("step_seconds", None, START_LIMIT)
 
     def notices(self) -> list[str]:
         """What has happened to workers since the last call, one line each."""
@@ -351,11 +382,19 @@ class WorkerEnvs:
         own = self._shares[i]
         count = sum(stop - start for start, stop in own)
         name = f"worker {i + 1} of {len(self._shares)} ({count} of {self.task.name})"
-        return _Worker(name, self._crew.memory)
+        return _Worker(name, self._crew.memory, WITHOUT_A_SCREEN if self._films else NO_EXTRA)
 
     def _set_to_work(self, i: int) -> None:
         limit, memory = self.task.episode_length, self._crew.memory
-        share = Share(self.task.maker, self._sizes, limit, self.num_envs, memory, self._shares[i])
+        share = Share(
+            self.task.maker,
+            self._sizes,
+            limit,
+            self.num_envs,
+            memory,
+            self._shares[i],
+            self._films,
+        )
         self._crew.workers[i].send("take", share)
 
     def _command(self, name: str, half: int) -> None:
@@ -445,7 +484,9 @@ class _GoneError(Exception):
 class _Worker:
     """One worker process and the socket to it; `name` is for people."""
 
-    def __init__(self, name: str, memory: int | None = None) -> None:
+    def __init__(
+        self, name: str, memory: int | None = None, extra: Mapping[str, str] = NO_EXTRA
+    ) -> None:
         self.name = name
         self._pending: list[int] = []  # halves in the order in which replies will come
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -470,6 +511,7 @@ class _Worker:
                 "PYTHONPATH": os.pathsep.join([*map(os.path.abspath, sys.path), os.getcwd()]),
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
+                **{key: os.environ.get(key, value) for key, value in extra.items()},
             },
         )
         there.close()
@@ -545,6 +587,13 @@ def _deal(num_envs: int, processes: int) -> list[tuple[tuple[int, int], ...]]:
     first = [-(-count // 2) for count in dealt]
     second = [first[-1] + count // 2 for count in dealt]
     return list(zip(pairwise(first), pairwise(second), strict=True))
+
+
+def _concatenated(parts: Sequence[Any]) -> Any:
+    """Arrays one behind the other; of several costs, each."""
+    if isinstance(parts[0], dict):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
 
 
 def _cores() -> int:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smpo_envs.host import shared
+from smpo_envs.host import camera, shared
 from smpo_envs.host.single import Maker, Sizes
 
 POLL = 1.0  # seconds between two looks at whether the parent is still there
@@ -32,6 +32,7 @@ class Share(NamedTuple):
         num_envs: environments of all workers.
         memory: descriptor of the memory they share.
         halves: its environments in each half, first and last + 1.
+        films: whether pictures will be taken of them.
     """
 
     maker: Maker
@@ -40,6 +41,7 @@ class Share(NamedTuple):
     num_envs: int
     memory: int
     halves: tuple[tuple[int, int], ...]
+    films: bool
 
 
 class Environments:
@@ -48,7 +50,7 @@ class Environments:
     def __init__(self, share: Share) -> None:
         records = shared.attach(share.memory, share.num_envs, share.sizes)
         self._records = [records[start:stop] for start, stop in share.halves]
-        self._envs = [[share.maker.make() for _ in own] for own in self._records]
+        self._envs = [[share.maker.make(films=share.films) for _ in own] for own in self._records]
         self._elapsed = [np.zeros(len(own), int) for own in self._records]
         self._episode_length = share.episode_length
 
@@ -83,6 +85,14 @@ class Environments:
             records["cost"][i] = cost
             records["terminated"][i] = terminated
             records["truncated"][i] = truncated
+
+    def picture(self, _: None) -> np.ndarray:
+        """The first environment as its package shows it, `[H, W, 3]`."""
+        return self._envs[0][0].picture()
+
+    def step_seconds(self, _: None) -> float:
+        """What a step of the first takes in its world, s."""
+        return camera.step_seconds(self._envs[0][0].env)
 
 
 def main(descriptor: int, parent: int) -> None:

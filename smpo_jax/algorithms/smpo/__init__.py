@@ -11,19 +11,25 @@ episode nears the limit. The four parts, each in a file of its own:
 Every choice that the paper leaves open, or that the author's code makes otherwise, is a setting in
 `settings`, where the presets say what they choose and why. With f = 1 and the critic's gradient
 off, this is the method that moves the policy: PPO or TRPO.
+
+Of several constraints each has a critic, a threshold, a weight and a price of its own; the weights
+are multiplied.
 """
+
+import operator
 
 import jax
 import jax.numpy as jnp
 
 from smpo_jax.algorithms import recipes
+from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.smpo import critic as safety_critic
 from smpo_jax.algorithms.smpo import gradient, weight
-from smpo_jax.algorithms.smpo import threshold as thresholds
 from smpo_jax.algorithms.smpo.settings import SMPO, SMPOPPO, SMPOCode, SMPOPaper
-from smpo_jax.core import surrogate
+from smpo_jax.core import constraints, surrogate
+from smpo_jax.core.constraints import each
 from smpo_jax.networks import DEFAULT, Networks
-from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, Rollout, Scalar, Spec
+from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, PerCost, Rollout, Spec
 
 __all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOPaper", "make"]
 
@@ -36,58 +42,92 @@ def make(
     """SMPO for a problem: each setting chooses a function here, and none is asked for later."""
     improver = settings.improver(spec, networks)
     ac = improver.ac
-    critic = settings.critic(ac, networks)
-    modulation = settings.modulation(spec, critic.learning)
-    threshold = settings.threshold(spec)
+    # Of each constraint: the critic Q^c, and the threshold d'.
+    names = constraints.named(COST_VALUE, spec.cost_limit)
+    critics = each(lambda name: settings.critic(ac, networks, name), names)
+    threshold = each(
+        lambda limit: settings.threshold(spec._replace(cost_limit=limit)), spec.cost_limit
+    )
+    modulation = settings.modulation(spec, constraints.values(critics)[0].learning)
     through_critic = settings.gradient(discrete=spec.discrete)
 
     def init(key: Key) -> LearnerState:
         learner_key, critic_key = jax.random.split(key)
-        learner = critic.init(improver.init(learner_key), critic_key)
-        return learner.replace(aux=threshold.init())
+        learner = improver.init(learner_key)
+        for critic, own_key in constraints.zipped(critics, constraints.keys(critic_key, critics)):
+            learner = critic.init(learner, own_key)
+        return learner.replace(aux=each(lambda own: own.init(), threshold))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         improve_key, fit_key = jax.random.split(key)
         transition, epoch = rollout.transition, settings.epoch(spec, learner.iteration)
         estimates = recipes.estimate(ac, learner, transition)
-        q = safety_critic.see(critic, learner, transition, estimates)
-        # Section 4.5: the threshold d' of this epoch.
-        aux, d = threshold.update(learner.aux, rollout.episodes, epoch)
-        # Eqs. 5-6: the weight f of every step, and the modulated reward M(r).
-        f = modulation.weigh(rollout, q.value, d, is_on=epoch >= settings.warmup_epochs)
-        reward = modulation.reward(transition.reward, f.value, modulation.shift(transition))
+        views = constraints.views(rollout)
+        q = each(
+            lambda own, view: safety_critic.see(own, learner, view.transition, estimates),
+            critics,
+            views,
+        )
+        # Section 4.5: the thresholds d' of this epoch.
+        moved = each(
+            lambda own, state, view: own.update(state, view.episodes, epoch),
+            threshold, learner.aux, views,
+        )  # fmt: skip
+        aux, d = (each(operator.itemgetter(i), moved) for i in (0, 1))
+        # Eqs. 5-6: the weights f of every step, and the modulated reward M(r).
+        is_on = epoch >= settings.warmup_epochs
+        f, weights = weight.product(
+            each(lambda view, q, d: modulation.weigh(view, q.value, d, is_on=is_on), views, q, d)
+        )
+        reward = modulation.reward(transition.reward, f, modulation.shift(transition))
         advantage, target = recipes.advantages(ac, reward, transition, estimates)
         # Eqs. 10-13: what the policy pays for the change of Q^c that it makes.
-        price = through_critic.price(modulation.charge(f, transition), rollout, advantage)
-        advantage = modulation.advantage(surrogate.standardise(advantage), f.value)
-        advantage = through_critic.charge(advantage, price, q.advantage)
-        term, extra = through_critic.term(critic.predict(learner)), through_critic.extra(price, q)
+        charges = each(lambda own: modulation.charge(own, transition), weights)
+        price = each(lambda own: through_critic.price(own, rollout, advantage), charges)
+        advantage = modulation.advantage(surrogate.standardise(advantage), f)
+        advantage = through_critic.charge(advantage, price, q)
+        term = through_critic.term(each(lambda own: own.predict(learner), critics))
+        extra = through_critic.extra(price, q)
         batch = recipes.to_batch(transition, estimates, advantage, {"value": target}, extra)
         metrics = {
-            **_explain(f, d, price, rollout, aux),
-            **safety_critic.calibration(critic, q, transition),
+            **_explain(f, d, price, views, aux),
+            **_calibration(critics, q, views),
             "value/explained_variance": recipes.explained_variance(estimates.value, target),
             "smpo/critic_gradient_norm": gradient.norm(ac, term, learner, batch),
         }
         # The policy moves, and V learns, as the improver does it.
         learner, improved = improver.improve(learner, batch, improve_key, term)
         # Eqs. 1-3: Q^c learns what the policy that has moved will cost.
-        learner, fitted = safety_critic.fit(critic, learner, transition, estimates, fit_key)
+        keys = constraints.keys(fit_key, critics)
+        for own, view, own_key in constraints.zipped(critics, views, keys):
+            learner, fitted = safety_critic.fit(own, learner, view.transition, estimates, own_key)
+            improved |= fitted
         learner = recipes.end_iteration(ac, learner.replace(aux=aux), transition)
-        return learner, {**metrics, **improved, **fitted}
+        return learner, {**metrics, **improved}
 
-    return Algorithm(init, ac.acting, update, critic.cost_critic())
+    return Algorithm(init, ac.acting, update, safety_critic.cost_critic(critics))
 
 
-def _explain(
-    f: weight.Weight, d: Scalar, price: weight.Steps, rollout: Rollout, aux: thresholds.State
-) -> Metrics:
+def _calibration(critics: PerCost, q: PerCost, views: PerCost) -> Metrics:
+    """How well each critic knew what followed."""
+    metrics: Metrics = {}
+    for critic, seen, view in constraints.zipped(critics, q, views):
+        metrics |= safety_critic.calibration(critic, seen, view.transition)
+    return metrics
+
+
+def _explain(f: weight.Steps, d: PerCost, price: PerCost, views: PerCost, aux: PerCost) -> Metrics:
     """What explains a run: how much is modulated, by which threshold, at which price."""
-    return {
-        "smpo/weight": jnp.mean(f.value),
-        "smpo/negative_share": jnp.mean(jnp.asarray(f.value < 0, f.value.dtype)),
-        "smpo/threshold": jnp.asarray(d),
-        "smpo/cost_return": aux.window.cost,
-        "smpo/spent": jnp.mean(rollout.cost_so_far),
-        "smpo/price": jnp.mean(price),
+    metrics = {
+        "smpo/weight": jnp.mean(f),
+        "smpo/negative_share": jnp.mean(jnp.asarray(f < 0, f.dtype)),
     }
+    names = constraints.named("smpo", d)
+    for name, own_d, own_price, view, own in constraints.zipped(names, d, price, views, aux):
+        metrics |= {
+            f"{name}/threshold": jnp.asarray(own_d),
+            f"{name}/cost_return": own.window.cost,
+            f"{name}/spent": jnp.mean(view.cost_so_far),
+            f"{name}/price": jnp.mean(own_price),
+        }
+    return metrics

@@ -5,7 +5,8 @@
     loss = mean (Q^c(s_t, a_t) − y_t)² + λ mean Q^c(s_t, a_t)²                                  (3)
 
 s_{t+1} is the true successor, also at a time limit. Targets may look further than one step
-(`trace`), in which case y is the λ-return with that expectation as its value.
+(`trace`), in which case y is the λ-return with that expectation as its value. Of several
+constraints each has a critic of its own.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.recipes import ActorCritic, Estimates
-from smpo_jax.core import optimise, returns
+from smpo_jax.core import constraints, optimise, returns
+from smpo_jax.core.constraints import each
 from smpo_jax.networks import Network
 from smpo_jax.types import (
     CostCritic,
@@ -26,13 +29,13 @@ from smpo_jax.types import (
     LearnerState,
     Metrics,
     Params,
+    PerCost,
     Scalar,
     Transition,
 )
 
 Steps = Float[Array, "T N"]
 Predict = Callable[[Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]]
-ENTRY = "cost_value"  # of the learner's params and opt_state
 # `(Q, obs, dist) -> [*batch]`: what Q is for the policy in a state, without drawing.
 Average = Callable[[Predict, Float[Array, "*batch O"], Any], Float[Array, "*batch"]]
 
@@ -87,28 +90,35 @@ class SafetyCritic(NamedTuple):
     learning: Learning
     network: Network  # (obs, action) -> Q^c >= 0
     optimiser: optax.GradientTransformation
+    entry: str = (
+        COST_VALUE  # of the learner's params and opt_state, and what it is called in metrics
+    )
 
     def init(self, learner: LearnerState, key: Key) -> LearnerState:
         """The learner with a fresh safety critic."""
         params = self.network.init(key)
         return learner.replace(
-            params={**learner.params, ENTRY: params},
-            opt_state={**learner.opt_state, ENTRY: self.optimiser.init({ENTRY: params})},
+            params={**learner.params, self.entry: params},
+            opt_state={**learner.opt_state, self.entry: self.optimiser.init({self.entry: params})},
         )
 
     def predict(self, learner: LearnerState) -> Predict:
         """Q^c of a learner, from normalised observations."""
-        params = learner.params[ENTRY]
+        params = learner.params[self.entry]
         return lambda obs, action: self.network.apply(params, obs, action)
 
-    def cost_critic(self) -> CostCritic:
-        """Q^c as a prediction of the costs to come, what the penalty takes from it given back."""
 
-        def predict(learner, obs, action):
-            q = self.predict(learner)(self.ac.normalise(learner, obs), action)
-            return q * shrinkage(self.learning)
+def cost_critic(critics: PerCost) -> CostCritic:
+    """Q^c as a prediction of the costs to come, what the penalty takes from it given back."""
 
-        return CostCritic(self.learning.discount, predict)
+    def predict(learner, obs, action):
+        def of_cost(critic: SafetyCritic) -> Float[Array, "*batch"]:
+            q = critic.predict(learner)(critic.ac.normalise(learner, obs), action)
+            return q * shrinkage(critic.learning)
+
+        return each(of_cost, critics)
+
+    return CostCritic(constraints.values(critics)[0].learning.discount, predict)
 
 
 class Seen(NamedTuple):
@@ -167,7 +177,8 @@ def loss(
     """Eq. 3 on samples with their targets; `params` are those of Q^c."""
     q = critic.network.apply(params, samples.obs, samples.action)
     error = jnp.mean((q - samples.target) ** 2)
-    return error + critic.learning.regularisation * jnp.mean(q**2), {"cost_value/loss": error}
+    penalty = critic.learning.regularisation * jnp.mean(q**2)
+    return error + penalty, {f"{critic.entry}/loss": error}
 
 
 def fit(
@@ -182,16 +193,16 @@ def fit(
     The policy that is evaluated is the learner's, which may be newer than the one that acted: that
     is what makes expected SARSA more than an average of what was seen.
     """
-    ac, learning = critic.ac, critic.learning
+    ac, learning, entry = critic.ac, critic.learning, critic.entry
     next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
     learning_rate = ac.decayed(learning.learning_rate, learner)
 
     def step(carry, minibatch):
         params, opt_state = carry
         gradients, metrics = jax.grad(
-            lambda params: loss(critic, params[ENTRY], minibatch), has_aux=True
+            lambda params: loss(critic, params[entry], minibatch), has_aux=True
         )(params)
-        metrics["cost_value/gradient_norm"] = optax.tree.norm(gradients)
+        metrics[f"{entry}/gradient_norm"] = optax.tree.norm(gradients)
         carry = optimise.descend(
             critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate
         )
@@ -202,7 +213,7 @@ def fit(
         action_key, shuffle_key, key = jax.random.split(key, 3)
 
         def predict(obs, action):
-            return critic.network.apply(params[ENTRY], obs, action)
+            return critic.network.apply(params[entry], obs, action)
 
         next_value = expectation(
             predict,
@@ -223,11 +234,11 @@ def fit(
         )
         return (params, opt_state, key), metrics
 
-    start = ({ENTRY: learner.params[ENTRY]}, learner.opt_state[ENTRY], key)
+    start = ({entry: learner.params[entry]}, learner.opt_state[entry], key)
     (params, opt_state, _), metrics = jax.lax.scan(one_round, start, length=learning.rounds)
     metrics = {name: x[-1] for name, x in metrics.items() if name != "passes"}
     return learner.replace(
-        params={**learner.params, **params}, opt_state={**learner.opt_state, ENTRY: opt_state}
+        params={**learner.params, **params}, opt_state={**learner.opt_state, entry: opt_state}
     ), metrics
 
 
@@ -293,9 +304,9 @@ def calibration(critic: SafetyCritic, seen: Seen, transition: Transition) -> Met
     mean_p, mean_f = jnp.mean(seen.value), jnp.mean(followed)
     covariance = jnp.mean((seen.value - mean_p) * (followed - mean_f))
     spread = jnp.std(seen.value) * jnp.std(followed)
-    is_costly = mean_f > 1e-6
+    is_costly, name = mean_f > 1e-6, critic.entry
     return {
-        "cost_value/mean": mean_p,
-        "cost_value/ratio": jnp.where(is_costly, mean_p / jnp.where(is_costly, mean_f, 1.0), 0.0),
-        "cost_value/correlation": covariance / jnp.maximum(spread, 1e-8),
+        f"{name}/mean": mean_p,
+        f"{name}/ratio": jnp.where(is_costly, mean_p / jnp.where(is_costly, mean_f, 1.0), 0.0),
+        f"{name}/correlation": covariance / jnp.maximum(spread, 1e-8),
     }

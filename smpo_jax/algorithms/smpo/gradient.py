@@ -22,10 +22,11 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms.improvers import PolicyTerm
 from smpo_jax.algorithms.recipes import ActorCritic, Batch
-from smpo_jax.algorithms.smpo.critic import Predict, Seen, over_choices
-from smpo_jax.core import surrogate
+from smpo_jax.algorithms.smpo.critic import Predict, over_choices
+from smpo_jax.core import constraints, surrogate
+from smpo_jax.core.constraints import each
 from smpo_jax.core.episodes import ends
-from smpo_jax.types import Distribution, LearnerState, Rollout, Scalar
+from smpo_jax.types import Distribution, LearnerState, PerCost, Rollout, Scalar
 
 Steps = Float[Array, "T N"]
 
@@ -118,17 +119,31 @@ class Gradient(NamedTuple):
             found /= jnp.std(advantage) + 1e-8
         return found * self.coefficient
 
-    def charge(self, advantage: Steps, price: Steps, cost_advantage: Steps) -> Steps:
-        """The advantage, less what is paid through it."""
-        return self.form.charge(advantage, price, cost_advantage)
+    def charge(self, advantage: Steps, price: PerCost, q: PerCost) -> Steps:
+        """The advantage, less what is paid through it for each constraint."""
+        for own, seen in constraints.zipped(price, q):
+            advantage = self.form.charge(advantage, own, seen.advantage)
+        return advantage
 
-    def term(self, predict: Predict) -> PolicyTerm | None:
-        """What is paid beside the advantage."""
-        return None if self.form.term is None else self.form.term(predict)
+    def term(self, predict: PerCost) -> PolicyTerm | None:
+        """What is paid beside the advantage, for the Q^c of all constraints."""
+        if self.form.term is None:
+            return None
+        terms = each(self.form.term, predict)
 
-    def extra(self, price: Steps, q: Seen) -> "Priced | tuple[()]":
-        """What the term needs of each step."""
-        return () if self.form.term is None else Priced(price, q.value)
+        def total(dist: Distribution, batch: Batch) -> Float[Array, ""]:
+            def of_cost(term: PolicyTerm, extra: Priced) -> Float[Array, ""]:
+                return term(dist, batch._replace(extra=extra))
+
+            return constraints.total(each(of_cost, terms, batch.extra))
+
+        return total
+
+    def extra(self, price: PerCost, q: PerCost) -> Any:
+        """What the term needs of each step: a `Priced` for each constraint, or nothing."""
+        if self.form.term is None:
+            return ()
+        return each(lambda price, q: Priced(price, q.value), price, q)
 
 
 def keep(advantage: Steps, price: Steps, cost_advantage: Steps) -> Steps:

@@ -17,6 +17,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from smpo_jax.algorithms import base
+from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.improvers import FirstOrder, TrustRegion
 from smpo_jax.algorithms.recipes import ActorCritic, on_pictures
 from smpo_jax.algorithms.smpo import critic, gradient, threshold, weight
@@ -83,8 +84,10 @@ class CriticSettings(base.Settings):
         base.choose("cost_activation", self.cost_activation, ACTIVATIONS)
         super().__post_init__()
 
-    def critic(self, ac: ActorCritic, networks: Networks = DEFAULT) -> critic.SafetyCritic:
-        """Q^c for the policy of an actor-critic.
+    def critic(
+        self, ac: ActorCritic, networks: Networks = DEFAULT, entry: str = COST_VALUE
+    ) -> critic.SafetyCritic:
+        """Q^c for the policy of an actor-critic; `entry` is its name in the learner.
 
         Raises:
             ValueError: a rollout cannot be cut in `cost_minibatches` equal parts; or observations
@@ -111,7 +114,7 @@ class CriticSettings(base.Settings):
             activation=ACTIVATIONS[self.cost_activation],
         )
         return critic.SafetyCritic(
-            ac, learning, network, optimise.adam(self.cost_max_gradient_norm)
+            ac, learning, network, optimise.adam(self.cost_max_gradient_norm), entry
         )
 
 
@@ -195,7 +198,10 @@ class ThresholdSettings(base.Settings):
         return spec.num_envs * spec.rollout_length / self.epoch_steps
 
     def threshold(self, spec: Spec) -> threshold.Threshold:
-        """The paper's schedule, or one steered on the measured cost if there is any feedback."""
+        """The paper's schedule, or one steered on the measured cost if there is any feedback.
+
+        For a spec with one limit.
+        """
         within = threshold.Range(
             limit=spec.cost_limit,
             minimum=self.threshold_minimum,

@@ -4,9 +4,11 @@ With the cost C_t that the episode has spent, the predicted cost Q^c and the thr
 
     x = C_t + clip(Q^c, 0, d') − d',    f(x) = (1 − b^x) / (1 − b^(−d')),    M(r) = f r,
 
-so that f is 1 where nothing is spent or expected, 0 where the whole budget is, negative beyond.
+so that f is 1 where nothing is spent or expected, 0 where the whole budget is, negative beyond. Of
+several constraints each has a weight, and the weights are multiplied (see `product`).
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_jax.core import returns
+from smpo_jax.core import constraints, returns
+from smpo_jax.core.constraints import each
 from smpo_jax.core.episodes import ends
-from smpo_jax.types import Rollout, Scalar, Transition
+from smpo_jax.types import PerCost, Rollout, Scalar, Transition
 
 Steps = Float[Array, "T N"]
 
@@ -48,6 +51,45 @@ def cost_aware_weight(
     full = jnp.expm1(-rate * threshold)  # in (-1, 0)
     exponent = jnp.minimum(rate * x, jnp.log1p(floor * full))
     return Weight(jnp.expm1(exponent) / full, rate * jnp.exp(exponent) / full)
+
+
+def product(weights: PerCost) -> tuple[Float[Array, "*batch"], PerCost]:
+    """What the weights of all constraints come to together, and the slope of that in each Q^c.
+
+        f = Πᵢ max(fᵢ, 0) + Σᵢ min(fᵢ, 0)
+
+    The product within all budgets; beyond some, what those make of it. Never rising in any cost.
+
+    Deviation: a plain product of two negative weights would pay for exceeding both budgets.
+
+    Args:
+        weights: a `Weight` for each constraint.
+
+    Returns:
+        The weight, and for each constraint its own with the slope ∂f/∂fᵢ ∂fᵢ/∂Q^cᵢ.
+    """
+    values = each(lambda own: own.value, weights)
+
+    def slope_in(i: int, own: Weight) -> Weight:
+        others = [f for j, f in enumerate(constraints.values(values)) if j != i]
+        # Beyond its own budget a weight is added: its slope is its own.
+        slope = functools.reduce(
+            lambda slope, f: slope * jnp.where(own.value < 0.0, 1.0, jnp.maximum(f, 0.0)),
+            others,
+            own.slope,
+        )
+        return own._replace(slope=slope)
+
+    order = iter(range(len(constraints.values(weights))))
+    return (
+        functools.reduce(_joined, constraints.values(values)),
+        each(lambda own: slope_in(next(order), own), weights),
+    )
+
+
+def _joined(a: Float[Array, "*batch"], b: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    beyond = jnp.minimum(a, 0.0) + jnp.minimum(b, 0.0)
+    return jnp.maximum(a, 0.0) * jnp.maximum(b, 0.0) + beyond
 
 
 class Modulation(NamedTuple):

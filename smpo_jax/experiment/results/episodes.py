@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 
 from smpo_envs import compilation
 from smpo_envs.drawing import Drawing
+from smpo_envs.step import by_name
 from smpo_jax.augmentation import AugmentedEnv, SingleEnv
+from smpo_jax.core import constraints
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import single_env, task
 from smpo_jax.experiment.results.policy import TrainedPolicy
-from smpo_jax.types import Key
+from smpo_jax.types import Key, PerCost
 
 
 class Trajectories(NamedTuple):
@@ -27,7 +29,7 @@ class Trajectories(NamedTuple):
         poses: of each kind and of the robot: x, y, heading.
         lidars: readings, in the order of `drawing.lidars`; `R` in each.
         return_: sum of the rewards so far.
-        cost: sum of the costs so far.
+        cost: sum of the costs so far, of each constraint.
         length: steps until the episode was over.
     """
 
@@ -35,7 +37,7 @@ class Trajectories(NamedTuple):
     poses: dict[str, Float[np.ndarray, "E T+1 K 3"]]
     lidars: Float[np.ndarray, "E T+1 L R"]
     return_: Float[np.ndarray, "E T+1"]
-    cost: Float[np.ndarray, "E T+1"]
+    cost: PerCost  # of Float[np.ndarray, "E T+1"]
     length: Int[np.ndarray, " E"]
 
 
@@ -77,9 +79,8 @@ def play(
     poses, lidars, reward, cost, done = jax.tree.map(np.asarray, run(key))
     is_over = done > 0
     length = np.where(np.any(is_over, axis=1), np.argmax(is_over, axis=1), env.episode_length)
-    return Trajectories(
-        drawing, poses, lidars, np.cumsum(reward, axis=1), np.cumsum(cost, axis=1), length
-    )
+    cost = by_name(np.cumsum(cost, axis=1), constraints.names(policy.spec.cost_limit))
+    return Trajectories(drawing, poses, lidars, np.cumsum(reward, axis=1), cost, length)
 
 
 def _observer(env: SingleEnv, drawing: Drawing) -> Callable[[Any], tuple]:

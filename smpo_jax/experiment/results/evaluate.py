@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 import smpo_envs
 from smpo_envs.host import WorkerError
+from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.problem import host_env, single_env
 from smpo_jax.experiment.results import intervals
@@ -19,7 +21,12 @@ from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
 from smpo_jax.experiment.results.shifted import LARGEST_BATCH, LARGEST_PIECE, shifted_player
 from smpo_jax.experiment.settings import shifts
 from smpo_jax.experiment.settings.coercion import require_count
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config import (
+    Config,
+    in_full,
+    named_limits,
+    require_not_negative,
+)
 from smpo_jax.experiment.settings.options import EvaluateOptions
 from smpo_jax.experiment.settings.shifts import NO_SHIFT
 from smpo_jax.training import evaluation
@@ -30,15 +37,25 @@ from smpo_jax.training.host import evaluate_host
 def main(options: EvaluateOptions) -> None:
     """Evaluates and prints."""
     require_count("episodes", options.episodes)
-    if options.cost_limit is not None and not options.cost_limit >= 0:
-        raise UserError(f"cost_limit: must not be negative, got {options.cost_limit}")
+    for limit in () if options.cost_limit is None else in_full(options.cost_limit):
+        require_not_negative("cost_limit", limit)
     policy = load_policy(options.folder, options.checkpoint)
+    _require_as_many(policy.config, options)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
     play = _play_own if options.on == "native" else _play_real
     result = _summary(policy, options, play(policy, options))
     print(json.dumps(result) if options.json else _describe(result))
+
+
+def _require_as_many(config: Config, options: EvaluateOptions) -> None:
+    given, own = options.cost_limit, in_full(config.cost_limit)
+    if given is not None and len(in_full(given)) != len(own):
+        raise UserError(
+            f"cost_limit: {len(in_full(given))} given, and {options.folder} has {len(own)}: "
+            f"{', '.join(config.limits)}"
+        )
 
 
 def _evaluate_shifted(
@@ -130,9 +147,13 @@ def _play_outside(policy: TrainedPolicy, config: Config, options: EvaluateOption
 def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes) -> dict[str, Any]:
     config, source = policy.config, policy.config.source
     is_own = options.on == "native"
-    return_, cost = np.asarray(episodes.return_), np.asarray(episodes.cost)
+    return_ = np.asarray(episodes.return_)
     limit = config.cost_limit if options.cost_limit is None else options.cost_limit
-    over = int(np.sum(cost > limit))
+    limits = named_limits(limit, config.cost_names)
+    costs = {
+        name: np.asarray(cost) for name, cost in constraints.labelled("cost", episodes.cost).items()
+    }
+    over = int(np.sum(np.any([costs[name] > limits[name] for name in limits], axis=0)))
     return {
         "env": config.env if is_own else source.task_id,
         "on": source.name.partition(":")[0] if is_own and source.is_outside else options.on,
@@ -144,9 +165,9 @@ def _summary(policy: TrainedPolicy, options: EvaluateOptions, episodes: Episodes
         "deterministic": options.deterministic,
         "seed": options.seed,
         "return": _with_interval(intervals.mean(return_), return_),
-        "cost": _with_interval(intervals.mean(cost), cost),
+        **{name: _with_interval(intervals.mean(costs[name]), costs[name]) for name in limits},
         "cost_limit": limit,
-        "over_limit": _with_interval(intervals.share(over, len(cost))),
+        "over_limit": _with_interval(intervals.share(over, len(return_))),
     }
 
 
@@ -164,13 +185,22 @@ def _describe(result: dict[str, Any]) -> str:
         f"{result['algo']} on {result['env']} ({result['on']}) after {result['steps']:,} steps, "
         f"seed {result['train_seed']}: {result['episodes']} episodes, actions {actions}",
     ]
-    for name, scale, unit in (("return", 1, ""), ("cost", 1, ""), ("over_limit", 100, " %")):
+    costs = [name for name in result if name == "cost" or name.startswith("cost/")]
+    labels = {name: re.sub("[_/]", " ", name) for name in ("return", *costs, "over_limit")}
+    width = max(10, *map(len, labels.values()))
+    for name, label in labels.items():
+        scale, unit = (100, " %") if name == "over_limit" else (1, "")
         low, high = (scale * (np.nan if x is None else x) for x in result[name]["interval"])
-        label = name.replace("_", " ")
         value = scale * result[name]["value"]
-        lines.append(f"  {label:10} {value:8.2f}{unit:2}  95 % interval [{low:.2f}, {high:.2f}]")
+        lines.append(
+            f"  {label:{width}} {value:8.2f}{unit:2}  95 % interval [{low:.2f}, {high:.2f}]"
+        )
+    limits = in_full(result["cost_limit"])
+    words = [f"{limit:g}" for limit in limits]
+    if len(limits) > 1:
+        words = [f"{limit:g} of {labels[name]}" for name, limit in zip(costs, limits, strict=True)]
     lines.append(
-        f"over limit: share of episodes that cost more than {result['cost_limit']:g}. "
+        f"over limit: share of episodes that cost more than {' or '.join(words)}. "
         "Intervals: Student's t for means, Wilson's for the share."
     )
     return "\n".join(lines)

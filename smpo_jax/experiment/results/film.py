@@ -1,47 +1,104 @@
 """Films of single episodes: the arena, and return and cost so far beside it."""
 
+import functools
 import itertools
 import math
+import operator
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import plots, shapes
 from smpo_jax.experiment.results.episodes import Trajectories
 from smpo_jax.experiment.results.scene import Scene
+from smpo_jax.types import PerCost
 
 FRAMES_PER_SECOND = 25
 PALETTE = 64  # colours of a gif
 
 
-def frames(
-    trajectories: Trajectories, *, title: str, cost_limit: float, every: int
-) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Pictures of every nth step of one episode after another."""
-    for episode, length in enumerate(trajectories.length):
-        figure = Figure(figsize=(9.0, 6.0), dpi=80, layout="constrained")
-        grid = figure.add_gridspec(3, 2, width_ratios=(2, 1), height_ratios=(4, 4, 3))
-        return_, cost = (
-            values[episode, : length + 1] for values in (trajectories.return_, trajectories.cost)
+class View(Protocol):
+    """What is seen of one episode, in axes of its own.
+
+    Attributes:
+        moving: what `show` changes.
+        handles: of a legend.
+    """
+
+    moving: list[Artist]
+    handles: list[Line2D]
+
+    def show(self, step: int) -> None:
+        """How it is after that many steps."""
+        ...
+
+
+class Episode(NamedTuple):
+    """An episode of `T` steps; index 0 of `T + 1` is the start.
+
+    Attributes:
+        view: what is seen of it, from axes and a title.
+        return_: sum of the rewards so far.
+        cost: sum of the costs so far, of each constraint.
+        every: steps from one frame to the next.
+    """
+
+    view: Callable[[Axes, str], View]
+    return_: Float[np.ndarray, " T+1"]
+    cost: PerCost  # of Float[np.ndarray, " T+1"]
+    every: int
+
+
+def from_above(trajectories: Trajectories, every: int) -> list[Episode]:
+    """Episodes of a task that can be drawn, with a frame of every nth step."""
+    return [
+        Episode(
+            functools.partial(Scene, trajectories, episode),
+            trajectories.return_[episode, : length + 1],
+            each(operator.itemgetter((episode, slice(length + 1))), trajectories.cost),
+            every,
         )
-        number = len(trajectories.length)
-        heading = title if number == 1 else f"{title}   episode {episode + 1} of {number}"
-        scene = Scene(figure.add_subplot(grid[:, 0]), trajectories, episode, title=heading)
+        for episode, length in enumerate(trajectories.length)
+    ]
+
+
+def stride(speed: float, step_seconds: float) -> int:
+    """Steps from one frame to the next, for a film so many times as fast as the world."""
+    return max(1, round(speed / step_seconds / FRAMES_PER_SECOND))
+
+
+def frames(
+    episodes: Iterable[Episode], *, title: str, cost_limit: PerCost
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Pictures of one episode after another."""
+    for number, episode in enumerate(episodes, start=1):
+        figure = Figure(figsize=(9.0, 6.0), dpi=80, layout="constrained")
+        costs = constraints.zipped(constraints.named("cost", cost_limit), episode.cost, cost_limit)
+        heights = [4, *(4 for _ in costs), 3]
+        grid = figure.add_gridspec(len(heights), 2, width_ratios=(2, 1), height_ratios=heights)
+        scene = episode.view(figure.add_subplot(grid[:, 0]), f"{title}   episode {number}")
         parts = [
             scene,
-            TimeSeries(figure.add_subplot(grid[0, 1]), "return", return_),
-            TimeSeries(figure.add_subplot(grid[1, 1]), "cost", cost, limit=cost_limit),
+            TimeSeries(figure.add_subplot(grid[0, 1]), "return", episode.return_),
+            *(
+                TimeSeries(figure.add_subplot(grid[row, 1]), name, cost, limit=limit)
+                for row, (name, cost, limit) in enumerate(costs, start=1)
+            ),
         ]
-        below = figure.add_subplot(grid[2, 1])
+        below = figure.add_subplot(grid[-1, 1])
         below.set_axis_off()
         below.legend(
             handles=scene.handles, loc="center left", frameon=False, fontsize="small", borderpad=0.0
@@ -49,7 +106,7 @@ def frames(
         for part in parts:
             part.show(0)
         backdrop = Backdrop(figure, [artist for part in parts for artist in part.moving])
-        for step in range(0, length + 1, every):
+        for step in range(0, len(episode.return_), episode.every):
             for part in parts:
                 part.show(step)
             yield backdrop.picture()
@@ -118,7 +175,7 @@ class TimeSeries:
 
     def __init__(self, axes: Axes, name: str, values: np.ndarray, *, limit: float | None = None):
         self.name, self.values = name, values
-        colour = shapes.COST_COLOUR if name == "cost" else shapes.PATH_COLOUR
+        colour = shapes.PATH_COLOUR if name == "return" else shapes.COST_COLOUR
         (self.line,) = axes.plot([], [], color=colour)
         self.heading = axes.set_title("", loc="left")
         self.moving: list[Artist] = [self.line, self.heading]
@@ -135,4 +192,4 @@ class TimeSeries:
     def show(self, step: int) -> None:
         """Draws it up to a step."""
         self.line.set_data(np.arange(step + 1), self.values[: step + 1])
-        self.heading.set_text(f"{self.name} {self.values[step]:.1f}")
+        self.heading.set_text(f"{self.name.replace('/', ' ')} {self.values[step]:.1f}")

@@ -13,6 +13,8 @@ from smpo_jax.experiment.run.writers import METRICS_CSV
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
+COST = "episode/cost"
+
 
 class Log(NamedTuple):
     """The iterations of a run in which an episode finished."""
@@ -23,13 +25,14 @@ class Log(NamedTuple):
 
 
 def read(folder: Path, names: Iterable[str]) -> Log:
-    """Those metrics of the run in a folder.
+    """Those metrics of the run in a folder; `episode/cost` of several costs is that of each.
 
     Raises:
         UserError: there is no such run, its metrics cannot be read, or no episode has finished.
     """
     config = config_file.load(folder)
     path = folder / METRICS_CSV
+    names = [column for name in names for column in columns(name, config)]
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if float(row["episode/count"] or 0) > 0]
@@ -40,3 +43,10 @@ def read(folder: Path, names: Iterable[str]) -> Log:
     if not rows:
         raise UserError(f"{path} has nothing to draw yet: no episode has finished")
     return Log(config, steps, values)
+
+
+def columns(name: str, config: Config) -> list[str]:
+    """Where a metric is in a run's files: `episode/cost` of several costs is in several columns."""
+    if name != COST:
+        return [name]
+    return [f"episode/{cost}" for cost in config.limits]

@@ -22,7 +22,7 @@ from smpo_jax.experiment.settings.options import PlotOptions
 POINTS = 200  # of a drawn curve
 SMOOTHING = 0.02  # of a run: width of the window that its curve is averaged over
 MOST_WITHIN = 4  # names in a legend that covers part of the axes
-QUANTITIES = {"episode/return": "episode return", "episode/cost": "episode cost"}
+RETURN = "episode/return"
 
 
 class LearningCurve(NamedTuple):
@@ -83,7 +83,7 @@ def save(figure: Figure, path: Path) -> None:
 def read(folder: str | os.PathLike[str], label: str | None = None) -> LearningCurve:
     """A run from its `config.json` and `metrics.csv`; called by its algorithm unless labelled."""
     home: Path = coerce_argument("folder", folder, Path)
-    log = logs.read(home, QUANTITIES)
+    log = logs.read(home, (RETURN, logs.COST))
     return LearningCurve(home, log.config, label or log.config.algo, log.steps, log.values)
 
 
@@ -111,34 +111,45 @@ def distinguish(runs: Sequence[LearningCurve]) -> list[LearningCurve]:
 
 
 def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
-    """Return above cost, one column per task, one colour per configuration, seeds averaged."""
+    """Return above each cost, a column per task, a colour per configuration, seeds averaged."""
     runs = distinguish(runs)
     envs = sorted({run.config.env for run in runs})
     shades = colours(run.label for run in runs)
-    figure = Figure(figsize=(1.2 + 4.3 * len(envs), 6.2), layout="constrained")
-    grid = figure.subplots(2, len(envs), sharex="col", squeeze=False)
+    names = list(dict.fromkeys(name for run in runs for name in run.values))
+    figure = Figure(figsize=(1.2 + 4.3 * len(envs), 3.1 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), len(envs), sharex="col", squeeze=False)
     for column, env in zip(grid.T, envs, strict=True):
         here = [run for run in runs if run.config.env == env]
         column[0].set_title(env)
-        column[1].set_xlabel("environment steps")
-        column[1].xaxis.set_major_formatter(EngFormatter(sep=""))
-        for axes, name in zip(column, QUANTITIES, strict=True):
+        column[-1].set_xlabel("environment steps")
+        column[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        for axes, name in zip(column, names, strict=True):
+            having = [run for run in here if name in run.values]
             for label, shade in shades.items():
-                group = [run for run in here if run.label == label]
+                group = [run for run in having if run.label == label]
                 if group:
                     _draw_group(
                         axes, combine(group, name, average), _caption(group, average), shade
                     )
             tidy(axes)
-        for limit in sorted({run.config.cost_limit for run in here}):
-            mark_limit(column[1], limit)
-        for axes in column:
-            _frame(axes)
-        column[1].set_ylim(bottom=0)
+            axes.set_visible(bool(having))
+            limits = sorted(limits_on(name, [run.config for run in having]))
+            for limit in limits:
+                mark_limit(axes, limit)
+            if having:
+                _frame(axes)
+            if name != RETURN:
+                axes.set_ylim(bottom=0)
         _draw_legend(column)
-    for axes, label in zip(grid[:, 0], QUANTITIES.values(), strict=True):
-        axes.set_ylabel(label)
+    for axes, name in zip(grid[:, 0], names, strict=True):
+        axes.set_ylabel(name.replace("/", " "))
     return figure
+
+
+def limits_on(name: str, configs: Iterable[Config]) -> set[float]:
+    """The limits that runs have on a metric; none if it is no cost."""
+    found = (config.limits.get(name.removeprefix("episode/")) for config in configs)
+    return {limit for limit in found if limit is not None}
 
 
 def colours(labels: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.results import film, paths
+from smpo_jax.experiment.results import film, paths, photographs
 from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
 from smpo_jax.experiment.run import writers
@@ -72,14 +72,23 @@ def render(
     if log:
         _check_log(config_file.load(home, env), out)
     policy = load_policy(home, checkpoint, env=env)
-    seen = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
-    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.config.cost_limit
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix.lower() in PICTURES:
-        paths.draw(seen, title=title, cost_limit=limit).savefig(out)
+    title, limit = f"{policy.config.algo} on {policy.config.env}", policy.spec.cost_limit
+    if policy.config.source.is_outside:
+        if out.suffix.lower() in PICTURES:
+            raise UserError(
+                f"--out {out}: {policy.config.env} is outside JAX, of which there are only films: "
+                + ", ".join(FILMS)
+            )
+        seen = photographs.play(policy, seed, episodes, deterministic=deterministic, speed=speed)
     else:
-        stride = max(1, round(speed / seen.drawing.step_seconds / film.FRAMES_PER_SECOND))
-        film.write(out, film.frames(seen, title=title, cost_limit=limit, every=stride))
+        drawn = play(policy, jax.random.key(seed), episodes, deterministic=deterministic)
+        if out.suffix.lower() in PICTURES:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            paths.draw(drawn, title=title, cost_limit=limit).savefig(out)
+            return out
+        seen = film.from_above(drawn, film.stride(speed, drawn.drawing.step_seconds))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    film.write(out, film.frames(seen, title=title, cost_limit=limit))
     if log:
         steps = policy.iteration * policy.config.steps_per_iteration
         writers.log_film(out, home, policy.config, steps)

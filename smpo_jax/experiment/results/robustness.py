@@ -115,7 +115,7 @@ def calibrate_critics(
 
 def performance_row(each: PerformanceAt) -> dict[str, Any]:
     """Means over the episodes, for a table."""
-    limit = each.labelled.policy.config.cost_limit
+    limit = each.labelled.policy.config.limits["cost"]
     return {
         **_identity(each.labelled, each.at),
         "episodes": len(each.cost),

@@ -34,7 +34,7 @@ def draw(performances: Sequence[PerformanceAt], calibrations: Sequence[Calibrati
             for place, (variant, shade) in enumerate(shades.items()):
                 own = [each for each in here if each.labelled.variant == variant]
                 _draw_line(panel, own, quantity, shade, place - (len(shades) - 1) / 2)
-        for limit in {each.labelled.policy.config.cost_limit for each in performances}:
+        for limit in {each.labelled.policy.config.limits["cost"] for each in performances}:
             plots.mark_limit(column[1], limit)
         column[1].set_ylim(bottom=0)
         _draw_calibration(

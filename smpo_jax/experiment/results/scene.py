@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon
 
-from smpo_envs.drawing import ROBOT
+from smpo_envs.drawing import ROBOT, ROBOT_COLOUR, ROBOT_RADIUS, ahead, colour_of, square
 from smpo_jax.experiment.results import shapes
 from smpo_jax.experiment.results.episodes import Trajectories
 
@@ -23,7 +23,7 @@ class Scene:
         moving: what `show` changes.
     """
 
-    def __init__(self, axes: Axes, trajectories: Trajectories, episode: int, *, title: str):
+    def __init__(self, trajectories: Trajectories, episode: int, axes: Axes, title: str):
         self.axes, self.drawing, self.title = axes, trajectories.drawing, title
         length = trajectories.length[episode]
         self.poses = {
@@ -34,15 +34,15 @@ class Scene:
         shapes.prepare(axes, self.drawing, shapes.view(self.drawing, robot[:, :2]))
         self.patches: dict[str, list[Patch]] = {}
         for kind, look in self.drawing.looks.items():
-            colour = shapes.colour_of(self.drawing, kind)
+            colour = colour_of(self.drawing, kind)
             self.patches[kind] = [shapes.patch(look, pose, colour) for pose in self.poses[kind][0]]
             for patch in self.patches[kind]:
                 axes.add_patch(patch)
         (self.trail,) = axes.plot([], [], color=shapes.PATH_COLOUR, linewidth=0.8, alpha=0.6)
         self.rays = LineCollection([], linewidths=2.5, capstyle="round")
         axes.add_collection(self.rays)
-        self.body = Circle((0.0, 0.0), 0.1, color=shapes.ROBOT_COLOUR, zorder=3)
-        self.arrow = Polygon(np.zeros((4, 2)), color=shapes.ROBOT_COLOUR, zorder=3)
+        self.body = Circle((0.0, 0.0), ROBOT_RADIUS, color=ROBOT_COLOUR, zorder=3)
+        self.arrow = Polygon(np.zeros((4, 2)), color=ROBOT_COLOUR, zorder=3)
         axes.add_patch(self.body)
         axes.add_patch(self.arrow)
         self.heading = axes.set_title("", loc="left")
@@ -64,7 +64,7 @@ class Scene:
                 shapes.move(patch, self.drawing.looks[kind], pose)
         robot = self.poses[ROBOT][step, 0]
         self.body.center = (robot[0], robot[1])
-        self.arrow.set_xy(shapes.square(shapes.ahead(robot, 0.1), 0.05))
+        self.arrow.set_xy(square(ahead(robot, ROBOT_RADIUS), 0.05))
         past = self.poses[ROBOT][: step + 1, 0]
         self.trail.set_data(past[:, 0], past[:, 1])
         self._show_rays(robot, self.lidars[step])
@@ -95,6 +95,6 @@ class Scene:
                     direction = np.array([np.cos(angle), np.sin(angle)])
                     ends = np.array([RAY_START, RAY_START + RAY_LENGTH * value])
                     segments.append(robot[:2] + ends[:, None] * direction)
-                    colours.append(shapes.colour_of(self.drawing, kind))
+                    colours.append(colour_of(self.drawing, kind))
         self.rays.set_segments(segments)
         self.rays.set_color(colours)

@@ -8,15 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon
 
-from smpo_envs.drawing import Drawing, Look
+from smpo_envs.drawing import COLOURS, ROBOT_COLOUR, Drawing, Look, colour_of, square
 
-# Of the kinds of each role, one after another.
-COLOURS = {
-    "target": ("#2a9d4a",),
-    "cost": ("#d1495b", "#e08a1e", "#8e5bb0"),
-    "object": ("#4a7fb5", "#7f8c96"),
-}
-ROBOT_COLOUR, PATH_COLOUR, COST_COLOUR = "#222222", "#1f4e9c", "#e3120b"
+PATH_COLOUR, COST_COLOUR = "#1f4e9c", "#e3120b"
 
 View = tuple[float, float, float, float]  # x from, to, y from, to; m
 
@@ -39,13 +33,6 @@ def view(drawing: Drawing, path: Float[np.ndarray, "T 2"]) -> View:
     side = np.max(high - low) / 2  # a square
     middle = (low + high) / 2
     return (middle[0] - side, middle[0] + side, middle[1] - side, middle[1] + side)
-
-
-def colour_of(drawing: Drawing, kind: str) -> str:
-    """Of the role; kinds of the same role have different ones, as far as there are any."""
-    role = drawing.looks[kind].role
-    same = [other for other, look in drawing.looks.items() if look.role == role]
-    return COLOURS[role][min(same.index(kind), len(COLOURS[role]) - 1)]
 
 
 def handles(drawing: Drawing, poses: Mapping[str, Float[np.ndarray, "T K 3"]]) -> list[Line2D]:
@@ -87,17 +74,3 @@ def move(patch: Patch, look: Look, pose: Float[np.ndarray, " 3"]) -> None:
         patch.set_xy(square(pose, look.size))
     elif isinstance(patch, Circle):
         patch.center = (pose[0], pose[1])
-
-
-def ahead(pose: Float[np.ndarray, " 3"], distance: float) -> Float[np.ndarray, " 3"]:
-    """The pose so many metres in front of this one."""
-    x, y, angle = pose
-    return np.array([x + distance * np.cos(angle), y + distance * np.sin(angle), angle])
-
-
-def square(pose: Float[np.ndarray, " 3"], half: float) -> Float[np.ndarray, "4 2"]:
-    """Corners of a square of that half width."""
-    x, y, angle = pose
-    c, s = np.cos(angle), np.sin(angle)
-    corners = half * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    return np.array([x, y]) + corners @ np.array([[c, s], [-s, c]])

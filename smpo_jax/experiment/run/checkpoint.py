@@ -13,7 +13,6 @@ those that are there, and a run that was killed and resumed has the same as one 
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -112,7 +111,8 @@ class Checkpoints:
 
         Of equals it is the newest.
         """
-        limit = self._config.cost_limit
+        limits = self._config.limits
+        limit = limits if len(limits) > 1 else limits["cost"]
         scores = {i: self._summary(i).score for i in self.iterations()}
         ranks = {i: score.rank(limit) for i, score in scores.items() if score is not None}
         return max(ranks, key=lambda i: (ranks[i], i), default=None)
@@ -309,9 +309,9 @@ def threads(folder: Path) -> int | None:
     Opens nothing and starts no device, which could then not have that number.
     """
     try:
-        record = json.loads((folder / FOLDER / str(newest(folder)) / RECORD).read_text())
+        record = config_file.read_json(folder / FOLDER / str(newest(folder)) / RECORD)
         return threads_of(record["made_with"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (UserError, LookupError, TypeError):
         return None  # `restore` tells of damage
 
 

@@ -4,12 +4,12 @@ import contextlib
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.run.writers import Row, costs_of
+from smpo_jax.experiment.settings.config import Config, CostLimit, in_full
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,18 +60,20 @@ class LatestEpisodes:
 
     def __init__(self) -> None:
         self.return_ = math.nan
-        self.cost = math.nan
+        self.costs: dict[str, float] = {}  # `cost`, or `cost/NAME` of each
 
     def take(self, row: Row) -> None:
         """Notes those of a row."""
         if row.get("episode/count", 0) > 0:
-            self.return_, self.cost = row["episode/return"], row["episode/cost"]
+            self.return_ = row["episode/return"]
+            self.costs = costs_of(row)
 
-    def describe(self, limit: float) -> str:
-        """Both in words."""
+    def describe(self, limits: CostLimit) -> str:
+        """All of them in words."""
         if math.isnan(self.return_):
             return "no episode finished yet"
-        return f"return {self.return_:.2f}   cost {self.cost:.1f} (limit {limit:g})"
+        words = [f"{name.replace('/', ' ')} {cost:.1f}" for name, cost in self.costs.items()]
+        return f"return {self.return_:.2f}   {', '.join(words)} (limit {limits_told(limits)})"
 
 
 class Silence:
@@ -221,11 +223,11 @@ class Bar:
     def take(self, row: Row, steps_per_second: float) -> None:
         """Notes the newest iteration."""
         self._latest.take(row)
-        return_, cost = self._latest.return_, self._latest.cost
+        return_, costs = self._latest.return_, self._latest.costs.values()
         episodes = (
             "no episode yet"
             if math.isnan(return_)
-            else f"return {return_:.2f}  cost {cost:.1f}/{self._config.cost_limit:g}"
+            else f"return {return_:.2f}  cost {_against(costs, self._config.cost_limit)}"
         )
         self.picture.update(
             self._task,
@@ -260,6 +262,16 @@ def _repeatedly(action: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def limits_told(limits: CostLimit) -> str:
+    """All limits, for people."""
+    return ", ".join(f"{limit:g}" for limit in in_full(limits))
+
+
+def _against(costs: Iterable[float], limits: CostLimit) -> str:
+    pairs = zip(costs, in_full(limits), strict=True)
+    return " ".join(f"{cost:.1f}/{limit:g}" for cost, limit in pairs)
 
 
 def clock(seconds: float) -> str:

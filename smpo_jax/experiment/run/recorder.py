@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +138,22 @@ def _open_writers(config: Config, folder: Path, iteration: int) -> Iterator[writ
 
 def _rows(report: Report, before: int, config: Config) -> list[Row]:
     """One row per iteration; floats as short as their type allows."""
+    columns = _columns(report.metrics, config)
     return [
         {
             "iteration": before + i + 1,
             "steps": (before + i + 1) * config.steps_per_iteration,
-            **{name: _plain(values[i]) for name, values in report.metrics.items()},
+            **{name: _plain(report.metrics[name][i]) for name in columns},
         }
         for i in range(int(report.done))
     ]
+
+
+def _columns(metrics: Iterable[str], config: Config) -> list[str]:
+    """The names of metrics, those of several costs in the order of their limits."""
+    costs = [f"episode/{name}" for name in config.limits]
+    rest = iter(costs)
+    return [next(rest) if name in costs else name for name in metrics]
 
 
 def _plain(value: Any) -> int | float:

@@ -1,15 +1,21 @@
-"""Which checkpoint of a run is the best one: the highest return that keeps the limit.
+"""Which checkpoint of a run is the best one: the highest return that keeps all limits.
 
 A checkpoint is judged by the episodes that ended, in training, in the iterations up to it. They
 were played with noise, and by the policies of those iterations: this chooses, `evaluate` measures.
 """
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
+from smpo_jax.experiment.run.writers import costs_of
+from smpo_jax.types import PerCost
 
 CONFIDENCE = 0.95
 
@@ -19,26 +25,32 @@ class Score(NamedTuple):
 
     Attributes:
         return_: their mean return.
-        cost: their mean cost.
+        cost: their mean cost; of several constraints each, by what it is called (see
+            `Config.limits`).
         half_width: of Student's 95 % interval of the mean cost; infinite if episodes ended in one
             iteration only.
         episodes: how many.
     """
 
     return_: float
-    cost: float
-    half_width: float
+    cost: PerCost
+    half_width: PerCost
     episodes: int
 
-    def is_feasible(self, limit: float) -> bool:
-        """Whether the cost keeps the limit, its interval included."""
-        return self.cost + self.half_width <= limit
+    def is_feasible(self, limit: PerCost) -> bool:
+        """Whether every cost keeps its limit, its interval included."""
+        return constraints.all_of(each(operator.le, self._highest, limit))
 
-    def rank(self, limit: float) -> tuple[bool, float, float]:
-        """Larger is better: feasible, then by return; among those that are not, by least cost."""
+    def rank(self, limit: PerCost) -> tuple[bool, float, float]:
+        """Larger is better: feasible, then by return; among those that are not, by least excess."""
         if self.is_feasible(limit):
             return True, self.return_, 0.0
-        return False, -(self.cost + self.half_width), -self.cost
+        excess = each(lambda high, limit: max(high - limit, 0.0), self._highest, limit)
+        return False, -constraints.total(excess), -constraints.total(self.cost)
+
+    @property
+    def _highest(self) -> PerCost:
+        return each(operator.add, self.cost, self.half_width)
 
 
 def score(rows: Iterable[Mapping[str, Any]]) -> Score | None:
@@ -53,29 +65,39 @@ def score(rows: Iterable[Mapping[str, Any]]) -> Score | None:
     ended = [row for row in rows if row.get("episode/count")]
     if not ended:
         return None
-    count, return_, cost = (
-        np.array([row[f"episode/{name}"] for row in ended], float)
-        for name in ("count", "return", "cost")
+    count, return_ = (
+        np.array([row[f"episode/{name}"] for row in ended], float) for name in ("count", "return")
     )
-    mean_cost = float(np.average(cost, weights=count))
-    half_width = math.inf
-    if len(ended) > 1:
+
+    def estimate(cost: np.ndarray) -> tuple[float, float]:
+        mean_cost = float(np.average(cost, weights=count))
+        if len(ended) < 2:
+            return mean_cost, math.inf
         variance = np.sum(count * (cost - mean_cost) ** 2) / (len(ended) - 1)
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(ended) - 1)
-        half_width = float(quantile * np.sqrt(variance / count.sum()))
-    mean_return = float(np.average(return_, weights=count))
-    return Score(mean_return, mean_cost, half_width, int(count.sum()))
+        return mean_cost, float(quantile * np.sqrt(variance / count.sum()))
+
+    costs = {
+        name: np.array([row[f"episode/{name}"] for row in ended], float)
+        for name in costs_of(ended[0])
+    }
+    found = each(estimate, costs if len(costs) > 1 else costs["cost"])
+    return Score(
+        return_=float(np.average(return_, weights=count)),
+        cost=each(operator.itemgetter(0), found),
+        half_width=each(operator.itemgetter(1), found),
+        episodes=int(count.sum()),
+    )
 
 
 def as_json(found: Score | None) -> dict[str, Any] | None:
     """The score in JSON's types, which have no infinity."""
     if found is None:
         return None
-    width = found.half_width
     return {
         "return": found.return_,
         "cost": found.cost,
-        "half_width": width if math.isfinite(width) else None,
+        "half_width": each(lambda own: own if math.isfinite(own) else None, found.half_width),
         "episodes": found.episodes,
     }
 
@@ -84,5 +106,5 @@ def from_json(plain: Mapping[str, Any] | None) -> Score | None:
     """What `as_json` wrote."""
     if plain is None:
         return None
-    width = math.inf if plain["half_width"] is None else plain["half_width"]
+    width = each(lambda own: math.inf if own is None else own, plain["half_width"])
     return Score(plain["return"], plain["cost"], width, plain["episodes"])

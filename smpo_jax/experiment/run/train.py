@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import LackOfMemoryError, UserError, memory_told
-from smpo_jax.experiment.problem import Problem, build, check_task, provide, with_observations
+from smpo_jax.experiment.problem import Problem, build, check_task, noted, provide
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, loop_of
 from smpo_jax.experiment.run.progress import Progress, make_progress
@@ -127,13 +127,13 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
             problem = build(config)
             sizes.require_runs_fit(config, problem)
             check_task(config)
+            config = noted(config, problem)
             first = starting_point.initial(config, problem, watch.progress.say)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with run_folder.locked(folder), memory_told():
                 if overwrite:
                     run_folder.clear(folder)
-                config = with_observations(config, problem)
                 config_file.save(config, folder)
                 return _train(config, problem, folder, first, watch)
         except LackOfMemoryError:

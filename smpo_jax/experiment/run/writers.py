@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -32,7 +32,15 @@ TIMING_CSV = "timing.csv"
 TENSORBOARD = "tensorboard"
 WANDB_ID = "wandb_id"
 FILM = "film"
-SHOWN = ("episode/return", "episode/cost")  # beside the settings in TensorBoard's table
+
+
+def costs_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean episode costs in a row: `cost`, or `cost/NAME` of each."""
+    return {
+        name.removeprefix("episode/"): value
+        for name, value in row.items()
+        if name == "episode/cost" or name.startswith("episode/cost/")
+    }
 
 
 class Writer(Protocol):
@@ -91,7 +99,8 @@ class TensorBoard:
         if after_steps == 0:
             values = {name: _one_value(value) for name, value in config_file.flat(config).items()}
             # Not `add_hparams`, which makes a second run of them.
-            for summary in library.summary.hparams(values, dict.fromkeys(SHOWN)):
+            shown = ["episode/return", *(f"episode/{name}" for name in config.limits)]
+            for summary in library.summary.hparams(values, dict.fromkeys(shown)):
                 self._writer.file_writer.add_summary(summary)
             self._writer.add_text("config", f"```\n{config_file.as_text(config)}```")
 

@@ -14,7 +14,7 @@ import tyro
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce, integer, number, path
-from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
+from smpo_jax.experiment.settings.config import Config, CostLimit, WhichCheckpoint, in_full
 from smpo_jax.experiment.settings.env_options import EnvOption, from_word
 from smpo_jax.experiment.settings.options import TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
@@ -223,6 +223,35 @@ def _checkpoint(
         is_instance=lambda value: isinstance(value, int | str),
         str_from_instance=lambda value: [str(value)],
     )
+
+
+@NOTATIONS.primitive_rule
+def _limits(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A cost limit, or one for each cost: as words, or in one where other words may follow."""
+    if info.type == CostLimit:
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="FLOAT [FLOAT ...]",
+            instance_from_str=_limits_from,
+            is_instance=lambda value: isinstance(value, float | tuple),
+            str_from_instance=lambda value: list(map(str, in_full(value))),
+        )
+    if info.type == CostLimit | None:
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT[,FLOAT...]",
+            instance_from_str=lambda words: None if words == ["None"] else _limits_from(words),
+            is_instance=lambda value: value is None or isinstance(value, float | tuple),
+            str_from_instance=lambda value: [str(value)],
+        )
+    return None
+
+
+def _limits_from(words: list[str]) -> CostLimit:
+    limits = tuple(number(part) for word in words for part in word.split(","))
+    return limits[0] if len(limits) == 1 else limits
 
 
 @NOTATIONS.primitive_rule

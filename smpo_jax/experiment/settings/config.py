@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,12 +32,15 @@ HOST_FIELDS = {
     "wandb_group",
     "wandb_tags",
     "wandb_name",
+    "cost_names",
+    "observations",
 }
 
 MOST_CHECKPOINTS = 20  # of a run, unless it says how many iterations lie between two
 FEWEST_ITERATIONS = 5  # between two of them, then: what the episodes in between say has an interval
 
 WhichCheckpoint = int | Literal["newest", "best"]
+CostLimit = float | tuple[float, ...]  # one, or one for each of several costs
 
 
 EnvOptions = Annotated[
@@ -63,7 +66,8 @@ class Config:
         devices: how many devices share the environments; on a CPU, cores. It pays where stepping
             them is most of the work.
         rollout_length: steps of each environment between two updates.
-        cost_limit: the bound d on the expected cost of an episode.
+        cost_limit: the bound d on the expected cost of an episode; of an environment with several
+            costs one for each, in their order.
         hazard_shift: how the hazards differ from the task's own: NAME=VALUE of hazards (their
             number), size (radius, m) and extent (half width of the square they are in, m), or
             NAME=VALUE@STEP,VALUE@STEP, linear in the environment step.
@@ -86,6 +90,7 @@ class Config:
         wandb_tags: its tags.
         wandb_name: its name; by default that of the folder.
         hyperparameters: the algorithm's own record; unless given, with the algorithm's defaults.
+        cost_names: what several costs are called; a run notes it.
         earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
             the run another length.
         observations: the parts of an observation, in the order in which they are put together.
@@ -104,7 +109,7 @@ class Config:
     num_envs: int = 128
     devices: int = 1
     rollout_length: int = 250
-    cost_limit: float = 25.0
+    cost_limit: CostLimit = 25.0
     hazard_shift: Schedule = NO_SHIFT
     init_from: Path | None = None
     checkpoint: WhichCheckpoint = "newest"
@@ -121,6 +126,7 @@ class Config:
     wandb_tags: tuple[str, ...] = ()
     wandb_name: str | None = None
     hyperparameters: Any = None  # a frozen dataclass, of a type that the algorithm decides
+    cost_names: Annotated[tuple[str, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()
     earlier_lengths: Annotated[
         tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
     ] = ()  # no option of its own: `--resume` keeps it
@@ -150,14 +156,23 @@ class Config:
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
         _check_countable(self)
-        for name in ("cost_limit", "report_every", "checkpoint_every"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: must not be negative, got {getattr(self, name)}")
-        if self.cost_limit not in (0, math.inf) and not TINY <= self.cost_limit <= LARGE:
+        for name in ("report_every", "checkpoint_every"):
+            require_not_negative(name, getattr(self, name))
+        if isinstance(self.cost_limit, tuple) and len(self.cost_limit) < 2:
+            if not self.cost_limit:
+                raise UserError("cost_limit: expected a number, or one for each cost, got none")
+            object.__setattr__(self, "cost_limit", self.cost_limit[0])
+        if len(self.cost_names) not in (0, len(in_full(self.cost_limit))):
             raise UserError(
-                f"cost_limit: must be 0, infinite or within {TINY} and {LARGE}, "
-                f"got {self.cost_limit}"
+                f"cost_names: {', '.join(self.cost_names)} are not as many as the limits, "
+                f"{len(in_full(self.cost_limit))}"
             )
+        for limit in in_full(self.cost_limit):
+            require_not_negative("cost_limit", limit)
+            if limit not in (0, math.inf) and not TINY <= limit <= LARGE:
+                raise UserError(
+                    f"cost_limit: must be 0, infinite or within {TINY} and {LARGE}, got {limit}"
+                )
         for name in HOST_FIELDS:
             if name.startswith("wandb_") and getattr(self, name) and not self.wandb:
                 raise UserError(f"{name}: has no meaning without wandb, which is not set")
@@ -170,6 +185,11 @@ class Config:
     def folder(self) -> Path:
         """Where the run lives."""
         return self.out or Path("runs") / f"{self.env_label}-{self.algo}-seed{self.seed}"
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limit of each cost, by what the cost is called in tables: `cost`, or `cost/NAME`."""
+        return named_limits(self.cost_limit, self.cost_names)
 
     @property
     def env_label(self) -> str:
@@ -216,6 +236,26 @@ class Config:
         """What it was before each change of its length, the last one first."""
         for i, (steps, _) in reversed(list(enumerate(self.earlier_lengths))):
             yield dataclasses.replace(self, steps=steps, earlier_lengths=self.earlier_lengths[:i])
+
+
+def in_full(cost_limit: CostLimit) -> tuple[float, ...]:
+    """Limits as a tuple, also an only one."""
+    return cost_limit if isinstance(cost_limit, tuple) else (cost_limit,)
+
+
+def named_limits(cost_limit: CostLimit, names: Sequence[str]) -> dict[str, float]:
+    """The limit of each cost, by what the cost is called in tables: `cost`, or `cost/NAME`."""
+    limits = in_full(cost_limit)
+    if len(limits) == 1:
+        return {"cost": limits[0]}
+    known = names or [f"cost_{i + 1}" for i in range(len(limits))]
+    return {f"cost/{name}": limit for name, limit in zip(known, limits, strict=True)}
+
+
+def require_not_negative(name: str, value: float) -> None:
+    """Raises a `UserError` if a setting is negative or no number."""
+    if not value >= 0:
+        raise UserError(f"{name}: must not be negative, got {value}")
 
 
 def _check_countable(config: Config) -> None:

@@ -98,11 +98,21 @@ def load(folder: Path, env: Any = None) -> Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}")
+    return from_mapping(read_json(path), where=str(path), out=folder, env_object=env)
+
+
+def read_json(path: Path) -> Any:
+    """What is in a file of JSON.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from error
-    return from_mapping(data, where=str(path), out=folder, env_object=env)
+    except RecursionError as error:
+        raise UserError(f"cannot read {path}: it is nested too deeply") from error
 
 
 def with_object(env: Any) -> dict[str, Any]:
@@ -114,8 +124,7 @@ def flat(config: Config) -> dict[str, Any]:
     """What has an influence on the numbers: fields of the run and of its algorithm, as JSON."""
     plain = as_mapping(config)
     own = plain.pop("hyperparameters")
-    left_out = {"observations", *HOST_FIELDS}  # the former follow from the environment
-    return {name: value for name, value in {**plain, **own}.items() if name not in left_out}
+    return {name: value for name, value in {**plain, **own}.items() if name not in HOST_FIELDS}
 
 
 def difference(theirs: Config, ours: Config) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
-from smpo_jax.experiment.settings.config import Config, EnvOptions, WhichCheckpoint
+from smpo_jax.experiment.settings.config import Config, CostLimit, EnvOptions, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
@@ -42,8 +42,8 @@ class EvaluateOptions:
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         json: print JSON.
-        cost_limit: the limit that episodes are held against; unless given, the run's. The policy
-            is not told.
+        cost_limit: the limit that episodes are held against, of several costs one for each with
+            commas between them; unless given, the run's. The policy is not told.
         hazard_shift: play where hazards differ from the task's own: NAME=VALUE,VALUE of hazards
             (their number), size (radius, m) and extent (half width of the square they are in, m);
             every combination in turn. Unless given, what the run was trained on at its end.
@@ -56,7 +56,7 @@ class EvaluateOptions:
     deterministic: bool = False
     seed: int = 0
     json: bool = False
-    cost_limit: float | None = None
+    cost_limit: CostLimit | None = None
     hazard_shift: Sweep = NO_SWEEP
 
 

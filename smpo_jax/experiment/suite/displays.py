@@ -128,7 +128,8 @@ class LiveTable:
                 Text(row.name),
                 f"{row.done}/{row.cells}",
                 f"{row.share:.0%}",
-                *("-" if math.isnan(x) else f"{x:.2f}" for x in (row.return_, row.cost)),
+                "-" if math.isnan(row.return_) else f"{row.return_:.2f}",
+                ", ".join(f"{cost:.2f}" for cost in row.costs) or "-",
                 row.limit,
             )
         return Group(table, Text(self._cells.summary()))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
-from smpo_jax.experiment.problem import Problem, build, with_observations
+from smpo_jax.experiment.problem import Problem, build, noted
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Launch, Program, Say, VmappedRuns, loop_of
 from smpo_jax.experiment.run.recorder import Recorder
@@ -87,15 +87,16 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
         for lane, cell in enumerate(cells):
             own = context.folder / cell.name
             problem = programs.problem(cell.config)
+            config = noted(dataclasses.replace(cell.config, observations=_known(own)), problem)
             is_to_run = suite_folder.is_to_run(context.folder, cell)
             if is_to_run:
                 stack.enter_context(run_folder.locked(own))
-                config_file.save(with_observations(config_file.load(own), problem), own)
+                config_file.save(config, own)
             # A lane that is done or has diverged only fills its place.
-            start = starting_point.newest(cell.config, problem, own, context.display.say)
+            start = starting_point.newest(config, problem, own, context.display.say)
             starts.append(start)
             if is_to_run:
-                recorders[lane] = stack.enter_context(Recorder(cell.config, own, start.iteration))
+                recorders[lane] = stack.enter_context(Recorder(config, own, start.iteration))
                 recorders[lane].save(start.state)
         program = _program(cells, starts, context, programs)
         stack.enter_context(contextlib.closing(program))
@@ -136,8 +137,12 @@ def _program(
 def _write_config(cell: Cell, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     (own / ERROR_FILE).unlink(missing_ok=True)
-    known = config_file.load(own).observations if (own / CONFIG_FILE).is_file() else ()
-    config_file.save(dataclasses.replace(cell.config, observations=known), own)
+    config_file.save(dataclasses.replace(cell.config, observations=_known(own)), own)
+
+
+def _known(own: Path) -> tuple[str, ...]:
+    """The parts of the observations that a run has been trained on; () if it hasn't begun."""
+    return config_file.load(own).observations if (own / CONFIG_FILE).is_file() else ()
 
 
 def _report_failure(cell: Cell, context: SuiteContext, error: Exception) -> None:

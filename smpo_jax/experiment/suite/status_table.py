@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from smpo_jax.experiment.run.progress import LatestEpisodes, clock
+from smpo_jax.experiment.run.progress import LatestEpisodes, clock, limits_told
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.suite_folder import Status
@@ -31,7 +31,7 @@ class VariantRow(NamedTuple):
     cells: int
     share: float  # of all steps
     return_: float
-    cost: float
+    costs: tuple[float, ...]  # of each constraint; none if no episode has finished
     limit: str
 
 
@@ -107,14 +107,15 @@ class StatusTable:
 
 
 def _variant_row(name: str, group: list[_CellState]) -> VariantRow:
+    known = [each.latest.costs.values() for each in group if each.latest.costs]
     return VariantRow(
         name,
         sum(each.status == "done" for each in group),
         len(group),
         sum(each.steps for each in group) / sum(each.cell.config.total_steps for each in group),
         _mean(each.latest.return_ for each in group),
-        _mean(each.latest.cost for each in group),
-        " ".join(sorted({f"{each.cell.config.cost_limit:g}" for each in group})),
+        tuple(_mean(own) for own in zip(*known, strict=True)),
+        " ".join(sorted({limits_told(each.cell.config.cost_limit) for each in group})),
     )
 
 

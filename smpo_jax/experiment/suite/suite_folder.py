@@ -58,15 +58,15 @@ def load(folder: Path) -> Suite:
     path = folder / SUITE_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a suite: it has no {SUITE_FILE}")
+    plain = config_file.read_json(path)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
         cells = [
             Cell(each["variant"], config_file.from_mapping(each["config"], where=str(path)))
             for each in plain["cells"]
         ]
         batches = [tuple(names) for names in plain["batches"]]
         return Suite(cells, batches, dict(plain.get("overrides", {})))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 

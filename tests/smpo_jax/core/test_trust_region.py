@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -366,3 +367,109 @@ def test_line_search_never_exceeds_the_bound_whatever_the_curvature():
     assert np.any(found.fraction == 1) and np.any(found.fraction == 0)
     between = (found.fraction > 0) & (found.fraction < 1)
     assert np.all(kl[between] > 0.01 * 0.8**2 * (1 - 1e-6))  # one try before was too long
+
+
+# Two constraints
+
+
+def instance_of_two(seed):
+    """F, g, B, c of a random problem; its planes are sometimes out of reach."""
+    rng = np.random.default_rng(seed)
+    return (
+        positive_definite(rng, 4),
+        rng.normal(size=4),
+        rng.normal(size=(2, 4)),
+        0.4 * rng.normal(size=2),
+    )
+
+
+@functools.cache
+def step_of_two() -> Callable[..., tuple[trust_region.ConstrainedStep, jax.Array]]:
+    def solve(fisher, g, b, c):
+        natural, directions = jnp.linalg.solve(fisher, g), jnp.linalg.solve(fisher, b.T).T
+        found = trust_region.constrained_step_of_two(
+            g @ natural, directions @ g, b @ directions.T, c, target_kl=0.1
+        )
+        return found, found.along_reward * natural + found.along_cost @ directions
+
+    return jax.jit(solve)
+
+
+def nearest(fisher, b, c):
+    """The least ½ dᵀF d with c + B d <= 0, and its multipliers, by SciPy's own active sets."""
+    root = np.linalg.cholesky(b @ np.linalg.solve(fisher, b.T))
+    prices, _ = optimize.nnls(root.T, np.linalg.solve(root, c))
+    return 0.5 * np.sum((root.T @ prices) ** 2), prices
+
+
+def test_step_under_two_constraints_is_the_solution_of_the_quadratic_program():
+    cases = {"slack": 0, "recovery": 0, "one": 0, "both": 0}
+    with double_precision():
+        for seed in range(150):
+            fisher, g, b, c = instance_of_two(seed)
+            found, step = step_of_two()(*map(jnp.asarray, (fisher, g, b, c)))
+            step = np.asarray(step)
+            assert step @ fisher @ step <= 0.2 + 1e-9  # within the trust region, always
+            least, prices = nearest(fisher, b, c)
+            assert bool(found.is_recovery) == (least > 0.1)
+            if found.is_recovery:
+                # As far as the trust region allows towards the nearest step that would do.
+                cases["recovery"] += 1
+                towards = -np.linalg.solve(fisher, b.T @ prices)
+                towards *= np.sqrt(0.2 / (towards @ fisher @ towards))
+                np.testing.assert_allclose(step, towards, rtol=1e-6, atol=1e-9)
+                continue
+            assert np.all(c + b @ step <= 1e-9) and np.all(found.along_cost <= 1e-12)
+            best = optimize.minimize(
+                lambda d, g=g: -g @ d,
+                -np.linalg.solve(fisher, b.T @ prices),
+                jac=lambda d, g=g: -g,
+                method="SLSQP",
+                constraints=[
+                    {"type": "ineq", "fun": lambda d, b=b, c=c: -(c + b @ d)},
+                    {"type": "ineq", "fun": lambda d, f=fisher: 0.2 - d @ f @ d},
+                ],
+                options={"maxiter": 500, "ftol": 1e-13},
+            )
+            assert best.status in (0, 8)  # 8: rounding ends the line search
+            np.testing.assert_allclose(g @ step, -best.fun, rtol=1e-5, atol=1e-6)
+            active = int(np.sum(np.asarray(found.along_cost) < -1e-9))
+            cases[("slack", "one", "both")[active]] += 1
+            assert bool(found.is_slack) == (active == 0)
+    assert min(cases.values()) >= 10, cases
+
+
+def test_the_second_of_two_constraints_says_nothing_if_it_is_never_reached():
+    """The step is then that under the first alone."""
+    fisher, g, b, _ = instance_of_two(3)
+    with double_precision():
+        natural, first = np.linalg.solve(fisher, g), np.linalg.solve(fisher, b[0])
+        alone = trust_region.constrained_step(
+            g @ natural, g @ first, b[0] @ first, -0.01, target_kl=0.1
+        )
+        found, _ = step_of_two()(*map(jnp.asarray, (fisher, g, b, np.array([-0.01, -1e6]))))
+    np.testing.assert_allclose(found.along_reward, alone.along_reward, rtol=1e-12)
+    np.testing.assert_allclose(found.along_cost, np.array([float(alone.along_cost), 0.0]), 1e-12)
+
+
+def test_two_constraints_without_a_gradient_or_with_the_same_leave_a_finite_step():
+    q, r, s = jnp.asarray(1.0), jnp.zeros(2), jnp.zeros((2, 2))
+    blind = trust_region.constrained_step_of_two(q, r, s, jnp.array([1.0, 1.0]), target_kl=0.1)
+    np.testing.assert_array_equal(blind.along_reward, 0.0)
+    np.testing.assert_array_equal(blind.along_cost, jnp.zeros(2))
+    same = trust_region.constrained_step_of_two(
+        q, jnp.full(2, 0.5), jnp.ones((2, 2)), jnp.array([0.1, 0.2]), target_kl=0.1
+    )
+    assert np.all(np.isfinite(same.along_cost)) and np.isfinite(same.along_reward)
+    # c + bᵀd = 0 for the tighter of the two: 0.2 + 0.5 x + y <= 0.
+    change = 0.5 * same.along_reward + np.sum(same.along_cost)
+    assert 0.2 + change <= 1e-6
+
+
+def test_prices_of_the_nearest_step_are_those_of_nonnegative_least_squares():
+    with double_precision():
+        for seed in range(50):
+            fisher, _, b, c = instance_of_two(seed)
+            s = b @ np.linalg.solve(fisher, b.T)
+            found = trust_region.nearest_prices(jnp.asarray(s), jnp.asarray(c))
+            np.testing.assert_allclose(found, nearest(fisher, b, c)[1], rtol=1e-7, atol=1e-10)

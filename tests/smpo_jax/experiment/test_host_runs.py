@@ -1,8 +1,10 @@
 """Runs in environments outside JAX: trained, stopped, killed, resumed, evaluated, and refused."""
 
 import csv
+import ctypes.util
 import json
 import os
+import pickle
 import signal
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from processes import finish, wait_for_iteration
 
 import smpo_jax as sx
@@ -29,8 +32,13 @@ class Drift(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
     action_space = gymnasium.spaces.Box(-2.0, 2.0, (1,))
 
-    def __init__(self, pause=0.0):
-        self.pause = pause
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, pause=0.0, render_mode=None):
+        self.pause, self.render_mode = pause, render_mode
+
+    def render(self):
+        return np.full((40, 60, 3), (250, 120, 10), np.uint8)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -40,7 +48,8 @@ class Drift(gymnasium.Env):
     def step(self, action):
         time.sleep(self.pause)
         self.x += 0.1 * action[0]
-        return np.array([self.x]), self.x, False, False, {"over": float(self.x > 0)}
+        costs = {"over": float(self.x > 0), "under": float(self.x <= 0)}
+        return np.array([self.x]), self.x, False, False, costs
 
 
 gymnasium.register("Drift-v0", Drift, max_episode_steps=10)
@@ -217,6 +226,26 @@ def test_an_error_in_the_users_code_ends_the_run_in_one_line(command):
     assert sx.load_policy("run").iteration == 0
 
 
+def test_two_costs_of_a_step_have_a_limit_each(command):
+    words = ENV.replace("info.over", "info.over,info.under")
+    result = command(f"train {words} --cost-limit 3 8 {TINY} --out run")
+    assert result.status == 0, result.err
+    with open("run/metrics.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    # Each of the ten steps of an episode is either above 0 or not.
+    assert float(last["episode/cost/over"]) + float(last["episode/cost/under"]) == 10.0
+    assert "constraint/over/multiplier" in last
+    result = command("evaluate run --episodes 4 --json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    assert found["cost/over"]["value"] + found["cost/under"]["value"] == 10.0
+    assert found["cost_limit"] == [3.0, 8.0]
+    from_memory = sx.load_policy("run")
+    assert pickle.loads(pickle.dumps(from_memory)).spec.cost_limit == {"over": 3.0, "under": 8.0}
+    refused = command(f"train {words} --cost-limit 3 {TINY} --out other")
+    assert "1 limit given, but the environment has 2 costs (over, under)" in refused.err
+
+
 def test_a_suite_trains_them_one_by_one(command):
     Path("s.yaml").write_text(
         """
@@ -260,8 +289,35 @@ def test_what_cannot_be_trained_in_is_refused_in_one_line(command, words, proble
     assert not Path("run").exists()
 
 
-def test_they_cannot_be_filmed_from_here(command):
+def test_what_draws_itself_is_filmed_and_has_no_paths(command):
     command(RUN)
-    with pytest.raises(UserError, match="is stepped outside JAX"):
-        sx.render("run", out="film.gif")
+    sx.render("run", out="film.gif", episodes=2, speed=1.0)
+    with Image.open("film.gif") as film:
+        # A frame of each of 10 steps and of the end; what is the same is shown for longer.
+        assert film.info["duration"] == 40
+        first = np.asarray(film.convert("RGB")).astype(int)
+    assert np.any(np.all(np.abs(first - [250, 120, 10]) < 25, axis=-1))
+    with pytest.raises(UserError, match=r"paths.png: .* outside JAX, of which there are only film"):
+        sx.render("run", out="paths.png")
     sys.modules.pop("own_drift", None)
+
+
+def test_what_does_not_draw_itself_is_told_in_one_line(command):
+    Path("own_drift.py").write_text(CODE.replace("return np.full", "np.full"))
+    command(RUN)
+    with pytest.raises(UserError, match="it cannot be drawn: it has no render_mode rgb_array"):
+        sx.render("run", out="film.gif")
+    assert not Path("film.gif").exists()
+    sys.modules.pop("own_drift", None)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing to draw with")
+@pytest.mark.parametrize("task", ["SafetyHalfCheetahVelocity-v1", "SafetyCarGoal1-v0"])
+def test_a_robot_of_the_real_package_is_filmed_by_its_own_camera(command, task):
+    command(f"train --env {task} {TINY} --episode-length 20 --out run")
+    sx.render("run", out="film.gif", episodes=1)
+    with Image.open("film.gif") as film:
+        first = np.asarray(film.convert("RGB"), float)[:, :460]
+        film.seek(3)
+        later = np.asarray(film.convert("RGB"), float)[:, :460]
+    assert first.std() > 20 and np.any(first != later)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smpo_jax.experiment.results import plots
 from smpo_jax.experiment.results.intervals import Estimate
-from smpo_jax.experiment.suite.report.measures import COMPARED, Comparison
+from smpo_jax.experiment.suite.report.measures import Comparison, in_order, title
 from smpo_jax.experiment.suite.report.published import Published
 
 MARGIN = 0.08  # of a picture's range, around what has to be in view
@@ -33,17 +33,40 @@ class Span(NamedTuple):
 def scatter(
     rows: Sequence[Comparison], published: Sequence[Published], colours: Mapping[str, str]
 ) -> Figure:
-    """Return against cost at the end of training, one point per seed, and the limit.
+    """Return against each cost at the end of training, one point per seed, and the limit.
 
     Published results are grey; those of methods that the suite has trained are named and in view,
     and so are all of a cost that is.
     """
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.subplots()
+    costs = _costs(rows)
+    figure = Figure(figsize=(6.4 * len(costs), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(costs), squeeze=False)[0]
+    for axes, cost in zip(panels, costs, strict=True):
+        _scatter_on(axes, cost, rows, published, colours)
+    return figure
+
+
+def _costs(rows: Sequence[Comparison]) -> list[str]:
+    """The columns of costs at the end."""
+    known = dict.fromkeys(column for row in rows for column in row.estimates)
+    return [column for column in known if column.partition("/")[0] == "cost"]
+
+
+def _limits(rows: Sequence[Comparison], cost: str) -> list[float]:
+    return sorted({row.limits[cost] for row in rows if cost in row.limits})
+
+
+def _scatter_on(
+    axes: Axes,
+    cost: str,
+    rows: Sequence[Comparison],
+    published: Sequence[Published],
+    colours: Mapping[str, str],
+) -> None:
     algos = {each.outcomes[0].cell.config.algo for each in rows}
     for row in rows:
         if row.finished:
-            _draw_point(axes, row, colours[row.variant])
+            _draw_point(axes, row, cost, colours[row.variant])
     for each in published:
         axes.plot(each.cost, each.return_, "D", color="grey", markersize=4, fillstyle="none")
         if each.method in algos:
@@ -51,7 +74,7 @@ def scatter(
                 f"{each.method}, published", (each.cost, each.return_), xytext=(4, 4),
                 textcoords="offset points", fontsize="x-small", color="grey", annotation_clip=True,
             )  # fmt: skip
-    limits = sorted({each.outcomes[0].cell.config.cost_limit for each in rows})
+    limits = _limits(rows, cost)
     for limit in limits:
         axes.axvline(limit, color="black", linestyle="--", linewidth=1)
         axes.annotate(
@@ -60,23 +83,22 @@ def scatter(
         )  # fmt: skip
     ours = [one for row in rows for one in row.finished]
     beside = [each for each in published if each.method in algos]
-    costs = [one.cost for one in ours] + [each.cost for each in beside] + limits
+    costs = [one.flat()[cost] for one in ours] + [each.cost for each in beside] + limits
     most = Span.of(costs).high
     returns = [one.return_ for one in ours]
     returns += [each.return_ for each in published if each.cost < most]
     axes.set_xlim(min(0.0, *costs), most)
     axes.set_ylim(*Span.of(returns))
-    axes.set_xlabel("episode cost")
+    axes.set_xlabel(f"episode {cost.replace('/', ' ')}")
     axes.set_ylabel("episode return")
     plots.tidy(axes)
     axes.legend(frameon=False, fontsize="small")
-    return figure
 
 
-def _draw_point(axes: Axes, row: Comparison, colour: str) -> None:
-    costs, returns = ([one[i] for one in row.finished] for i in (1, 0))
+def _draw_point(axes: Axes, row: Comparison, column: str, colour: str) -> None:
+    costs, returns = ([one.flat()[name] for one in row.finished] for name in (column, "return_"))
     axes.plot(costs, returns, ".", color=colour, alpha=0.5)
-    cost, return_ = row.estimates["cost"], row.estimates["return_"]
+    cost, return_ = row.estimates[column], row.estimates["return_"]
     axes.errorbar(
         cost.value, return_.value, xerr=_bars(cost), yerr=_bars(return_),
         fmt="o", color=colour, capsize=2, label=row.variant,
@@ -85,25 +107,25 @@ def _draw_point(axes: Axes, row: Comparison, colour: str) -> None:
 
 def intervals(rows: Sequence[Comparison], colours: Mapping[str, str]) -> Figure:
     """Every quantity side by side, one line per variant."""
-    figure = Figure(figsize=(2.0 + 2.6 * len(COMPARED), 1.3 + 0.32 * len(rows)))
+    columns = in_order(dict.fromkeys(column for row in rows for column in row.estimates))
+    figure = Figure(figsize=(2.0 + 2.6 * len(columns), 1.3 + 0.32 * len(rows)))
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(1, len(COMPARED), sharey=True, squeeze=False)[0]
-    for axes, (name, title) in zip(panels, COMPARED.items(), strict=True):
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
         for y, row in enumerate(rows):
             if row.estimates:
-                estimate = row.estimates[name]
+                estimate = row.estimates[column]
                 axes.errorbar(
                     estimate.value, y, xerr=_bars(estimate), fmt="o",
                     color=colours[row.variant], capsize=2,
                 )  # fmt: skip
-        axes.set_title(title, fontsize="medium")
+        limits, words = _limits(rows, column), title(column)
+        for limit in limits:
+            axes.axvline(limit, color="black", linestyle="--", linewidth=1)
+        if limits:
+            words += f" (limit {', '.join(f'{limit:g}' for limit in limits)})"
+        axes.set_title(words, fontsize="medium")
         plots.tidy(axes)
-    limits = sorted({each.outcomes[0].cell.config.cost_limit for each in rows})
-    for limit in limits:
-        panels[1].axvline(limit, color="black", linestyle="--", linewidth=1)
-    panels[1].set_title(
-        f"cost (limit {', '.join(f'{limit:g}' for limit in limits)})", fontsize="medium"
-    )
     panels[0].set_yticks(range(len(rows)), [row.variant for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure

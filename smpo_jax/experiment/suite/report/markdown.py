@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from smpo_jax.experiment.results.intervals import RESAMPLES, Estimate
-from smpo_jax.experiment.run.progress import clock
+from smpo_jax.experiment.run.progress import clock, limits_told
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import ReportOptions
@@ -13,7 +13,9 @@ from smpo_jax.experiment.suite.report.measures import (
     Aggregate,
     Comparison,
     aggregate,
+    in_order,
     mean,
+    title,
 )
 from smpo_jax.experiment.suite.report.published import Published
 
@@ -60,8 +62,10 @@ def _task_section(
     task: str, rows: Sequence[Comparison], beside: Sequence[Published]
 ) -> Iterable[str]:
     yield f"## {task}\n"
-    head = ["variant", "limit", "seeds", *COMPARED.values(), "wall time of a run", "steps/s"]
-    yield from _table(head, map(_line, rows))
+    known = list(dict.fromkeys(column for row in rows for column in row.estimates))
+    columns = in_order(known) or list(COMPARED)
+    head = ["variant", "limit", "seeds", *map(title, columns), "wall time of a run", "steps/s"]
+    yield from _table(head, (_line(row, columns) for row in rows))
     if any(row.finished for row in rows):
         for name, words in (
             ("scatter", "Return against cost at the end; small dots are seeds"),
@@ -89,11 +93,13 @@ def _task_section(
         )
 
 
-def _line(row: Comparison) -> list[str]:
+def _line(row: Comparison, columns: Sequence[str]) -> list[str]:
     config = row.outcomes[0].cell.config
     estimates = [
-        _with_interval(row.estimates[name], DIGITS[name]) if row.estimates else "-"
-        for name in COMPARED
+        _with_interval(row.estimates[column], DIGITS[column.partition("/")[0]])
+        if row.estimates
+        else "-"
+        for column in columns
     ]
     seconds = [one.seconds for one in row.finished]
     seeds = f"{len(row.finished)}"
@@ -101,7 +107,7 @@ def _line(row: Comparison) -> list[str]:
         seeds += f" of {len(row.outcomes)}"
     return [
         f"`{row.variant}`",
-        f"{config.cost_limit:g}",
+        limits_told(config.cost_limit),
         seeds,
         *estimates,
         clock(mean(seconds)) if seconds else "-",

@@ -8,19 +8,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from smpo_jax.core import constraints
+from smpo_jax.core.constraints import each
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.results import intervals, logs
 from smpo_jax.experiment.results.intervals import Estimate
 from smpo_jax.experiment.run import writers
+from smpo_jax.experiment.run.writers import costs_of
+from smpo_jax.experiment.settings.config import in_full
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.grid import Cell
 from smpo_jax.experiment.suite.suite_folder import Status
+from smpo_jax.types import PerCost
 
-EPISODES = tuple(f"episode/{x}" for x in ("return", "cost", "over_limit", "length", "count"))
+EPISODES = tuple(f"episode/{x}" for x in ("return", "over_limit", "length", "count"))
 
 
 class Measures(NamedTuple):
-    """The numbers of a finished cell.
+    """The numbers of a finished cell; those of costs are for each constraint, by its name.
 
     The first three are means over the episodes that ended in the final window, the last part of
     training; episodes, and not iterations, weigh the same.
@@ -28,7 +33,7 @@ class Measures(NamedTuple):
     Attributes:
         return_: episode return.
         cost: episode cost.
-        over_limit: share of episodes that cost more than the limit.
+        over_limit: share of episodes that cost more than a limit.
         episodes: how many ended in the window.
         cost_rate: cost per step over the whole of training.
         cost_spent: the same times the steps: what training cost in all.
@@ -37,13 +42,21 @@ class Measures(NamedTuple):
     """
 
     return_: float
-    cost: float
+    cost: PerCost
     over_limit: float
     episodes: float
-    cost_rate: float
-    cost_spent: float
+    cost_rate: PerCost
+    cost_spent: PerCost
     seconds: float
     steps_per_second: float
+
+    def flat(self) -> dict[str, float]:
+        """By field; of several costs `cost/NAME` and so on."""
+        return {
+            column: value
+            for field, quantity in self._asdict().items()
+            for column, value in constraints.labelled(field, quantity).items()
+        }
 
 
 # Of those, what is compared between variants: field, name for people.
@@ -54,6 +67,12 @@ COMPARED = {
     "cost_rate": "cost per step of training",
     "cost_spent": "cost of training",
 }
+
+
+def title(column: str) -> str:
+    """What a column of `Measures.flat` that is compared is called for people."""
+    field, _, cost = column.partition("/")
+    return f"{COMPARED[field]}, {cost}" if cost else COMPARED[field]
 
 
 class Outcome(NamedTuple):
@@ -67,7 +86,7 @@ class Outcome(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A variant on a task: estimates over its finished seeds, by the field of `COMPARED`."""
+    """A variant on a task: estimates over its finished seeds, by the columns that are compared."""
 
     task: str
     variant: str
@@ -77,7 +96,15 @@ class Comparison(NamedTuple):
     @property
     def finished(self) -> list[Measures]:
         """Of the cells that are done."""
-        return [each.measures for each in self.outcomes if each.measures]
+        return [outcome.measures for outcome in self.outcomes if outcome.measures]
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limit of each cost, by its column in `Measures.flat`."""
+        limits = in_full(self.outcomes[0].cell.config.cost_limit)
+        names = list(self.finished[0].flat()) if self.finished else ["cost"]
+        costs = [name for name in names if name.partition("/")[0] == "cost"]
+        return dict(zip(costs, limits, strict=False))
 
 
 def measure(folder: Path, window: float) -> Measures:
@@ -86,8 +113,11 @@ def measure(folder: Path, window: float) -> Measures:
     Raises:
         UserError: its files cannot be read, or no episode ended in the window.
     """
-    log = logs.read(folder, EPISODES)
-    return_, cost, over_limit, length, count = (log.values[name] for name in EPISODES)
+    log = logs.read(folder, [*EPISODES, logs.COST])
+    return_, over_limit, length, count = (log.values[name] for name in EPISODES)
+    costs = costs_of(log.values)
+    by_name = {name.partition("/")[2]: cost for name, cost in costs.items()}
+    cost = by_name if len(costs) > 1 else costs["cost"]
     total = log.config.total_steps
     final = log.steps > (1 - window) * total
     if not np.any(final):
@@ -95,7 +125,7 @@ def measure(folder: Path, window: float) -> Measures:
             f"no episode of {folder} ended in the last {window:.0%} of its steps: "
             "choose a larger --window"
         )
-    rate = float(np.sum(count * cost) / np.sum(count * length))
+    rate = each(lambda own: float(np.sum(count * own) / np.sum(count * length)), cost)
     seconds = writers.seconds_so_far(folder)
 
     def at_the_end(metric: Float[np.ndarray, " I"]) -> float:
@@ -103,11 +133,11 @@ def measure(folder: Path, window: float) -> Measures:
 
     return Measures(
         return_=at_the_end(return_),
-        cost=at_the_end(cost),
+        cost=each(at_the_end, cost),
         over_limit=at_the_end(over_limit),
         episodes=float(np.sum(count[final])),
         cost_rate=rate,
-        cost_spent=rate * total,
+        cost_spent=each(lambda own: own * total, rate),
         seconds=seconds,
         steps_per_second=total / seconds if seconds else math.nan,
     )
@@ -137,8 +167,9 @@ def _outcome(folder: Path, cell: Cell, cells_in_program: int, window: float) -> 
 def compare(found: Sequence[Outcome]) -> list[Comparison]:
     """Cells that differ in nothing but the seed, put together."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
-    for each in found:
-        groups.setdefault((each.cell.config.env, each.cell.variant), []).append(each)
+    for outcome in found:
+        cell = outcome.cell
+        groups.setdefault((cell.config.env, cell.variant), []).append(outcome)
     return [
         Comparison(task, variant, group, _estimates([x.measures for x in group if x.measures]))
         for (task, variant), group in groups.items()
@@ -148,18 +179,24 @@ def compare(found: Sequence[Outcome]) -> list[Comparison]:
 def _estimates(finished: Sequence[Measures]) -> dict[str, Estimate]:
     if not finished:
         return {}
-    records = [each._asdict() for each in finished]
+    records = [one.flat() for one in finished]
     return {
-        name: intervals.interquartile_estimate(np.array([record[name] for record in records]))
-        for name in COMPARED
+        column: intervals.interquartile_estimate(np.array([record[column] for record in records]))
+        for column in in_order(records[0])
     }
+
+
+def in_order(columns: Iterable[str]) -> list[str]:
+    """Those of the columns of `Measures.flat` that are compared, in the order of `COMPARED`."""
+    columns = list(columns)
+    return [column for field in COMPARED for column in columns if column.partition("/")[0] == field]
 
 
 class Aggregate(NamedTuple):
     """A variant over all tasks."""
 
     variant: str
-    cost: Estimate  # in multiples of the limit
+    cost: Estimate  # in multiples of the limit; of several constraints, of the worst kept
     over_limit: Estimate
 
 
@@ -168,18 +205,24 @@ def aggregate(comparisons: Sequence[Comparison]) -> list[Aggregate]:
 
     Only what has the same scale everywhere: return does not.
     """
-    tasks = {each.task for each in comparisons}
+    tasks = {row.task for row in comparisons}
     result = []
-    for variant in dict.fromkeys(each.variant for each in comparisons):
-        rows = [each for each in comparisons if each.variant == variant and each.finished]
-        limits = [each.outcomes[0].cell.config.cost_limit for each in rows]
-        if len(rows) < len(tasks) or not all(limits):
+    for variant in dict.fromkeys(row.variant for row in comparisons):
+        rows = [row for row in comparisons if row.variant == variant and row.finished]
+        limits = [row.limits for row in rows]
+        if len(rows) < len(tasks) or not all(all(own.values()) for own in limits):
             continue
         costs = [
-            np.array([one.cost for one in each.finished]) / limit
-            for each, limit in zip(rows, limits, strict=True)
+            np.max(
+                [
+                    np.array([one.flat()[name] for one in row.finished]) / limit
+                    for name, limit in own.items()
+                ],
+                axis=0,
+            )
+            for row, own in zip(rows, limits, strict=True)
         ]
-        over = [np.array([one.over_limit for one in each.finished]) for each in rows]
+        over = [np.array([one.over_limit for one in row.finished]) for row in rows]
         result.append(
             Aggregate(
                 variant,

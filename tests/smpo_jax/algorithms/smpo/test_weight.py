@@ -5,6 +5,7 @@ import pytest
 from modulated import learning, rollout, spec_of
 
 from smpo_jax.algorithms.smpo import SMPOPaper
+from smpo_jax.algorithms.smpo import weight as weights
 from smpo_jax.algorithms.smpo.weight import cost_aware_weight, running_minimum
 
 
@@ -147,3 +148,27 @@ def test_nothing_is_modulated_during_the_warm_up():
     r = rollout([1.0], [0.0], cost_so_far=[30.0])
     weight, charge = weigh(modulation_of(), r, [4.0], is_on=False)
     assert weight == 1 and charge == 0
+
+
+def weight_of(value, slope):
+    return weights.Weight(jnp.asarray(value), jnp.asarray(slope))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "together", "slopes"),
+    [
+        (0.5, 0.8, 0.4, (-2.0 * 0.8, -3.0 * 0.5)),  # the product, and its rule
+        (0.5, -0.2, -0.2, (0.0, -3.0)),  # beyond one budget, that alone
+        (-0.5, -0.2, -0.7, (-2.0, -3.0)),  # beyond both: not +0.1
+    ],
+)
+def test_weights_of_two_constraints_by_hand(a, b, together, slopes):
+    f, own = weights.product({"a": weight_of(a, -2.0), "b": weight_of(b, -3.0)})
+    np.testing.assert_allclose(f, together, rtol=1e-6)
+    np.testing.assert_allclose([own["a"].slope, own["b"].slope], slopes, rtol=1e-6)
+
+
+def test_weight_of_one_constraint_is_itself():
+    own = weight_of(-0.5, -2.0)
+    f, same = weights.product(own)
+    assert f is own.value and same.slope is own.slope

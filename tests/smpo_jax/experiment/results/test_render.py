@@ -54,6 +54,23 @@ def test_paths_are_red_exactly_where_they_cost():
     assert axes.title.get_color() == shapes.COST_COLOUR  # 2 > 1
 
 
+def two_costs():
+    """The same robot, whose second cost is never anything."""
+    one = trajectories()
+    return one._replace(cost={"red": one.cost, "none": 0.0 * one.cost})
+
+
+def test_pictures_and_films_show_each_of_two_costs():
+    limits = {"red": 9.0, "none": 9.0}
+    (axes,) = paths.draw(two_costs(), title="x", cost_limit=limits).axes
+    assert axes.get_title() == "return 4.0   cost red 2   cost none 0"
+    assert axes.title.get_color() == "black"
+    (axes,) = paths.draw(two_costs(), title="x", cost_limit={"red": 1.0, "none": 9.0}).axes
+    assert axes.title.get_color() == shapes.COST_COLOUR
+    frames = list(film.frames(film.from_above(two_costs(), 2), title="x", cost_limit=limits))
+    assert len(frames) == 3 and np.any(frames[0] != frames[-1])
+
+
 def test_paths_show_every_goal_and_other_things_once():
     (axes,) = paths.draw(trajectories(), title="x", cost_limit=9.0).axes
     goals = [patch for patch in axes.patches if isinstance(patch, Polygon)]
@@ -64,7 +81,9 @@ def test_paths_show_every_goal_and_other_things_once():
 
 
 def test_a_film_has_every_nth_step_and_ends_with_the_episode():
-    frames = list(film.frames(trajectories(steps=8, length=6), title="x", cost_limit=1.0, every=2))
+    frames = list(
+        film.frames(film.from_above(trajectories(steps=8, length=6), 2), title="x", cost_limit=1.0)
+    )
     assert len(frames) == 4  # 0, 2, 4, 6
     assert {frame.shape for frame in frames} == {(480, 720, 3)}
     assert all(np.any(a != b) for a, b in zip(frames[1:], frames, strict=False))
@@ -79,7 +98,7 @@ def test_a_film_lays_a_figure_out_once(monkeypatch):
         "execute",
         lambda self, figure: (layouts.append(figure), execute(self, figure))[1],
     )
-    frames = film.frames(trajectories(steps=40), title="x", cost_limit=1.0, every=1)
+    frames = film.frames(film.from_above(trajectories(steps=40), 1), title="x", cost_limit=1.0)
     assert len(list(frames)) == 41
     assert len(layouts) == 1
 
@@ -90,7 +109,7 @@ def test_a_frame_of_a_film_is_what_the_whole_figure_shows(follows):
     seen = trajectories(steps=8)
     seen = seen._replace(drawing=seen.drawing._replace(follows=follows))
     drawn = Figure(figsize=(4.0, 4.0), dpi=80)
-    arena = scene.Scene(drawn.add_subplot(), seen, 0, title="x")
+    arena = scene.Scene(seen, 0, drawn.add_subplot(), "x")
     backdrop = film.Backdrop(drawn, arena.moving)
     arena.show(6)
     frame = backdrop.picture()
@@ -130,7 +149,10 @@ def test_nothing_crosses_the_label_of_the_limit(costs):
 
 
 def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
-    film.write(tmp_path / "x.gif", film.frames(trajectories(), title="x", cost_limit=1.0, every=1))
+    film.write(
+        tmp_path / "x.gif",
+        film.frames(film.from_above(trajectories(), 1), title="x", cost_limit=1.0),
+    )
     with Image.open(tmp_path / "x.gif") as picture:
         for number in range(getattr(picture, "n_frames", 0)):
             picture.seek(number)
@@ -144,7 +166,7 @@ def test_a_gif_keeps_its_background_white_and_the_colours_of_things(tmp_path):
 
 def test_the_scene_shows_where_things_are():
     figure_of = Figure()
-    arena = scene.Scene(figure_of.add_subplot(), trajectories(), 0, title="x")
+    arena = scene.Scene(trajectories(), 0, figure_of.add_subplot(), "x")
     arena.show(4)
     np.testing.assert_allclose(arena.body.center, [0.4, 0.0])
     np.testing.assert_allclose(np.mean(arena.arrow.get_xy()[:4], axis=0), [0.5, 0.0], atol=1e-12)

@@ -234,6 +234,12 @@ def test_anything_is_a_record_or_one_line(kind, monkeypatch, capsys):
     _try(kind, FEW, monkeypatch)
 
 
+@pytest.mark.parametrize("kind", ["config.json", "suite.json"])
+def test_brackets_without_end_are_one_line(kind):
+    with pytest.raises(UserError, match=rf"cannot read .*{kind}: it is nested too deeply$"):
+        READERS[kind][1]("[" * 100_000)
+
+
 @pytest.mark.slow
 def test_ten_thousand_inputs_are_records_or_one_line(monkeypatch, capsys):
     for kind in READERS:

@@ -61,7 +61,7 @@ def test_variants_have_means_over_the_seeds_that_have_numbers(seen):
     a, b = found.variants()
     assert (a.name, a.done, a.cells, a.share, a.limit) == ("ProbeFollow  a", 1, 2, 0.5, "5")
     assert math.isnan(a.return_)
-    assert (b.done, b.share, b.return_, b.cost) == (0, 0.375, 2.0, 6.0)
+    assert (b.done, b.share, b.return_, b.costs) == (0, 0.375, 2.0, (6.0,))
 
 
 @pytest.mark.parametrize("kind", [StatusLines, LiveTable])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # brax's own
 def test_adapter_shows_the_same_environment():
     from brax.envs.base import Env
 
-    from smpo_envs.brax_adapter import to_brax
+    from smpo_envs import to_brax
 
     env = smpo_envs.make("PointGoal1")
     adapted = to_brax(env)
@@ -32,13 +32,43 @@ def test_adapter_shows_the_same_environment():
     ours, theirs = both(jax.random.key(0))
     np.testing.assert_array_equal(ours.obs, theirs.obs)
     assert theirs.info["cost"] == ours.info["cost"]
-    assert set(theirs.metrics) == {"cost_hazards", "cost_sum", "goal_met"}
+    assert theirs.metrics["cost"] == ours.info["cost"]
+    assert set(theirs.metrics) == {"cost", "cost_hazards", "cost_sum", "goal_met"}
+
+
+def test_what_wrappers_note_outlives_steps_of_an_environment_that_knows_nothing_of_it():
+    from brax.envs import training
+
+    zero = jnp.zeros(())
+    # Its steps make a new `info`, as many do.
+    mine = smpo_envs.Environment(
+        lambda key: smpo_envs.State((), jnp.ones(1), zero, zero, info={"cost": zero}),
+        lambda state, action: smpo_envs.State(
+            (), state.obs, zero, zero, info={"cost": jnp.abs(action[0])}
+        ),
+        observation_size=1,
+        action_size=1,
+        episode_length=100,
+    )
+    env = training.wrap(smpo_envs.to_brax(mine), episode_length=3)
+
+    @jax.jit
+    def play(keys):
+        def step(state, _):
+            state = env.step(state, jnp.full((2, 1), 0.5))
+            return state, (state.info["truncation"], state.info["episode_metrics"]["cost"])
+
+        return jax.lax.scan(step, env.reset(keys), length=6)[1]
+
+    truncation, cost = play(jax.random.split(jax.random.PRNGKey(0), 2))
+    np.testing.assert_array_equal(truncation[:, 0], [0, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(cost[:, 0], [0.5, 1.0, 1.5, 0.5, 1.0, 1.5])
 
 
 def test_brax_ppo_trains_on_our_task():
     from brax.training.agents.ppo import train as ppo
 
-    from smpo_envs.brax_adapter import to_brax
+    from smpo_envs import to_brax
 
     seen = {}
     ppo.train(
@@ -57,4 +87,4 @@ def test_brax_ppo_trains_on_our_task():
     last = seen[max(seen)]
     assert max(seen) >= 64
     assert np.isfinite(last["eval/episode_reward"])
-    assert last["eval/episode_cost_sum"] >= 0
+    assert last["eval/episode_cost"] == last["eval/episode_cost_sum"] >= 0

@@ -1,0 +1,66 @@
+"""All that training compiles lowers for devices that are not there: GPUs of both makers, and TPUs.
+
+A primitive that only CPUs have is an error of the lowering; what only they run fast, a custom call.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+import smpo_envs
+import smpo_jax as sx
+from smpo_envs.registry import TASKS
+from smpo_jax.algorithms.registry import ALGORITHMS
+
+PLATFORMS = ("cuda", "rocm", "tpu")
+LEARNING = [("PointGoal1", algo) for algo in ALGORITHMS] + [
+    (task, algo) for task in TASKS if task != "PointGoal1" for algo in ("ppo", "smpo")
+]
+KEY = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+T, N = 64, 4
+
+
+def require_lowers(function, *arguments):
+    text = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments).mlir_module()
+    assert "stablehlo" in text and not re.findall(r"custom_call\s*@(\w+)", text)
+    assert not re.search(r"xf64>|<f64>", text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_stepping_lowers_for_gpus_and_tpus(task):
+    env = smpo_envs.VectorEnv(smpo_envs.make(task), N)
+
+    def play(data):
+        state = env.reset(jax.random.wrap_key_data(data))
+        return env.step(state, jnp.zeros((N, env.action_size)))[1]
+
+    require_lowers(play, KEY)
+
+
+@pytest.mark.parametrize(("task", "algo"), LEARNING)
+def test_acting_and_learning_lower_for_gpus_and_tpus(task, algo):
+    env = sx.augment(smpo_envs.make(task), algo)
+    spec = sx.Spec(env.observation_size, env.action_size, N, T, env.episode_length, 10)
+    algorithm = sx.make(algo, spec)
+
+    def start(data):
+        return algorithm.init(jax.random.wrap_key_data(data))
+
+    def act(learner, obs, data):
+        return algorithm.policy(learner)(obs, jax.random.wrap_key_data(data))
+
+    def learn(learner, transition, data):
+        _, rollout = sx.track(spec, sx.start_tracking(spec), transition)
+        return algorithm.update(learner, rollout, jax.random.wrap_key_data(data))
+
+    def whole(learner, data):
+        obs, one = jnp.zeros((T, N, env.observation_size)), jnp.zeros((T, N))
+        return sx.Transition(obs, *act(learner, obs, data), one, one, one, one, obs)
+
+    learner = jax.eval_shape(start, KEY)
+    require_lowers(start, KEY)
+    require_lowers(act, learner, jnp.zeros((N, env.observation_size)), KEY)
+    require_lowers(learn, learner, jax.eval_shape(whole, learner, KEY), KEY)
