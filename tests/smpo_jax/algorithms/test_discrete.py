@@ -93,8 +93,11 @@ CONSTRAINED = {
         "shift_amount": 0.5,
         "critic_gradient_coefficient": 4.0,
         "threshold_minimum": 4.0,
-        "threshold_feedback": 0.5,
-        "target_epochs": 50.0,
+        # From the start: where nothing costs yet, a policy of choices becomes deterministic, and
+        # one that never does anything else has nothing to learn from.
+        "warmup_epochs": 0.0,
+        "threshold_factor": 2.0,
+        "target_epochs": 0.0,
     },
 }
 
