@@ -140,7 +140,7 @@ def lit():
     return smpo_envs.Environment(reset, step, 0, 2, 10, discrete=True)
 
 
-@pytest.mark.parametrize("name", ["ppo", "smpo"])
+@pytest.mark.parametrize("name", ["ppo", pytest.param("smpo", marks=pytest.mark.slow)])
 def test_pictures_reach_networks_of_ones_own_in_their_shape(name):
     env = smpo_envs.VectorEnv(smpo_envs.as_safe_env(lit()), 16)
     spec = sx.make_spec(env, rollout_length=20, total_iterations=30)

@@ -129,7 +129,7 @@ def test_choices_of_gymnasium_keep_their_numbers_and_the_order_of_parts(command,
         export._act(dict(np.load(policy.export("p.npz"))), np.zeros((1, 5))),
         policy.predict(np.zeros((1, 5))),
     )
-    # A step in five is spent on nothing that costs if the actions are even.
+    # Untrained, it chooses 0, which costs 1, in about half of the 10 steps.
     assert 2 < float(rows("run")[0]["episode/cost"]) < 8
 
 
@@ -196,7 +196,7 @@ CARTPOLE = "--env gymnasium:CartPole-v1 --env-option cost={cost}"
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("cost", ["none", "away:far"])
+@pytest.mark.parametrize("cost", [pytest.param("none", marks=pytest.mark.slow), "away:far"])
 def test_cartpole_is_trained_and_resumed_with_a_cost_or_without(command, cost):
     pytest.importorskip("gymnasium")
     Path("away.py").write_text(
@@ -218,10 +218,10 @@ def test_ppo_solves_cartpole():
     """Optimum 500; chance about 20."""
     pytest.importorskip("gymnasium")
     words = "--algo ppo --steps 200_000 --num-envs 8 --rollout-length 256 --learning-rate 1e-3"
-    words += " --minibatches 8 --epochs 10 --quiet --out run"
+    words += " --minibatches 8 --epochs 10 --out run"
     program = "import sys; from smpo_jax.experiment.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "train", *CARTPOLE.format(cost="none").split()]
-    subprocess.run([*command, *words.replace(" --quiet", "").split()], check=True)
+    subprocess.run([*command, *words.split()], check=True)
     policy = sx.load_policy("run")
     import gymnasium
 
