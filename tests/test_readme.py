@@ -1,5 +1,6 @@
 """What the README files promise: programs run, links lead somewhere, numbers are the reports'."""
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -391,6 +392,9 @@ def test_ours_are_made_by_gymnasium(capsys):
 @pytest.mark.filterwarnings("ignore")
 def test_stable_baselines3_learns_in_ours():
     pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, which brings torch")
+    importlib.import_module("torch").set_num_threads(
+        1
+    )  # more wait for each other where cores are few
     small = {"PointGoal1": "ProbeFollow", "64, auto": "16, auto", "1_000_000": "0"}
     mine: dict[str, Any] = {}
     exec(

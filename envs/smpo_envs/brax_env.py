@@ -11,19 +11,20 @@ from brax.envs.base import State as BraxState
 
 from smpo_envs.keys import typed_key
 from smpo_envs.safe_env import SafeEnv, State
+from smpo_envs.step import by_name
 
 
 class BraxEnv(Env):
     """One that keeps the contract; brax's wrappers go around it."""
 
-    def __init__(self, env: SafeEnv):
-        self._env = env
+    def __init__(self, env: SafeEnv, cost_names: tuple[str, ...]):
+        self._env, self._cost_names = env, cost_names
         first = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
         self._metrics, self._info = tuple(first.metrics), tuple(first.info)
 
     def reset(self, rng: jax.Array) -> BraxState:
         """The first state of an episode, from a raw or a typed key."""
-        return _shown(self._env.reset(typed_key(rng)), {}, {})
+        return self._shown(self._env.reset(typed_key(rng)), {}, {})
 
     def step(self, state: BraxState, action: jax.Array) -> BraxState:
         """The state after an action."""
@@ -37,7 +38,20 @@ class BraxEnv(Env):
             metrics={name: state.metrics[name] for name in self._metrics},
             info={name: state.info[name] for name in self._info},
         )
-        return _shown(self._env.step(own, action), state.metrics, state.info)
+        return self._shown(self._env.step(own, action), state.metrics, state.info)
+
+    def _shown(self, state: State, metrics: dict[str, Any], info: dict[str, Any]) -> BraxState:
+        """As brax's state, with what else was in `metrics` and `info`."""
+        cost = by_name(state.info["cost"], self._cost_names)
+        costs = cost if isinstance(cost, dict) else {"cost": cost}
+        return BraxState(
+            pipeline_state=state.pipeline_state,
+            obs=state.obs,
+            reward=state.reward,
+            done=state.done,
+            metrics={**metrics, **costs, **state.metrics},
+            info={**info, **state.info},
+        )
 
     @property
     def observation_size(self) -> int:
@@ -53,18 +67,6 @@ class BraxEnv(Env):
     def backend(self) -> str:
         """For people: whose physics it is."""
         return "smpo_envs"
-
-
-def _shown(state: State, metrics: dict[str, Any], info: dict[str, Any]) -> BraxState:
-    """As brax's state, with what else was in `metrics` and `info`."""
-    return BraxState(
-        pipeline_state=state.pipeline_state,
-        obs=state.obs,
-        reward=state.reward,
-        done=state.done,
-        metrics={**metrics, "cost": state.info["cost"], **state.metrics},
-        info={**info, **state.info},
-    )
 
 
 def restore_device_put_replicated() -> None:

@@ -214,6 +214,18 @@ def test_each_of_many_can_have_its_own_seed():
         envs.reset(seed=-1)
 
 
+def test_several_costs_are_a_vector():
+    env = gymnasium.make("smpo_envs/ProbeSpending-v0")
+    env.reset(seed=0)
+    info = env.step(np.array([0.25, 0.5], np.float32))[-1]
+    np.testing.assert_array_equal(info["cost"], [0.25, 0.5])
+    envs = many("smpo_envs/ProbeSpending-v0", episode_length=1, autoreset_mode="SameStep")
+    envs.reset(seed=0)
+    info = envs.step(np.full((3, 2), 0.5, np.float32))[-1]
+    np.testing.assert_array_equal(info["cost"], np.full((3, 2), 0.5))
+    assert info["_final_info"].all()
+
+
 def test_six_values_have_the_cost_where_safety_gymnasium_has_it():
     env, envs = gymnasium.make(PROBE, six_values=True), many(six_values=True)
     env.reset(seed=0)
@@ -286,3 +298,15 @@ def test_views_from_above_show_the_robot_where_it_is():
     views.reset(seed=0)
     assert len(views.render()) == 2
     assert gymnasium.make("smpo_envs/PointGoal1-v0").unwrapped.render() is None
+
+
+def test_each_of_two_costs_is_told_with_their_sum():
+    env = gymnasium.make("smpo_envs/ProbeSpending-v0")
+    env.reset(seed=0)
+    info = env.step(np.array([0.5, 0.25], np.float32))[-1]
+    assert (info["cost_first"], info["cost_second"], info["cost"]) == (0.5, 0.25, 0.75)
+    batch = many("smpo_envs/ProbeSpending-v0", 2)
+    batch.reset(seed=0)
+    info = batch.step(np.array([[0.5, 0.25], [-1.0, 1.0]], np.float32))[-1]
+    np.testing.assert_array_equal(info["cost_first"], [0.5, 0.0])
+    np.testing.assert_array_equal(info["cost"], [0.75, 1.0])

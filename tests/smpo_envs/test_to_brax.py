@@ -36,6 +36,12 @@ def test_adapter_shows_the_same_environment():
     assert set(theirs.metrics) == {"cost", "cost_hazards", "cost_sum", "goal_met"}
 
 
+def test_several_costs_are_logged_by_their_names():
+    env = smpo_envs.to_brax(smpo_envs.make("ProbeSpending"))
+    state = env.step(env.reset(jax.random.key(0)), jnp.array([0.25, 0.5]))
+    assert state.metrics == {"first": 0.25, "second": 0.5, "cost_sum": 0.75}
+
+
 def test_what_wrappers_note_outlives_steps_of_an_environment_that_knows_nothing_of_it():
     from brax.envs import training
 

@@ -20,6 +20,7 @@ from smpo_envs.drawing import Drawing
 from smpo_envs.naming import find, make
 from smpo_envs.picture import picture
 from smpo_envs.safe_env import SafeEnv, State
+from smpo_envs.step import by_name
 from smpo_envs.vector_env import VectorEnv, VectorState
 
 Info = dict[str, Any]
@@ -47,6 +48,8 @@ DEFAULT_MODE = AutoresetMode.SAME_STEP if IS_029 else AutoresetMode.NEXT_STEP
 
 class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, with the cost of a step in `info["cost"]`, and its metrics beside it.
+
+    Of an environment with several costs it is the vector `[K]` of them, of many `[N, K]`.
 
     Actions are of -1 to 1. Episodes are cut, as `truncated`, after the environment's own
     `episode_length`. With a seed, episodes are those of the vector's first environment.
@@ -100,7 +103,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._key, self._state, seen = self._reset(self._key)
         self._steps = 0
         obs, _, _, info = _on_host(seen)
-        return obs, _floats(info)
+        return obs, _plain(info)
 
     def step(self, action: np.ndarray) -> Any:
         """What an action leads to.
@@ -115,7 +118,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         obs, reward, done, info = _on_host(seen)
         terminated = bool(done > 0)
         truncated = self._steps >= self._env.episode_length and not terminated
-        info = _floats(info)
+        info = _plain(info)
         if self._six_values:
             return obs, float(reward), info["cost"], terminated, truncated, info
         return obs, float(reward), terminated, truncated, info
@@ -223,7 +226,7 @@ class GymnasiumVectorEnv(_vector.VectorEnv):
         infos = self._batched(info)
         if self._mode is AutoresetMode.SAME_STEP:
             for i in np.flatnonzero(self._is_over):
-                last = {name: float(values[i]) for name, values in info.items()}
+                last = _plain({name: values[i] for name, values in info.items()})
                 final = {"final_info": last, **dict.fromkeys(FINAL_OBS, successor[i])}
                 infos = self._add_info(infos, final, int(i))
         reward = reward.astype(np.float64)
@@ -296,9 +299,10 @@ def _named(name: str, options: tuple[tuple[str, Any], ...]) -> SafeEnv:
 @lru_cache(maxsize=16)
 def _single(env: SafeEnv) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The compiled reset and step of one."""
+    names = check_shapes(env)
 
     def seen(state: State) -> Single:
-        return Single(state.obs, state.reward, state.done, _told(state))
+        return Single(state.obs, state.reward, state.done, _told(state, names))
 
     def reset(key: PRNGKeyArray) -> tuple[PRNGKeyArray, State, Single]:
         reset_key, next_key = jax.random.split(key)
@@ -317,11 +321,11 @@ def _many(native: VectorEnv, mode: AutoresetMode) -> tuple[Callable[..., Any], C
 
     def reset(keys: PRNGKeyArray) -> tuple[VectorState, Any]:
         state = native.reset_each(keys)
-        return state, (state.obs, _told(state.env))
+        return state, (state.obs, _told(state.env, native.cost_names))
 
     def step(state: VectorState, was_over: jax.Array, action: jax.Array) -> tuple[VectorState, Any]:
         after, seen = native.step(state, action)
-        told = _told(after.env)
+        told = _told(after.env, native.cost_names)
         if mode is AutoresetMode.SAME_STEP:
             shown = (after.obs, seen.next_obs, seen.reward, seen.terminated, seen.truncated, told)
             return after, shown
@@ -346,8 +350,13 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=compilation.options())
 
 
-def _told(state: State) -> dict[str, jax.Array]:
-    return {"cost": state.info["cost"], **state.metrics}
+def _told(state: State, cost_names: Sequence[str]) -> dict[str, jax.Array]:
+    """What `info` says; of several costs each as `cost_NAME`, and their sum as `cost`."""
+    cost = state.info["cost"]
+    if len(cost_names) == 1:
+        return {"cost": cost, **state.metrics}
+    own = {f"cost_{name}": value for name, value in by_name(cost, cost_names).items()}
+    return {"cost": jnp.sum(cost, axis=-1), **own, **state.metrics}
 
 
 def _spaces(env: SafeEnv) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
@@ -409,5 +418,9 @@ def _on_host(seen: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(seen))
 
 
-def _floats(info: dict[str, np.ndarray]) -> Info:
-    return {name: float(value) for name, value in info.items()}
+def _plain(info: dict[str, np.ndarray]) -> Info:
+    """Of one: numbers, but for several costs, which are a vector."""
+    return {
+        name: value.astype(np.float64) if value.ndim else float(value)
+        for name, value in info.items()
+    }

@@ -59,7 +59,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
     values: dict[str, Any] = dataclasses.asdict(plain)
-    for name in ("out", "env_object"):
+    for name in ("out", "env_object", *(() if config.cost_names else ("cost_names",))):
         del values[name]
     values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts

@@ -86,8 +86,14 @@ def test_safety_gymnasium_id_names_the_native_task():
         ("algo: toy\nstep: 3", "run.yaml: step belongs under `hyperparameters:`"),
         ("algo: toy\nseed: 1.5", "run.yaml: seed: expected an integer, got 1.5"),
         ("algo: toy\nseed: true", "run.yaml: seed: expected an integer, got True"),
-        ("algo: toy\ncost_limit: low", "run.yaml: cost_limit: expected a number, got 'low'"),
-        ("algo: toy\ncost_limit: .nan", "run.yaml: cost_limit: expected a number, got nan"),
+        (
+            "algo: toy\ncost_limit: low",
+            "run.yaml: cost_limit: expected a number or a list, each a number, got 'low'",
+        ),
+        (
+            "algo: toy\ncost_limit: .nan",
+            "run.yaml: cost_limit: expected a number or a list, each a number, got nan",
+        ),
         ("algo: toy\nwandb: 1", "run.yaml: wandb: expected true or false, got 1"),
         ("algo: toy\ncost_limit: -1", "run.yaml: cost_limit: must not be negative, got -1.0"),
         ("algo: toy\nnum_envs: 0", "run.yaml: num_envs: must be at least 1, got 0"),
