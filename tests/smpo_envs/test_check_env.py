@@ -40,13 +40,13 @@ def task(
 
 
 BROKEN = {
-    "two costs": (
-        {"cost": lambda a: a},
-        r"reset: info\['cost'\]: expected a float scalar, 0 or more, got float32\[2\]",
+    "costs in a table": (
+        {"cost": lambda a: jnp.stack([a, a])},
+        r"reset: info\['cost'\]: expected a float scalar, 0 or more, or .*, got float32\[2, 2\]",
     ),
     "several costs by name": (
         {"cost": lambda a: {"speed": a[0], "force": a[1]}},
-        r"info\['cost'\]: expected a float scalar, 0 or more, got a dict",
+        r"info\['cost'\]: expected a float scalar, 0 or more, or a float vector .*, got a dict",
     ),
     "no cost": ({"name": "costs"}, r"info\['cost'\] is missing; info has 'costs'"),
     "image": (

@@ -97,7 +97,7 @@ def test_errors_are_told_where_tyro_keeps_its_own_to_itself(command, monkeypatch
     assert command("train --seed 1 --lr 3").error.endswith("here it is called --learning-rate")
 
 
-NO_OPTIONS = ("hyperparameters", "env_object", "earlier_lengths", "observations")
+NO_OPTIONS = ("hyperparameters", "env_object", "earlier_lengths", "cost_names", "observations")
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
