@@ -224,13 +224,14 @@ def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
 
     # Traced before jax2onnx does, which knows neither noise for any N nor all of flax; the noise,
     # of which nothing comes, goes.
-    traced = jax.make_jaxpr(_program(policy))(_any_number(policy))
+    obs = _any_number(policy)  # once: an N is equal to no other
+    traced = jax.make_jaxpr(_program(policy))(obs)
     lean, _ = dce_jaxpr(traced.jaxpr, [True], instantiate=True)
     program = jaxpr_as_fun(ClosedJaxpr(lean, traced.consts))
     try:
         model = to_onnx(
             lambda obs: program(obs)[0],
-            [_any_number(policy)],
+            [obs],
             model_name=f"{policy.config.algo} on {policy.config.env}",
             opset=OPSET,
             input_names=["obs"],
