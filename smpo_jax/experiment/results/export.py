@@ -67,6 +67,8 @@ def write(
 
 def _format(path: Path, to: ExportFormat | None) -> ExportFormat:
     """The format that is asked for; unless one is, that of the file's ending."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file")
     endings = {f".{name}": name for name in get_args(ExportFormat)}
     ending = endings.get(path.suffix.lower())
     found = to or ending
