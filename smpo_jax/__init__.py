@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from smpo_jax import algorithms, core
     from smpo_jax.algorithms import smpo
     from smpo_jax.algorithms.registry import ALGORITHMS, augment, make
-    from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
+    from smpo_jax.core.distributions import Categorical, DiagonalGaussian, SquashedGaussian
     from smpo_jax.experiment.results.exported import load_exported
     from smpo_jax.experiment.results.policy import load_policy
     from smpo_jax.experiment.results.render import render
@@ -46,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "algorithms": ["smpo"],
         "algorithms.registry": ["ALGORITHMS", "augment", "make"],
-        "core.distributions": ["DiagonalGaussian", "SquashedGaussian"],
+        "core.distributions": ["Categorical", "DiagonalGaussian", "SquashedGaussian"],
         "experiment.results.exported": ["load_exported"],
         "experiment.results.policy": ["load_policy"],
         "experiment.results.render": ["render"],

@@ -104,6 +104,21 @@ class AugmentedEnv:
         """The environment's."""
         return self.env.episode_length
 
+    @property
+    def discrete(self) -> bool:
+        """The environment's."""
+        return getattr(self.env, "discrete", False)
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """The environment's, of which those that are added are none."""
+        return getattr(self.env, "observation_names", ())
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """The environment's."""
+        return getattr(self.env, "observation_shape", ())
+
     def reset(self, key: Key) -> Any:
         """The first state of an episode.
 
@@ -156,5 +171,22 @@ def missing_account(size: int) -> str:
 
 
 def augment(env: SingleEnv, augmentation: Augmentation) -> SingleEnv:
-    """The environment with the account; the environment itself if there is none to keep."""
-    return env if augmentation is NONE else AugmentedEnv(env, augmentation)
+    """The environment with the account; the environment itself if there is none to keep.
+
+    Raises:
+        ValueError: of the account something is shown, and observations are pictures.
+    """
+    if augmentation is NONE:
+        return env
+    require_vectors(env, augmentation)
+    return AugmentedEnv(env, augmentation)
+
+
+def require_vectors(env: Any, augmentation: Augmentation) -> None:
+    """Raises a ValueError if observations are pictures that would have to show the account."""
+    shape = getattr(env, "observation_shape", ())
+    if shape and augmentation.size:
+        raise ValueError(
+            f"the method shows its account of cost at the end of an observation, which has to be a "
+            f"vector: these are pictures, {list(shape)}"
+        )

@@ -2,8 +2,9 @@
 
 A network is a pair of pure functions, so that one of your own needs no class: see `Networks`.
 
-Weights start orthogonal, with gain √2 in hidden layers, 0.01 at the policy's mean (actions start
-near zero whatever the observation) and 1 at a critic's head; biases start at 0.
+Weights start orthogonal, with gain √2 in hidden layers, 0.01 at the policy's head (actions start
+near zero, or choices equally likely, whatever the observation) and 1 at a critic's; biases start at
+0.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,22 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from smpo_jax.core import moments
-from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD, DiagonalGaussian
+from smpo_jax.core.distributions import (
+    LARGEST_LOG_STD,
+    LEAST_LOG_STD,
+    Categorical,
+    DiagonalGaussian,
+    SquashedGaussian,
+)
 from smpo_jax.types import Key, Params
 
 Activation = Callable[[jax.Array], jax.Array]
 
 ACTIVATIONS: dict[str, Activation] = {"tanh": jnp.tanh, "relu": nn.relu, "silu": nn.silu}
+GAUSSIANS: dict[str, Callable[..., DiagonalGaussian | SquashedGaussian]] = {
+    "gaussian": DiagonalGaussian,
+    "squashed": SquashedGaussian,
+}
 
 
 def _unbounded(params: Params) -> Params:
@@ -59,11 +70,14 @@ class Normaliser(NamedTuple):
 class Networks(NamedTuple):
     """The networks of a method; what is None is made as the method's settings say.
 
+    Where observations are pictures, `obs` of the networks is `[*batch, H, W, C]`, and those that a
+    method needs must be given.
+
     Attributes:
         policy: `(params, obs [*batch, O]) -> Distribution` over actions (see `types.Distribution`).
         value: `(params, obs [*batch, O]) -> [*batch]`, V(s) of rewards and V_c(s) of costs.
         action_value: `(params, obs, action [*batch, A]) -> [*batch]`, Q^c(s, a) >= 0 of costs.
-        normaliser: of observations, before all networks.
+        normaliser: of observations, before all networks; it sees vectors, of pictures too.
     """
 
     policy: Network | None = None
@@ -156,10 +170,11 @@ def gaussian_policy(
     hidden: tuple[int, ...],
     activation: Activation,
     initial_log_std: float,
+    kind: Callable[..., DiagonalGaussian | SquashedGaussian] = DiagonalGaussian,
 ) -> Network:
     """A normal distribution whose mean is an MLP of obs and whose spread depends on no state.
 
-    Its log_std stays between `LEAST_LOG_STD` and `LARGEST_LOG_STD`.
+    Its log_std stays between `LEAST_LOG_STD` and `LARGEST_LOG_STD`. `kind` is what is made of both.
     """
     mlp = _mlp(observation_size, action_size, hidden=hidden, activation=activation, head_gain=0.01)
 
@@ -167,14 +182,35 @@ def gaussian_policy(
         log_std = jnp.full((action_size,), initial_log_std, jnp.result_type(float))
         return {"mean": mlp.init(key), "log_std": log_std}
 
-    def apply(params: Params, obs: jax.Array) -> DiagonalGaussian:
+    def apply(params: Params, obs: jax.Array) -> DiagonalGaussian | SquashedGaussian:
         mean = mlp.apply(params["mean"], obs)
-        return DiagonalGaussian(mean, jnp.broadcast_to(params["log_std"], mean.shape))
+        return kind(mean, jnp.broadcast_to(params["log_std"], mean.shape))
 
     def project(params: Params) -> Params:
         return {**params, "log_std": jnp.clip(params["log_std"], LEAST_LOG_STD, LARGEST_LOG_STD)}
 
     return Network(init, apply, project)
+
+
+def categorical_policy(
+    observation_size: int, choices: int, *, hidden: tuple[int, ...], activation: Activation
+) -> Network:
+    """One of so many choices, whose logits are an MLP of obs."""
+    mlp = _mlp(observation_size, choices, hidden=hidden, activation=activation, head_gain=0.01)
+
+    def init(key: Key) -> Params:
+        return {"logits": mlp.init(key)}
+
+    return Network(init, lambda params, obs: Categorical(mlp.apply(params["logits"], obs)))
+
+
+def seeing(network: Network, shape: tuple[int, ...]) -> Network:
+    """The network, given observations in the shape of pictures that arrive as vectors."""
+
+    def apply(params: Params, obs: Float[Array, "*batch O"], *others: Any) -> Any:
+        return network.apply(params, obs.reshape(*obs.shape[:-1], *shape), *others)
+
+    return Network(network.init, apply, network.project)
 
 
 def state_value(

@@ -1,7 +1,8 @@
 """The records that flow between the parts, and the protocols at the seams.
 
 Axes, everywhere: `T` steps of a rollout, `N` environments, `B = T * N` samples, `O` observation,
-`A` action. Flags in rollouts are float 0/1, because they multiply.
+`A` action. Flags in rollouts are float 0/1, because they multiply. A discrete action, one of `A`
+choices, is a one-hot float vector `[A]`: whatever learns from actions sees vectors of one kind.
 
 What every constraint has of its own, such as its cost, is `PerCost`: the plain value where there is
 one constraint, a dictionary by the cost's name where there are several (see `core.constraints`).
@@ -34,7 +35,7 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
-        """Log-density of an action, summed over its components."""
+        """Log-density of an action, summed over its components; log-probability of a choice."""
         ...
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -127,6 +128,9 @@ class Spec(NamedTuple):
     episode_length: int
     total_iterations: int  # for learning-rate decay
     cost_limit: PerCost = 25.0  # of a Scalar, d: the bound on the expected episode cost
+    discrete: bool = False  # actions are one of `action_size` choices, one-hot
+    # Of a picture, whose entries observations are one after the other; () for plain vectors.
+    observation_shape: tuple[int, ...] = ()
 
 
 Policy = Callable[
@@ -217,7 +221,9 @@ class StepLike(Protocol[A_co]):
 class Sized(Protocol):
     """What a `Spec` says of a batch of environments, wherever they are stepped.
 
-    Those with several costs also have `cost_names`, what each is called, in order.
+    Environments of discrete actions also have `discrete`, which is True; those of pictures
+    `observation_shape`. What lacks them has continuous actions and plain vectors. Those with
+    several costs have `cost_names`, what each is called, in order.
     """
 
     num_envs: int
@@ -233,7 +239,7 @@ class VectorEnv(Protocol):
     A state has two attributes: `obs`, `[N, O]`, the observation to act on next, which after the end
     of an episode is the first of a fresh one; and `steps`, `[N]`, those taken in the episode. To be
     shared by several devices, all leaves of a state have a leading axis `N`, and `step` takes any
-    number of environments. With several costs they have `cost_names`, what each is called.
+    number of environments. See `Sized` for what they may have besides.
     """
 
     num_envs: int

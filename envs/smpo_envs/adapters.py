@@ -4,11 +4,13 @@ import dataclasses
 from typing import Any
 
 import jax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.contract import traced
 from smpo_envs.from_brax import from_brax
 from smpo_envs.from_gymnax import from_gymnax
-from smpo_envs.safe_env import Environment, SafeEnv, State
+from smpo_envs.observations import layout
+from smpo_envs.safe_env import Environment, SafeEnv, State, kind
 
 NEEDED = (
     "it needs reset(key), step(state, action), action_size, and a cost in the state's info "
@@ -17,7 +19,10 @@ NEEDED = (
 
 
 def as_safe_env(env: Any, *, episode_length: int | None = None) -> SafeEnv:
-    """The environment under our contract.
+    """The environment under our contract, with vectors for observations.
+
+    Of a dictionary, or another tree of arrays, the parts are put one after the other, by sorted key
+    (`observation_names` tells how); of a picture `[H, W, C]` the entries (`observation_shape`).
 
     Args:
         env: a `SafeEnv`, one of brax's contract (brax, mujoco_playground), one in gymnax's style,
@@ -52,7 +57,58 @@ def as_safe_env(env: Any, *, episode_length: int | None = None) -> SafeEnv:
     if not isinstance(traced("reset(key)", env.reset, key), State):
         own = getattr(env, "episode_length", None)
         return from_brax(env, episode_length=episode_length or own)
-    return with_episode_length(env, episode_length)
+    return flattened(with_episode_length(env, episode_length))
+
+
+def flattened(env: SafeEnv) -> SafeEnv:
+    """The environment with vectors for observations that are pictures or of several parts.
+
+    Itself if they are vectors already.
+
+    Raises:
+        ValueError: they are neither.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    obs = traced("reset(key)", env.reset, key).obs
+    if len(getattr(obs, "shape", ())) == 1:
+        return env
+    own = layout("reset", obs)
+
+    def shown(state: State) -> State:
+        return state.replace(obs=own.flatten(state.obs))
+
+    def reset(key: PRNGKeyArray) -> State:
+        return shown(env.reset(key))
+
+    def step(state: State, action: Float[Array, " A"]) -> State:
+        return shown(env.step(state.replace(obs=own.restore(state.obs)), action))
+
+    whole = as_value(env)
+    return dataclasses.replace(
+        whole,
+        reset=reset,
+        step=step,
+        observation_size=own.size,
+        observation_names=own.names,
+        observation_shape=own.shape,
+    )
+
+
+def as_value(env: SafeEnv) -> Environment:
+    """The environment as an `Environment`, with all that it says of itself."""
+    if isinstance(env, Environment):
+        return env
+    return Environment(
+        env.reset,
+        env.step,
+        getattr(env, "observation_size", 0),
+        env.action_size,
+        env.episode_length,
+        getattr(env, "drawing", None),
+        getattr(env, "shift", None),
+        tuple(getattr(env, "cost_names", ())),
+        *kind(env),
+    )
 
 
 def with_episode_length(env: Any, episode_length: int | None) -> SafeEnv:
@@ -69,13 +125,7 @@ def with_episode_length(env: Any, episode_length: int | None) -> SafeEnv:
         raise ValueError(f"episode_length={steps} must be at least 1")
     if steps == own:
         return env
-    if isinstance(env, Environment):
-        return dataclasses.replace(env, episode_length=steps)
-    drawing, shift = getattr(env, "drawing", None), getattr(env, "shift", None)
-    names = tuple(getattr(env, "cost_names", ()))
-    return Environment(
-        env.reset, env.step, env.observation_size, env.action_size, steps, drawing, shift, names
-    )
+    return dataclasses.replace(as_value(env), episode_length=steps)
 
 
 def _is_gymnax(env: Any) -> bool:

@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from smpo_envs.safe_env import SafeEnv, State
+from smpo_envs.safe_env import SafeEnv, State, kind, random_action
 
 Tree = Any
+VECTORS = (
+    "; smpo_envs.as_safe_env(env) makes vectors of dictionaries and pictures, and smpo-jax does so "
+    "by itself"
+)
 
 
 class Played(NamedTuple):
@@ -30,15 +34,17 @@ class Played(NamedTuple):
 def check_shapes(env: SafeEnv) -> tuple[str, ...]:
     """What the costs of an environment are called, if it is as the contract says.
 
-    Observations are float vectors `[O]`, actions float vectors `[A]`, `reward`, `done` and
-    `info["cost"]` float scalars, and a step returns a state like the one it was given. Several
-    costs are a float vector `[K]`, called as `cost_names` says, or else `cost_1` to `cost_K`.
+    Observations are float vectors `[O]`, actions float vectors `[A]` (one-hot if `discrete`),
+    `reward`, `done` and `info["cost"]` float scalars, and a step returns a state like the one it
+    was given. Several costs are a float vector `[K]`, called as `cost_names` says, or else `cost_1`
+    to `cost_K`.
 
     Raises:
         ValueError: a field that is not; the first.
     """
     for size in ("observation_size", "action_size", "episode_length"):
         whole(size, getattr(env, size))
+    kind(env)
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check_state("reset", env, first)
@@ -172,11 +178,11 @@ def _check_keys(env: SafeEnv) -> None:
 
 
 def _play(env: SafeEnv, key: jax.Array, steps: int) -> Tree:
-    """Observations, rewards, costs and ends of steps with uniformly random actions."""
+    """Observations, rewards, costs and ends of steps with random actions."""
 
     def step(state, key):
         action_key, reset_key = jax.random.split(key)
-        action = jax.random.uniform(action_key, (env.action_size,), minval=-1.0, maxval=1.0)
+        action = random_action(env, action_key)
         after = env.step(state, action)
         fresh = env.reset(reset_key)
         is_over = after.done > 0
@@ -197,7 +203,8 @@ def _check_state(what: str, env: SafeEnv, state: Any) -> None:
     ):
         raise ValueError(f"{what} must return a State, got {type(state).__name__}")
     size = env.observation_size
-    _require(f"{what}: obs", state.obs, (size,), f"a float vector of observation_size={size}")
+    words = f"a float vector of observation_size={size}"
+    _require(f"{what}: obs", state.obs, (size,), words, VECTORS)
     _require(f"{what}: reward", state.reward, (), "a float scalar")
     _require(f"{what}: done", state.done, (), "a float scalar, 0 or 1")
     if "cost" not in state.info:
@@ -209,12 +216,12 @@ def _check_state(what: str, env: SafeEnv, state: Any) -> None:
     _require(f"{what}: info['cost']", cost, number, words)
 
 
-def _require(field: str, value: Any, shape: tuple[int, ...], words: str) -> None:
+def _require(field: str, value: Any, shape: tuple[int, ...], words: str, remedy: str = "") -> None:
     is_array = isinstance(value, jax.ShapeDtypeStruct)
     if is_array and value.shape == shape and jnp.issubdtype(value.dtype, jnp.floating):
         return
     found = _kind(value) if is_array else f"a {type(value).__name__}"
-    raise ValueError(f"{field}: expected {words}, got {found}")
+    raise ValueError(f"{field}: expected {words}, got {found}{remedy}")
 
 
 def traced(what: str, function: Any, *arguments: Any) -> Any:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.contract import traced
-from smpo_envs.safe_env import Environment, State
+from smpo_envs.observations import layout
+from smpo_envs.safe_env import Environment, State, kind
 
 EPISODE_LENGTH = 1000  # brax's own
 # What brax's and mujoco_playground's wrappers leave in `info`.
@@ -37,21 +38,28 @@ def from_brax(
             vector.
 
     Raises:
-        ValueError: it has wrappers, no cost there, or observations that are no vector.
+        ValueError: it has wrappers, no cost there, or observations that can be no vector.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     first = traced("reset(key)", env.reset, key)
     _check(first)
+    seen = layout("reset", first.obs)
     places = split_places(cost)
     cost_of = cost if callable(cost) else several([_read(first, place) for place in places])
 
     def shown(own: Any) -> State:
         own = with_types(own, first)
-        obs, reward, done, charged = (
-            jnp.asarray(x, jnp.result_type(float))
-            for x in (own.obs, own.reward, own.done, cost_of(own))
+        reward, done, charged = (
+            jnp.asarray(x, jnp.result_type(float)) for x in (own.reward, own.done, cost_of(own))
         )
-        return State(own, obs, reward, done, metrics=dict(own.metrics), info={"cost": charged})
+        return State(
+            own,
+            seen.flatten(own.obs),
+            reward,
+            done,
+            metrics=dict(own.metrics),
+            info={"cost": charged},
+        )
 
     def reset(key: PRNGKeyArray) -> State:
         return shown(env.reset(key))
@@ -60,9 +68,17 @@ def from_brax(
         before = jax.tree.map(lambda leaf: leaf, state.pipeline_state)  # brax writes into its dicts
         return shown(env.step(before, jnp.clip(action, -1.0, 1.0)))
 
-    size, length = first.obs.shape[0], episode_length or EPISODE_LENGTH
-    names = names_of_places(places) or tuple(getattr(env, "cost_names", ()))
-    return Environment(reset, step, size, int(env.action_size), length, cost_names=names)
+    return Environment(
+        reset,
+        step,
+        seen.size,
+        int(env.action_size),
+        episode_length or EPISODE_LENGTH,
+        cost_names=names_of_places(places) or tuple(getattr(env, "cost_names", ())),
+        discrete=kind(env).discrete,
+        observation_names=seen.names,
+        observation_shape=seen.shape,
+    )
 
 
 def split_places(cost: Any) -> list[Any]:
@@ -124,10 +140,6 @@ def _check(first: Any) -> None:
             f"it resets or cuts episodes by itself (info has {wrapped[0]!r}): give the bare "
             "environment, as brax.envs.get_environment(name) makes it, and a time limit besides"
         )
-    shape = getattr(first.obs, "shape", None)
-    if shape is None or len(shape) != 1:
-        found = f"a {type(first.obs).__name__}" if shape is None else f"shape {list(shape)}"
-        raise ValueError(f"reset: obs: expected a vector, got {found}")
 
 
 def _read(first: Any, place: str | None) -> CostOf:

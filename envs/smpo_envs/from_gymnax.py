@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smpo_envs.contract import traced
 from smpo_envs.from_brax import names_of_places, several, split_places, with_types
+from smpo_envs.observations import layout
 from smpo_envs.safe_env import Environment, State
 
 CostOf = Callable[[dict[str, Any]], Float[Array, ""]]
@@ -37,11 +38,13 @@ def from_gymnax(
 ) -> Environment:
     """The environment under our contract: actions of [-1, 1] are scaled to its bounds.
 
+    Those of a space with `n` choices are one-hot, and the environment is given the index.
+
     An end at the time limit is a truncation, also where the environment's `done` does not tell the
     two apart.
 
     Args:
-        env: with continuous actions and observations that are vectors.
+        env: with continuous or discrete actions.
         params: of the environment; unless given, its default.
         episode_length: the time limit; unless given, `params.max_steps_in_episode`.
         cost: where a step's cost is, "info.NAME", or a function of `info`; of several,
@@ -59,22 +62,19 @@ def from_gymnax(
         replace = getattr(params, "replace", None) or params._replace
         params = replace(max_steps_in_episode=episode_length)
     limit = int(episode_length)
-    low, high = _bounds(env.action_space(params))
+    actions = _actions(env.action_space(params))
     key = jax.eval_shape(lambda: jax.random.key(0))
     first_obs, first = traced("reset_env(key, params)", lambda key: env.reset_env(key, params), key)
-    if len(getattr(first_obs, "shape", ())) != 1:
-        raise ValueError(f"reset_env: obs: expected a vector, got {first_obs}")
+    seen = layout("reset_env", first_obs)
     places = split_places(cost)
     cost_of = cost if callable(cost) else several([_read(place) for place in places])
     names = names_of_places(places) or tuple(getattr(env, "cost_names", ()))
 
     def shown(own: Any, key: PRNGKeyArray, steps: Any, obs: Any, *scalars: Any) -> State:
         own = with_types(own, first)
-        obs, reward, done, charged = (
-            jnp.asarray(x, jnp.result_type(float)) for x in (obs, *scalars)
-        )
+        reward, done, charged = (jnp.asarray(x, jnp.result_type(float)) for x in scalars)
         state = GymnaxState(own, key, jnp.asarray(steps, jnp.int32))
-        return State(state, obs, reward, done, info={"cost": charged})
+        return State(state, seen.flatten(obs), reward, done, info={"cost": charged})
 
     def reset(key: PRNGKeyArray) -> State:
         reset_key, next_key = jax.random.split(key)
@@ -84,19 +84,56 @@ def from_gymnax(
     def step(state: State, action: Float[Array, " A"]) -> State:
         own, key, steps = state.pipeline_state
         step_key, next_key = jax.random.split(key)
-        scaled = low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-        obs, own, reward, done, info = env.step_env(step_key, own, scaled, params)
+        taken = actions.taken(action)
+        obs, own, reward, done, info = env.step_env(step_key, own, taken, params)
         terminated = jnp.where(steps + 1 < limit, done, False)
         return shown(own, next_key, steps + 1, obs, reward, terminated, cost_of(info))
 
-    return Environment(reset, step, first_obs.shape[0], low.shape[0], limit, cost_names=names)
+    return Environment(
+        reset,
+        step,
+        seen.size,
+        actions.size,
+        limit,
+        cost_names=names,
+        discrete=actions.discrete,
+        observation_names=seen.names,
+        observation_shape=seen.shape,
+    )
+
+
+class _Actions(NamedTuple):
+    """A space of actions.
+
+    Attributes:
+        size: entries of an action of ours.
+        discrete: it is one-hot.
+        taken: an action of ours as the environment takes it.
+    """
+
+    size: int
+    discrete: bool
+    taken: Callable[[Float[Array, " A"]], jax.Array]
+
+
+def _actions(space: Any) -> _Actions:
+    has_bounds = hasattr(space, "low") and hasattr(space, "high") and hasattr(space, "shape")
+    if hasattr(space, "n") and not has_bounds:
+        return _Actions(int(space.n), True, lambda action: jnp.argmax(action).astype(jnp.int32))
+    if not has_bounds:
+        raise ValueError(
+            f"its actions are {type(space).__name__}; only vectors (Box) and choices (Discrete) "
+            "can be trained"
+        )
+    low, high = _bounds(space)
+
+    def scaled(action: Float[Array, " A"]) -> Float[Array, " A"]:
+        return low + (jnp.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+
+    return _Actions(low.shape[0], False, scaled)
 
 
 def _bounds(space: Any) -> tuple[Float[Array, " A"], Float[Array, " A"]]:
-    if not (hasattr(space, "low") and hasattr(space, "high") and hasattr(space, "shape")):
-        raise ValueError(
-            f"its actions are {type(space).__name__}; only continuous ones (Box) can be trained"
-        )
     if len(space.shape) != 1:
         raise ValueError(f"its actions have shape {list(space.shape)}; expected a vector")
     low, high = (

@@ -7,11 +7,14 @@ episode is within the limit.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.safe_env import Environment, State
 
 REWARD_NOISE = 1.0  # of `diminishing`, the standard deviation per step
+CHOICE_REWARDS = (0.0, 0.6, 1.0)  # of `choice`, a step of waiting, walking, running
+CHOICE_COSTS = (0.0, 0.2, 1.0)
 NEAR_EXIT, FAR_EXIT = 2.0, -4.0  # of `exits`, which starts at 0
 
 
@@ -107,6 +110,31 @@ def exits(*, episode_length: int = 40) -> Environment:
 def exits_optimum(cost_limit: float) -> float:
     """Two steps to the near exit cost 2, four to the far one cost nothing; mixtures lie between."""
     return -4.0 + min(cost_limit, 2.0)
+
+
+def choice(*, episode_length: int = 10) -> Environment:
+    """To wait, walk or run: three discrete actions, which earn and cost what the tables say.
+
+    The observation is constant. A step that runs spends cost better than waiting, and worse than
+    walking, so that the best policy under most limits is a mixture of two of them.
+    """
+    earned, spent = jnp.array(CHOICE_REWARDS), jnp.array(CHOICE_COSTS)
+
+    def reset(key: PRNGKeyArray) -> State:
+        del key
+        return _start((), jnp.ones(1))
+
+    def step(state: State, action: Float[Array, " 3"]) -> State:
+        index = jnp.argmax(action)
+        return _next(state, (), state.obs, reward=earned[index], cost=spent[index], done=False)
+
+    return Environment(reset, step, 1, len(CHOICE_REWARDS), episode_length, discrete=True)
+
+
+def choice_optimum(cost_limit: float, episode_length: int = 10) -> float:
+    """The concave envelope of (cost, reward): waiting and walking mixed, or walking and running."""
+    per_step = min(cost_limit / episode_length, 1.0)
+    return episode_length * float(np.interp(per_step, CHOICE_COSTS, CHOICE_REWARDS))
 
 
 def spending(*, episode_length: int = 10) -> Environment:

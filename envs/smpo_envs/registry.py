@@ -74,6 +74,9 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "ProbeExits": Entry(
             "smpo_envs.probes:exits", "test problem: a near exit that costs, a far one that is free"
         ),
+        "ProbeChoice": Entry(
+            "smpo_envs.probes:choice", "test problem: wait, walk or run, discrete actions that cost"
+        ),
     }
 )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -41,6 +43,9 @@ class State(struct.PyTreeNode):
 class SafeEnv(Protocol):
     """One environment of two pure functions. `step` never resets; wrappers do.
 
+    One whose actions are discrete also has `discrete`, which is True: an action then is one-hot,
+    the choice `jnp.argmax(action)` of `action_size`. One that lacks it has continuous actions.
+
     One with several costs may have `cost_names`, a text for each; otherwise they are called
     `cost_1`, `cost_2` and so on.
     """
@@ -52,7 +57,7 @@ class SafeEnv(Protocol):
 
     @property
     def action_size(self) -> int:
-        """Length `A` of an action; every component acts within [-1, 1]."""
+        """Length `A` of an action, whose components act within [-1, 1]; number of choices."""
         ...
 
     @property
@@ -83,7 +88,18 @@ class Reading(NamedTuple):
 class Environment:
     """A `SafeEnv` as a value: its two functions, its sizes, and how to draw it, if one can.
 
-    `cost_names` are for those with several costs.
+    Attributes:
+        reset: see `SafeEnv`.
+        step: see `SafeEnv`.
+        observation_size: `O`.
+        action_size: `A`.
+        episode_length: steps after which an episode is cut.
+        drawing: how it looks.
+        shift: what it was built with, in full.
+        cost_names: for those with several costs.
+        discrete: actions are one-hot, see `SafeEnv`.
+        observation_names: of the parts that an observation is made of, in order; () if of one.
+        observation_shape: of a picture, whose entries are the observation; () for vectors.
     """
 
     reset: Callable[[PRNGKeyArray], State]
@@ -92,6 +108,46 @@ class Environment:
     action_size: int
     episode_length: int
     drawing: Drawing | None = field(default=None, compare=False)
-    shift: Shift | None = field(default=None, compare=False)  # what it was built with, in full
+    shift: Shift | None = field(default=None, compare=False)
     cost_names: tuple[str, ...] = ()
+    discrete: bool = False
+    observation_names: tuple[str, ...] = ()
+    observation_shape: tuple[int, ...] = ()
     readings: tuple[Reading, ...] = field(default=(), compare=False)  # an observation's, in order
+
+
+class Kind(NamedTuple):
+    """What an environment, or many, may say of itself beside its sizes, and need not.
+
+    Attributes:
+        discrete: see `SafeEnv`.
+        observation_names: see `Environment`.
+        observation_shape: see `Environment`.
+    """
+
+    discrete: bool
+    observation_names: tuple[str, ...]
+    observation_shape: tuple[int, ...]
+
+
+def kind(env: Any) -> Kind:
+    """What an environment says, and what is true of one that says nothing.
+
+    Raises:
+        ValueError: `discrete` is neither True nor False.
+    """
+    discrete = getattr(env, "discrete", False)
+    if not isinstance(discrete, bool | np.bool_):
+        raise ValueError(
+            f"discrete={discrete!r} must be True or False; action_size is the number of choices"
+        )
+    names, shape = getattr(env, "observation_names", ()), getattr(env, "observation_shape", ())
+    return Kind(bool(discrete), tuple(names), tuple(shape))
+
+
+def random_action(env: Any, key: PRNGKeyArray, batch: tuple[int, ...] = ()) -> jax.Array:
+    """Uniformly random actions, `[*batch, A]`, of an environment or of many."""
+    if kind(env).discrete:
+        choice = jax.random.randint(key, batch, 0, env.action_size)
+        return jax.nn.one_hot(choice, env.action_size, dtype=jnp.result_type(float))
+    return jax.random.uniform(key, (*batch, env.action_size), minval=-1.0, maxval=1.0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs import compilation
+from smpo_envs.safe_env import random_action
 
 
 class Steppable(Protocol):
@@ -43,7 +44,7 @@ def measure(env: Steppable, steps: int = 200, repeats: int = 5) -> Throughput:
     def act_and_step(carry, _):
         state, key = carry
         action_key, key = jax.random.split(key)
-        action = jax.random.uniform(action_key, (num_envs, env.action_size), minval=-1.0)
+        action = random_action(env, action_key, (num_envs,))
         state, seen = env.step(state, action)
         # Everything a trainer would read is used, or the compiler would drop it.
         return (state, key), (seen.reward.mean(), seen.cost.mean(), jnp.sum(seen.next_obs))

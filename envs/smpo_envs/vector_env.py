@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smpo_envs.contract import check_shapes, whole
-from smpo_envs.safe_env import SafeEnv, State
+from smpo_envs.safe_env import SafeEnv, State, kind
 from smpo_envs.sparse import apply_where
 from smpo_envs.step import Step, by_name
 
@@ -87,6 +87,7 @@ class VectorEnv:
         self.observation_size = env.observation_size
         self.action_size = env.action_size
         self.episode_length = whole("episode_length", env.episode_length)
+        self.discrete, self.observation_names, self.observation_shape = kind(env)
 
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """The first state of all environments."""

@@ -12,7 +12,7 @@ import numpy as np
 from smpo_jax.core import constraints, multipliers
 from smpo_jax.core.distributions import LARGEST_LOG_STD, LEAST_LOG_STD
 from smpo_jax.names import suggest
-from smpo_jax.networks import ACTIVATIONS
+from smpo_jax.networks import ACTIVATIONS, GAUSSIANS
 from smpo_jax.ranges import LARGE, MOST, TINY
 from smpo_jax.types import Spec
 
@@ -38,6 +38,9 @@ SIZES = (
     "one or more positive whole numbers",
     lambda x: len(x) > 0 and all(1 <= n <= MOST for n in x),
 )
+
+
+KINDS = ("discrete", "observation_shape")  # fields of a spec that are no sizes
 
 
 class Settings:
@@ -67,6 +70,7 @@ class ActorCriticSettings(Settings):
     observation_clip: float = 5.0  # of normalised observations
     hidden: tuple[int, ...] = (64, 64)  # units of each network's hidden layers
     activation: Literal["tanh", "relu", "silu"] = "tanh"  # of all networks
+    policy: Literal["gaussian", "squashed"] = "gaussian"  # squashed: by tanh, within the bounds
     initial_log_std: float = 0.0  # natural log of the policy's first standard deviation
 
     def __post_init__(self):
@@ -81,6 +85,7 @@ class ActorCriticSettings(Settings):
             object.__setattr__(self, "hidden", tuple(np.asarray(self.hidden).tolist()))
         require(self, SIZES, "hidden")
         choose("activation", self.activation, ACTIVATIONS)
+        choose("policy", self.policy, GAUSSIANS)
         super().__post_init__()
 
 
@@ -195,10 +200,14 @@ def choose(name: str, value: str, allowed: Mapping[str, T]) -> T:
 
 def require_possible(spec: Spec) -> None:
     """Raises a ValueError for the first field of a spec that no problem can have."""
-    sizes = (field for field in Spec._fields if field != "cost_limit")
+    sizes = (field for field in Spec._fields if field not in ("cost_limit", *KINDS))
     require(spec, WHOLE, *sizes)
     for limit in constraints.values(spec.cost_limit):
         require(spec._replace(cost_limit=limit), LIMIT, "cost_limit")
+    if math.prod(spec.observation_shape) != spec.observation_size and spec.observation_shape:
+        raise ValueError(
+            f"observation_shape={spec.observation_shape} is not of {spec.observation_size} entries"
+        )
 
 
 def require_divisible(spec: Spec, minibatches: int, name: str = "minibatches") -> None:

@@ -152,9 +152,11 @@ def actor_critic(
         critics: the entries of `params` that are critics.
 
     Raises:
-        ValueError: a rollout cannot be cut in `minibatches` equal parts.
+        ValueError: a rollout cannot be cut in `minibatches` equal parts; observations are pictures
+            and a network is not given; or actions are discrete and are to be squashed.
     """
     base.require_divisible(spec, settings.minibatches)
+    networks = on_pictures(spec, networks, "policy", "value")
     activation = ACTIVATIONS[settings.activation]
     normaliser = nets.UNCHANGED
     if settings.normalise_observations:
@@ -162,19 +164,58 @@ def actor_critic(
     return ActorCritic(
         spec=spec,
         settings=settings,
-        policy=networks.policy
-        or nets.gaussian_policy(
-            spec.observation_size,
-            spec.action_size,
-            hidden=settings.hidden,
-            activation=activation,
-            initial_log_std=settings.initial_log_std,
-        ),
+        policy=networks.policy or policy_network(spec, settings),
         value=networks.value
         or nets.state_value(spec.observation_size, hidden=settings.hidden, activation=activation),
         normaliser=networks.normaliser or normaliser,
         critics=critics,
         optimiser=optimise.adam(settings.max_gradient_norm),
+    )
+
+
+def policy_network(spec: Spec, settings: base.ActorCriticSettings) -> Network:
+    """The policy network for the problem's actions.
+
+    Raises:
+        ValueError: they are discrete and the settings want them squashed.
+    """
+    sizes = (spec.observation_size, spec.action_size)
+    layers: Any = {"hidden": settings.hidden, "activation": ACTIVATIONS[settings.activation]}
+    if not spec.discrete:
+        kind = nets.GAUSSIANS[settings.policy]
+        log_std = settings.initial_log_std
+        return nets.gaussian_policy(*sizes, **layers, initial_log_std=log_std, kind=kind)
+    if settings.policy != base.ActorCriticSettings.policy:
+        raise ValueError(
+            f"policy={settings.policy!r} is for continuous actions, and these are discrete: leave "
+            "it out"
+        )
+    return nets.categorical_policy(*sizes, **layers)
+
+
+def on_pictures(spec: Spec, networks: Networks, *needed: str) -> Networks:
+    """The networks as they take observations that are vectors; themselves where these are no more.
+
+    Raises:
+        ValueError: observations are pictures, and one of the needed networks is not given.
+    """
+    if not spec.observation_shape:
+        return networks
+    missing = [name for name in needed if getattr(networks, name) is None]
+    if missing:
+        raise ValueError(
+            f"observations are pictures, {list(spec.observation_shape)}, and the built-in network "
+            f"for {missing[0]} takes vectors only: give one of your own, as in sx.make(..., "
+            f"networks=sx.Networks({missing[0]}=sx.Network(init, apply)))"
+        )
+
+    def seeing(network: Network | None) -> Network | None:
+        return None if network is None else nets.seeing(network, spec.observation_shape)
+
+    return networks._replace(
+        policy=seeing(networks.policy),
+        value=seeing(networks.value),
+        action_value=seeing(networks.action_value),
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smpo_jax.types import Key
 
@@ -22,6 +22,7 @@ _LOG_2PI = 1.8378770664093453
 # Gauss-Hermite rule for means over a standard normal; of degree 63, far below float32's rounding.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_LEAST_LOG_PROB = -1e4  # in place of -inf, which has no use in sums: e to this is 0 all the same
 _EDGE = 1e-6  # squashed actions are this far inside -1 and 1 where their noise is asked for
 
 
@@ -120,6 +121,50 @@ class SquashedGaussian(NamedTuple):
     def with_noise(self, noise: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:
         """tanh(mean + std * noise)."""
         return jnp.tanh(self.normal.with_noise(noise))
+
+
+class Categorical(NamedTuple):
+    """One of `A` choices. An action is a one-hot vector `[A]`, as long as the actions elsewhere.
+
+    A choice whose logit is -inf is never made.
+    """
+
+    logits: Float[Array, "*batch A"]  # up to a constant, the logarithms of the probabilities
+
+    @property
+    def log_probabilities(self) -> Float[Array, "*batch A"]:
+        """Of each choice."""
+        return jnp.maximum(jax.nn.log_softmax(self.logits), _LEAST_LOG_PROB)
+
+    def sample(self, key: Key) -> Float[Array, "*batch A"]:
+        """A draw, one-hot; no gradient flows through it."""
+        return self._one_hot(jax.random.categorical(key, self.logits))
+
+    def mode(self) -> Float[Array, "*batch A"]:
+        """The likeliest choice, one-hot; of equals the first."""
+        return self._one_hot(jnp.argmax(self.logits, axis=-1))
+
+    def log_prob(self, action: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
+        """Log-probability of a one-hot action."""
+        return jnp.sum(action * self.log_probabilities, axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """In nats, from 0 to log A."""
+        log_p = self.log_probabilities
+        return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+    def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
+        """KL(self || other) in nats, summed over choices; exactly 0 for equal arguments."""
+        log_p = self.log_probabilities
+        return jnp.sum(jnp.exp(log_p) * (log_p - other.log_probabilities), axis=-1)
+
+    def std(self) -> Float[Array, "*batch A"]:
+        """Standard deviations of the components of the one-hot vector, √(p (1 − p))."""
+        p = jnp.exp(self.log_probabilities)
+        return jnp.sqrt(p * (1.0 - p))
+
+    def _one_hot(self, index: Int[Array, "*batch"]) -> Float[Array, "*batch A"]:
+        return jax.nn.one_hot(index, self.logits.shape[-1], dtype=self.logits.dtype)
 
 
 def _unsquash(action: Float[Array, "*batch A"]) -> Float[Array, "*batch A"]:

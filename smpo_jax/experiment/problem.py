@@ -40,12 +40,29 @@ AnyVectorEnv = Any  # a `VectorEnv` or a `HostVectorEnv`; which, is `run.program
 
 
 class Problem(NamedTuple):
-    """What a training run needs besides its state."""
+    """What a training run needs besides its state.
+
+    Attributes:
+        env: what it acts in.
+        spec: what the method knows of it.
+        algorithm: the method.
+        mesh: the devices that share the environments.
+    """
 
     env: AnyVectorEnv
     spec: Spec
     algorithm: Algorithm
-    mesh: Mesh | None = None  # the devices that share the environments
+    mesh: Mesh | None = None
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """The parts of an observation in the order in which they are flattened; () if of one."""
+        return getattr(self.env, "observation_names", ())
+
+    @property
+    def first_action(self) -> int:
+        """What the environment calls the first of its choices."""
+        return getattr(self.env, "first_action", 0)
 
 
 def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
@@ -57,7 +74,8 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
             `vmap`, runs that differ only in these become one program.
 
     Raises:
-        UserError: sizes that do not fit together, values the algorithm refuses, or no device.
+        UserError: sizes that do not fit together, values the algorithm refuses, observations that
+            are put together otherwise than the run's, or no device.
     """
     provide(config.devices)
     try:
@@ -79,13 +97,34 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         algorithm = registry.build(config.algo, spec, hyperparameters)
     except ValueError as error:
         raise UserError(one_line(error)) from error
-    return Problem(env, spec, algorithm, mesh)
+    problem = Problem(env, spec, algorithm, mesh)
+    noted(config, problem)
+    return problem
 
 
-def with_cost_names(config: Config, problem: Problem) -> Config:
-    """The config that says what its costs are called, for those who read the run's files."""
+def noted(config: Config, problem: Problem) -> Config:
+    """The config with what the environment says of itself, for those who read the run's files.
+
+    That is what its costs are called, and the order of what its observations are made of.
+
+    Raises:
+        UserError: the run has another order already.
+    """
+    if config.observations not in ((), problem.observations):
+        raise UserError(
+            f"env: {config.env} gives observations of {_parts(problem.observations)}, and the run "
+            f"was trained on {_parts(config.observations)}: what it has learnt is of that order"
+        )
     names = constraints.names(problem.spec.cost_limit)
-    return dataclasses.replace(config, cost_names=names if len(names) > 1 else ())
+    return dataclasses.replace(
+        config,
+        cost_names=names if len(names) > 1 else (),
+        observations=problem.observations,
+    )
+
+
+def _parts(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "one part"
 
 
 def provide(devices: int, threads: int | None = None) -> None:

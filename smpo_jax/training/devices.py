@@ -60,6 +60,8 @@ class ShardedVectorEnv:
         self.observation_size = env.observation_size
         self.action_size = env.action_size
         self.episode_length = env.episode_length
+        self.discrete = getattr(env, "discrete", False)
+        self.observation_shape = getattr(env, "observation_shape", ())
         self.cost_names = constraints.names_of(env)
         self._env = env
         self._mesh = mesh

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from smpo_jax.augmentation import NONE, Augmentation, missing_account
+from smpo_jax.augmentation import NONE, Augmentation, missing_account, require_vectors
 from smpo_jax.core import constraints, episodes
 from smpo_jax.core.constraints import each
 from smpo_jax.training import loop
@@ -124,6 +124,10 @@ class AugmentedHostEnv:
         self.observation_size = env.observation_size + augmentation.size
         self.action_size = env.action_size
         self.episode_length = env.episode_length
+        self.discrete = getattr(env, "discrete", False)
+        self.first_action = getattr(env, "first_action", 0)
+        self.observation_names = getattr(env, "observation_names", ())
+        self.observation_shape = getattr(env, "observation_shape", ())
         self.cost_names = constraints.names_of(env)
         self.halves = env.halves
         self.first_ages = env.first_ages
@@ -178,8 +182,15 @@ class AugmentedHostEnv:
 
 
 def augment_host(env: HostVectorEnv, augmentation: Augmentation) -> HostVectorEnv:
-    """The environments with the account; the environments themselves if there is none to keep."""
-    return env if augmentation is NONE else AugmentedHostEnv(env, augmentation)
+    """The environments with the account; the environments themselves if there is none to keep.
+
+    Raises:
+        ValueError: of the account something is shown, and observations are pictures.
+    """
+    if augmentation is NONE:
+        return env
+    require_vectors(env, augmentation)
+    return AugmentedHostEnv(env, augmentation)
 
 
 def make_collector(algorithm: Algorithm, env: HostVectorEnv, length: int) -> Collect:

@@ -76,6 +76,8 @@ def make_spec(
         episode_length=env.episode_length,
         total_iterations=total_iterations,
         cost_limit=constraints.limits(cost_limit, constraints.names_of(env)),
+        discrete=bool(getattr(env, "discrete", False)),
+        observation_shape=tuple(getattr(env, "observation_shape", ())),
     )
     base.require_possible(spec)
     return spec
@@ -289,4 +291,10 @@ def require_match(env: Sized, spec: Spec) -> None:
         in_spec, in_env = getattr(spec, name), getattr(env, name)
         if in_spec != in_env:
             raise ValueError(f"the spec says {name}={in_spec}, the environments have {in_env}")
+    if spec.discrete != bool(getattr(env, "discrete", False)):
+        kinds = ("continuous", "discrete")
+        raise ValueError(
+            f"the spec is of {kinds[spec.discrete]} actions, the environments have "
+            f"{kinds[not spec.discrete]} ones"
+        )
     constraints.limits(spec.cost_limit, constraints.names_of(env))

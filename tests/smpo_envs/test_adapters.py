@@ -14,6 +14,7 @@ from smpo_envs.adapters import as_safe_env
 from smpo_envs.brax_tasks import VELOCITY_TASKS
 from smpo_envs.from_brax import from_brax, velocity_cost
 from smpo_envs.from_gymnax import from_gymnax
+from smpo_envs.safe_env import kind
 
 ZERO = jnp.zeros(())
 
@@ -78,12 +79,21 @@ def test_brax_contract_with_a_cost_in_metrics():
         (Sled(info=("first_obs",)), {}, "resets or cuts episodes by itself .*'first_obs'"),
         (Sled(info=("truncation",)), {}, "resets or cuts episodes by itself"),
         (Sled(obs=lambda x: x), {}, r"obs: expected a vector, got shape \[\]"),
-        (Sled(obs=lambda x: {"x": x}), {}, "obs: expected a vector, got a dict"),
+        (Sled(obs=lambda x: {}), {}, "obs: expected a vector, got a dict with nothing in it"),
     ],
 )
 def test_what_brax_contract_does_not_fit_is_told(env, options, expected):
     with pytest.raises(ValueError, match=expected):
         from_brax(env, **options)
+
+
+def test_brax_contract_with_several_observations():
+    env = from_brax(Sled(obs=lambda x: {"state": jnp.stack([x, 2 * x]), "privileged": x}))
+    assert env.observation_names == ("privileged[]", "state[2]") and env.observation_size == 3
+    state = env.reset(jax.random.key(0))
+    x = state.pipeline_state.data
+    np.testing.assert_allclose(state.obs, [x, x, 2 * x], rtol=1e-6)
+    smpo_envs.check_env(env)
 
 
 def test_velocity_costs_above_the_threshold_only():
@@ -160,14 +170,38 @@ def test_gymnax_style_terminates_and_takes_parameters_and_a_limit():
     np.testing.assert_array_equal(seen.terminated[:, 0], [0, 0, 1, 0])
 
 
+class Discrete(NamedTuple):
+    n: int
+    shape: tuple = ()
+
+
+def test_gymnax_style_takes_the_index_of_a_choice():
+    class Steps(Clock):
+        space: Any = Discrete(3)
+
+        def step_env(self, key, state, action, params):
+            assert action.shape == () and action.dtype == jnp.int32
+            x = state[0] + jnp.array([0.0, 1.0, 5.0])[action]
+            return x[None], (x, state[1] + 1), x, False, {"cost": jnp.float32(action)}
+
+    env = as_safe_env((Steps(), Params()))
+    assert kind(env).discrete and env.action_size == 3
+    many = smpo_envs.VectorEnv(env, 2, stagger=False)
+    assert many.discrete
+    _, seen = many.step(many.reset(jax.random.key(0)), jnp.eye(3)[1:])
+    np.testing.assert_array_equal(seen.reward, [1.0, 5.0])
+    np.testing.assert_array_equal(seen.cost, [1.0, 2.0])
+    smpo_envs.check_env(env)
+
+
 def test_what_gymnax_style_does_not_fit_is_told():
-    class Discrete:
-        n = 2
+    class Sets(NamedTuple):
+        spaces: tuple = ()
 
     class Steps(Clock):
-        space: Any = Discrete()
+        space: Any = Sets()
 
-    with pytest.raises(ValueError, match="its actions are Discrete; only continuous"):
+    with pytest.raises(ValueError, match="its actions are Sets; only vectors"):
         from_gymnax(Steps())
     with pytest.raises(ValueError, match=r"info\['harm'\] is missing; info has cost"):
         smpo_envs.VectorEnv(from_gymnax(Clock(), cost="info.harm"), 1)
@@ -179,6 +213,9 @@ def test_real_gymnax():
     gymnax = pytest.importorskip("gymnax", reason="needs gymnax")
     env = from_gymnax(*gymnax.make("Pendulum-v1"), cost=lambda info: ZERO)
     assert "is cut after 200 steps" in smpo_envs.check_env(env)
+    env = from_gymnax(*gymnax.make("CartPole-v1"), cost=lambda info: ZERO)
+    assert env.discrete and env.action_size == 2
+    smpo_envs.check_env(env)
 
 
 class Gymnasium:

@@ -40,13 +40,13 @@ def task(
 
 
 BROKEN = {
-    "two costs": (
-        {"cost": lambda a: a},
-        r"reset: info\['cost'\]: expected a float scalar, 0 or more, got float32\[2\]",
+    "costs in a table": (
+        {"cost": lambda a: jnp.stack([a, a])},
+        r"reset: info\['cost'\]: expected a float scalar, 0 or more, or .*, got float32\[2, 2\]",
     ),
     "several costs by name": (
         {"cost": lambda a: {"speed": a[0], "force": a[1]}},
-        r"info\['cost'\]: expected a float scalar, 0 or more, got a dict",
+        r"info\['cost'\]: expected a float scalar, 0 or more, or a float vector .*, got a dict",
     ),
     "no cost": ({"name": "costs"}, r"info\['cost'\] is missing; info has 'costs'"),
     "image": (
@@ -103,6 +103,20 @@ def test_a_sound_environment_passes_and_is_told_how_cost_counts():
 def test_wrong_values_are_found_by_playing(changes, message):
     with pytest.raises(ValueError, match=message):
         smpo_envs.check_env(task(**changes))
+
+
+def test_discrete_actions_are_played_as_one_hot_vectors():
+    """Costs are negative for anything else."""
+
+    def step(state, action):
+        is_one_hot = (action.max() == 1) & (action.sum() == 1) & (action.min() == 0)
+        return state.replace(reward=action[0], info={"cost": jnp.where(is_one_hot, 0.5, -1.0)})
+
+    env = Environment(task().reset, step, 3, 4, 10, discrete=True)
+    with pytest.warns(UserWarning, match="observations never change"):
+        assert "0.5 a step" in smpo_envs.check_env(env)
+    with pytest.raises(ValueError, match="discrete=4 must be True or False; action_size is"):
+        check_shapes(Environment(task().reset, task().step, 3, 2, 10, discrete=4))  # type: ignore
 
 
 def test_a_key_used_twice_is_found():

@@ -60,6 +60,20 @@ def test_exits_trade_a_short_way_that_costs_for_a_long_free_one():
     assert stay == (-40, 0, 1)
 
 
+def test_choices_earn_and_cost_what_the_tables_say_and_mixtures_are_best():
+    played = [
+        play("ProbeChoice", lambda obs, t, i=i: jnp.broadcast_to(jnp.eye(3)[i], (2, 3)), num_envs=2)
+        for i in range(3)
+    ]
+    np.testing.assert_allclose([total for total, _, _ in played], [0.0, 6.0, 10.0], rtol=1e-5)
+    np.testing.assert_allclose([cost for _, cost, _ in played], [0.0, 2.0, 10.0], rtol=1e-5)
+    # 3/4 of the steps walking and 1/4 running cost 4 and earn 7; 9 are the most that 8 buy.
+    assert probes.choice_optimum(4.0) == pytest.approx(7.0)
+    assert probes.choice_optimum(8.0) == pytest.approx(9.0)
+    assert probes.choice_optimum(1.0) == pytest.approx(3.0)
+    assert probes.choice_optimum(float("inf")) == 10
+
+
 def test_follow_draws_a_new_signal_at_every_step():
     env = smpo_envs.make("ProbeFollow")
     state = env.reset(jax.random.key(0))

@@ -10,7 +10,7 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +27,27 @@ LARGEST_OBSERVATION = 100_000
 
 
 class Sizes(NamedTuple):
-    """Sizes of one environment; `episode_length` is the limit that it keeps by itself, if any."""
+    """What one environment is like.
+
+    Attributes:
+        observation: length of an observation.
+        action: length of an action; number of choices.
+        episode_length: the limit that it keeps by itself, if any.
+        cost_names: what each of its costs is called.
+        discrete: actions are one-hot.
+        first_action: what the environment calls the first choice.
+        observation_names: of the parts of an observation, in order; () if it is of one.
+        observation_shape: of a picture; () for vectors.
+    """
 
     observation: int
     action: int
     episode_length: int | None
-    cost_names: tuple[str, ...] = ("cost",)  # what each of its costs is called
+    cost_names: tuple[str, ...] = ("cost",)
+    discrete: bool = False
+    first_action: int = 0
+    observation_names: tuple[str, ...] = ()
+    observation_shape: tuple[int, ...] = ()
 
 
 class HostEnv(NamedTuple):
@@ -42,7 +57,8 @@ class HostEnv(NamedTuple):
         sizes: of its vectors.
         reset: `seed -> obs [O]`; None lets its random stream go on.
         step: `action [A] -> (obs, reward, cost, terminated, truncated)`. Actions are of -1 to 1,
-            clipped, and stretched to the bounds of the environment's own.
+            clipped, and stretched to the bounds of the environment's own; of discrete ones the
+            largest entry is the choice.
         picture: how it looks now, `[H, W, 3]`.
         env: as its package made it.
     """
@@ -94,9 +110,10 @@ def gymnasium(env_id: str, cost: str, options: Mapping[str, Any], *, films: bool
 
     Args:
         env_id: what `gymnasium.make` takes, also `module:ID`.
-        cost: `info.NAME`; `module:function`, called with the observation, the action, the next
-            observation and the step's info; or `none` for no costs at all. Several, each with a
-            limit of its own, have commas between them, and are called NAME or `function`.
+        cost: `info.NAME`; `module:function`, called with the observation, the action as the
+            environment takes it, the next observation and the step's info; or `none` for no costs
+            at all. Several, each with a limit of its own, have commas between them, and are called
+            NAME or `function`.
         options: keyword arguments for `gymnasium.make`.
         films: whether it has to be able to draw itself.
 
@@ -154,17 +171,26 @@ def _flat(
     spaces: Any = importlib.import_module("gymnasium.spaces")
     reset_ = reset or env.reset
     size, flatten = _flattened(env.observation_space, spaces)
-    stretch = _stretched(env.action_space, spaces)
+    actions = _actions(env.action_space, spaces)
 
     def take(action: np.ndarray) -> Outcome:
-        obs, reward, cost, terminated, truncated = step(stretch(action))
+        obs, reward, cost, terminated, truncated = step(actions.taken(action))
         cost = np.array(cost, float) if len(cost_names) > 1 else float(cost)
         if not np.all((cost >= 0) & (cost < np.inf)):
             raise ValueError(f"a step cost {cost}; costs are finite and not negative")
         return flatten(obs), float(reward), cost, bool(terminated), bool(truncated)
 
     return HostEnv(
-        sizes=Sizes(size, int(np.prod(env.action_space.shape)), episode_length, cost_names),
+        sizes=Sizes(
+            observation=size,
+            action=actions.size,
+            episode_length=episode_length,
+            cost_names=cost_names,
+            discrete=actions.discrete,
+            first_action=actions.first,
+            observation_names=tuple(_names(env.observation_space, spaces)),
+            observation_shape=_picture(env.observation_space, spaces),
+        ),
         reset=lambda seed: flatten((reset_() if seed is None else reset_(seed=seed))[0]),
         step=take,
         picture=camera.camera(env),
@@ -175,8 +201,6 @@ def _flat(
 def _flattened(space: Any, spaces: Any) -> tuple[int, Callable[[Any], np.ndarray]]:
     """The length of an observation, and how it becomes a vector of float64."""
     is_box = isinstance(space, spaces.Box)
-    if is_box and space.dtype == np.uint8 and len(space.shape) >= 2:
-        raise ValueError(f"its observations are pictures, {list(space.shape)}: only vectors are")
     try:
         flat = spaces.utils.flatten_space(space)
         size = int(np.prod(flat.shape))
@@ -189,10 +213,53 @@ def _flattened(space: Any, spaces: Any) -> tuple[int, Callable[[Any], np.ndarray
     return size, lambda obs: np.asarray(spaces.utils.flatten(space, obs), np.float64)
 
 
-def _stretched(space: Any, spaces: Any) -> Callable[[np.ndarray], np.ndarray]:
+def _picture(space: Any, spaces: Any) -> tuple[int, ...]:
+    """The shape of observations that are pictures; () of others."""
+    is_picture = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+    return tuple(map(int, space.shape)) if is_picture else ()
+
+
+def _names(space: Any, spaces: Any, path: str = "") -> Iterator[str]:
+    """The parts of an observation in the order in which they are flattened; none if it is one."""
+    is_tree = isinstance(space, spaces.Dict | spaces.Tuple)
+    if is_tree:
+        own = space.spaces
+        for name, part in own.items() if isinstance(space, spaces.Dict) else enumerate(own):
+            yield from _names(part, spaces, f"{path}/{name}" if path else str(name))
+    elif path:
+        is_box = isinstance(space, spaces.Box)
+        yield f"{path}{list(space.shape) if is_box else [spaces.utils.flatdim(space)]}"
+
+
+class _Actions(NamedTuple):
+    """A space of actions.
+
+    Attributes:
+        size: length of an action of ours.
+        discrete: it is one-hot.
+        first: what the environment calls the first choice.
+        taken: an action of ours as the environment takes it.
+    """
+
+    size: int
+    discrete: bool
+    first: int
+    taken: Callable[[np.ndarray], Any]
+
+
+def _actions(space: Any, spaces: Any) -> _Actions:
+    if isinstance(space, spaces.Discrete):
+        first = int(space.start)
+        return _Actions(int(space.n), True, first, lambda action: first + int(np.argmax(action)))
+    if isinstance(space, spaces.Box):
+        return _Actions(int(np.prod(space.shape)), False, 0, _stretched(space))
+    raise ValueError(
+        f"its actions are {space}; only vectors (Box) and choices (Discrete) can be learnt"
+    )
+
+
+def _stretched(space: Any) -> Callable[[np.ndarray], np.ndarray]:
     """From -1 to 1 to the bounds of a space of actions."""
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"its actions are {space}; only vectors of numbers (Box) can be learnt")
     low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
     if not np.all(np.isfinite([low, high])):
         raise ValueError(f"its actions have no bounds: {space}; wrap it so that they have")

@@ -51,6 +51,10 @@ class HostTask:
         action_size: `A`; actions are of -1 to 1.
         episode_length: steps after which an episode is cut.
         cost_names: what each of its costs is called.
+        discrete: actions are one-hot, one of `A` choices.
+        first_action: what the environment calls the first choice.
+        observation_names: of the parts of an observation, in order; () if it is of one.
+        observation_shape: of a picture; () for vectors.
     """
 
     name: str
@@ -59,6 +63,10 @@ class HostTask:
     action_size: int
     episode_length: int
     cost_names: tuple[str, ...] = ("cost",)
+    discrete: bool = False
+    first_action: int = 0
+    observation_names: tuple[str, ...] = ()
+    observation_shape: tuple[int, ...] = ()
 
 
 def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> HostTask:
@@ -109,8 +117,18 @@ def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
         raise ValueError(
             f"{name}: episode_length={episode_length}, but its episodes end after {longest} steps"
         )
-    length = episode_length or longest or 0
-    return HostTask(name, maker, sizes.observation, sizes.action, length, sizes.cost_names)
+    return HostTask(
+        name,
+        maker,
+        sizes.observation,
+        sizes.action,
+        episode_length or longest or 0,
+        cost_names=sizes.cost_names,
+        discrete=sizes.discrete,
+        first_action=sizes.first_action,
+        observation_names=sizes.observation_names,
+        observation_shape=sizes.observation_shape,
+    )
 
 
 @functools.cache
@@ -160,6 +178,7 @@ class WorkerEnvs:
         action_size: `A`.
         episode_length: steps after which an episode is cut.
         cost_names: what each cost is called.
+        discrete: see `HostTask`, as `first_action`, `observation_names` and `observation_shape`.
         halves: the rows of each; one half where there is only one environment.
         first_ages: steps that each environment's clock has behind it at `reset`.
     """
@@ -195,6 +214,10 @@ class WorkerEnvs:
         self.action_size = task.action_size
         self.episode_length = task.episode_length
         self.cost_names = task.cost_names
+        self.discrete = task.discrete
+        self.first_action = task.first_action
+        self.observation_names = task.observation_names
+        self.observation_shape = task.observation_shape
         middle = -(-num_envs // 2)
         self.halves = [slice(0, middle), slice(middle, num_envs)][: min(2, num_envs)]
         spread = np.arange(num_envs) * task.episode_length // num_envs

@@ -49,7 +49,7 @@ def make(
         lambda limit: settings.threshold(spec._replace(cost_limit=limit)), spec.cost_limit
     )
     modulation = settings.modulation(spec, constraints.values(critics)[0].learning)
-    through_critic = settings.gradient()
+    through_critic = settings.gradient(discrete=spec.discrete)
 
     def init(key: Key) -> LearnerState:
         learner_key, critic_key = jax.random.split(key)

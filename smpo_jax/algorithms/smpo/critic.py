@@ -10,7 +10,7 @@ constraints each has a critic of its own.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,29 @@ from smpo_jax.types import (
 
 Steps = Float[Array, "T N"]
 Predict = Callable[[Float[Array, "*batch O"], Float[Array, "*batch A"]], Float[Array, "*batch"]]
+# `(Q, obs, dist) -> [*batch]`: what Q is for the policy in a state, without drawing.
+Average = Callable[[Predict, Float[Array, "*batch O"], Any], Float[Array, "*batch"]]
+
+
+def at_mode(
+    predict: Predict, obs: Float[Array, "*batch O"], dist: Distribution
+) -> Float[Array, "*batch"]:
+    """Q at the action without noise: the mean where Q is linear and the mode is the mean."""
+    return predict(obs, dist.mode())
+
+
+def over_choices(
+    predict: Predict, obs: Float[Array, "*batch O"], dist: Distribution
+) -> Float[Array, "*batch"]:
+    """Σ_a π(a|s) Q(s, a) over discrete actions, as eqs. 2 and 11 have it; exact."""
+    like = dist.mode()
+
+    def of_choice(choice: Float[Array, " A"]) -> Float[Array, "*batch"]:
+        action = jnp.broadcast_to(choice, like.shape)
+        return jnp.exp(dist.log_prob(action)) * predict(obs, action)
+
+    choices = jnp.eye(like.shape[-1], dtype=like.dtype)
+    return jnp.sum(jax.vmap(of_choice)(choices), axis=0)
 
 
 class Learning(NamedTuple):
@@ -44,11 +67,12 @@ class Learning(NamedTuple):
     discount: Scalar  # γ
     trace: Scalar  # λ of the return; 0 is one-step expected SARSA
     regularisation: Scalar  # λ of eq. 3
-    samples: int  # actions for the expectation; 0 takes the policy's mode
+    samples: int  # actions for the expectation; 0 takes `average`
     rounds: int  # times that targets are computed per update
     epochs: int  # passes on each set of targets
     minibatches: int
     learning_rate: Scalar  # Adam's; decays as the policy's does
+    average: Average = at_mode
 
 
 class Regression(NamedTuple):
@@ -101,8 +125,8 @@ class Seen(NamedTuple):
     """A rollout as the safety critic of its time sees it."""
 
     value: Steps  # Q^c(s_t, a_t)
-    next_value: Steps  # Q^c(s_{t+1}, mode of the policy)
-    advantage: Steps  # how much more the action cost than the policy's mode was predicted to
+    next_value: Steps  # Q^c(s_{t+1}, ·), averaged
+    advantage: Steps  # how much more the action cost than the policy was predicted to
 
 
 def see(
@@ -111,7 +135,7 @@ def see(
     """What Q^c says of a rollout, under the policy that acted."""
     predict = critic.predict(learner)
     next_dist = critic.ac.policy.apply(learner.params["policy"], estimates.next_obs)
-    next_value = predict(estimates.next_obs, next_dist.mode())
+    next_value = critic.learning.average(predict, estimates.next_obs, next_dist)
     return Seen(
         value=predict(estimates.obs, transition.action),
         next_value=next_value,
@@ -126,14 +150,11 @@ def expectation(
     key: Key,
     *,
     samples: int,
+    average: Average = at_mode,
 ) -> Float[Array, "*batch"]:
-    """E_{a~dist} Q^c(s, a): the mean over `samples` draws, or Q^c at the mode if 0.
-
-    The latter is exact where Q^c is linear in the action (and the mode is the mean), and has no
-    variance.
-    """
+    """E_{a~dist} Q^c(s, a): the mean over `samples` draws, or `average`, without variance, if 0."""
     if samples == 0:
-        return predict(obs, dist.mode())
+        return average(predict, obs, dist)
     draws = jax.vmap(lambda k: predict(obs, dist.sample(k)))
     return jnp.mean(draws(jax.random.split(key, samples)), axis=0)
 
@@ -195,7 +216,12 @@ def fit(
             return critic.network.apply(params[entry], obs, action)
 
         next_value = expectation(
-            predict, estimates.next_obs, next_dist, action_key, samples=learning.samples
+            predict,
+            estimates.next_obs,
+            next_dist,
+            action_key,
+            samples=learning.samples,
+            average=learning.average,
         )
         target = targets(learning, transition, next_value)
         (params, opt_state), metrics = optimise.minibatch_passes(
@@ -223,15 +249,15 @@ def advantage(
     estimates: Estimates,
     next_value: Steps,
 ) -> Steps:
-    """How much more an action cost than the policy's mode was predicted to.
+    """How much more an action cost than the policy was predicted to.
 
-    Generalised advantages of the costs that were measured, with V^c(s) = Q^c(s, mode), from which
-    what the penalty takes is given back. `next_value` is Q^c(s_{t+1}, mode).
+    Generalised advantages of the costs that were measured, with Q^c(s, ·) averaged for V^c(s), from
+    which what the penalty takes is given back. `next_value` is that of s_{t+1}.
     """
     grown = shrinkage(learning)
     return returns.gae(
         transition.cost,
-        grown * predict(estimates.obs, transition.dist.mode()),
+        grown * learning.average(predict, estimates.obs, transition.dist),
         grown * next_value,
         transition.terminated,
         transition.truncated,

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from smpo_jax.algorithms.improvers import PolicyTerm
 from smpo_jax.algorithms.recipes import ActorCritic, Batch
-from smpo_jax.algorithms.smpo.critic import Predict
+from smpo_jax.algorithms.smpo.critic import Predict, over_choices
 from smpo_jax.core import constraints, surrogate
 from smpo_jax.core.constraints import each
 from smpo_jax.core.episodes import ends
@@ -174,6 +174,15 @@ def reparameterised(predict: Predict) -> PolicyTerm:
     return term
 
 
+def summed(predict: Predict) -> PolicyTerm:
+    """Price times Σ_a π_θ(a|s) Q^c(s, a) of discrete actions, to be minimised: eq. 11 as it is."""
+
+    def term(dist: Distribution, batch: Batch) -> Float[Array, ""]:
+        return jnp.mean(batch.extra.price * over_choices(predict, batch.obs, dist))
+
+    return term
+
+
 def score(predict: Predict) -> PolicyTerm:
     """Price times Q^c(s, a) π_θ(a|s) / π(a|s), to be minimised.
 
@@ -190,6 +199,7 @@ def score(predict: Predict) -> PolicyTerm:
 
 SCORE = Form(keep, score)
 REPARAMETERISED = Form(keep, reparameterised)
+SUMMED = Form(keep, summed)
 # By the policy gradient theorem E[∇log π(a|s) A^c] is the whole gradient of the cost to come, where
 # ∇_a Q^c has that of one action only.
 ON_ADVANTAGE = Form(pay, None)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from smpo_jax.algorithms import base
 from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.improvers import FirstOrder, TrustRegion
-from smpo_jax.algorithms.recipes import ActorCritic
+from smpo_jax.algorithms.recipes import ActorCritic, on_pictures
 from smpo_jax.algorithms.smpo import critic, gradient, threshold, weight
 from smpo_jax.core import optimise
 from smpo_jax.networks import ACTIVATIONS, DEFAULT, Networks, nonnegative_action_value
@@ -55,6 +55,8 @@ FORMS = {
     "advantage": gradient.ON_ADVANTAGE,
     "off": gradient.OFF,
 }
+# A choice has no noise to hold on to; what can be had of it instead is the sum over all of them.
+FORMS_OF_CHOICES = FORMS | {"reparameterised": gradient.SUMMED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class CriticSettings(base.Settings):
 
     cost_discount: float = 0.99  # of the safety critic
     cost_regularisation: float = 0.1  # lambda, times mean Q^c squared
-    cost_samples: int = 0  # K actions for the expectation in the target; 0 takes the mode
+    cost_samples: int = 0  # K actions for the expectation in the target; 0: mode, or all choices
     cost_trace: float = 0.0  # lambda of the return in the target; 0 is one-step expected SARSA
     cost_learning_rate: float = 3e-4  # Adam's; decays as the policy's does
     cost_rounds: int = 1  # times that targets are computed per iteration
@@ -88,7 +90,8 @@ class CriticSettings(base.Settings):
         """Q^c for the policy of an actor-critic; `entry` is its name in the learner.
 
         Raises:
-            ValueError: a rollout cannot be cut in `cost_minibatches` equal parts.
+            ValueError: a rollout cannot be cut in `cost_minibatches` equal parts; or observations
+                are pictures and the network is not given.
         """
         spec = ac.spec
         base.require_divisible(spec, self.cost_minibatches, "cost_minibatches")
@@ -101,7 +104,9 @@ class CriticSettings(base.Settings):
             epochs=self.cost_epochs,
             minibatches=self.cost_minibatches,
             learning_rate=self.cost_learning_rate,
+            average=critic.over_choices if spec.discrete else critic.at_mode,
         )
+        networks = on_pictures(spec, networks, "action_value")
         network = networks.action_value or nonnegative_action_value(
             spec.observation_size,
             spec.action_size,
@@ -242,10 +247,11 @@ class Choices(
             at_stake=AT_STAKE[self.critic_gradient_reward](self.discount),
         )
 
-    def gradient(self) -> gradient.Gradient:
-        """The gradient through Q^c as these settings read it."""
+    def gradient(self, *, discrete: bool = False) -> gradient.Gradient:
+        """The gradient through Q^c as these settings read it, for discrete actions or others."""
+        forms = FORMS_OF_CHOICES if discrete else FORMS
         return gradient.Gradient(
-            form=FORMS[self.critic_gradient],
+            form=forms[self.critic_gradient],
             coefficient=self.critic_gradient_coefficient,
             discount=self.cost_discount,
             trace=self.critic_gradient_trace,

@@ -94,7 +94,7 @@ def _acts_alike(content: bytes, policy: "TrainedPolicy") -> bool:
     except ValueError:
         return False
     right = [policy.predict(x) for x in (obs, obs[0])]
-    return all(np.abs(a - b).max() <= TOLERANCE for a, b in zip(found, right, strict=True))
+    return all(np.max(np.abs(a - b)) <= TOLERANCE for a, b in zip(found, right, strict=True))
 
 
 def _cannot_hold(policy: "TrainedPolicy", to: str) -> UserError:
@@ -132,15 +132,25 @@ def _about(policy: "TrainedPolicy") -> dict[str, Any]:
             "parts": parts,
             "account": _account(account) if account.size else None,
         },
-        "action": {
-            "name": "action",
-            "size": spec.action_size,
-            "dtype": "float32",
-            "unit": "-1 and 1 are the bounds of the environment's own action",
-            "low": -1.0,
-            "high": 1.0,
-        },
+        "action": _action(policy),
         "config": config_file.as_mapping(config),
+    }
+
+
+def _action(policy: "TrainedPolicy") -> dict[str, Any]:
+    size = policy.spec.action_size
+    if policy.spec.discrete:
+        first = policy.first_action
+        what = {"dtype": "int", "unit": "the number of a choice", "low": first}
+        return {"name": "action", "size": size, "discrete": True, "high": first + size - 1, **what}
+    return {
+        "name": "action",
+        "size": size,
+        "discrete": False,
+        "dtype": "float32",
+        "unit": "-1 and 1 are the bounds of the environment's own action",
+        "low": -1.0,
+        "high": 1.0,
     }
 
 
@@ -171,6 +181,8 @@ def _npz(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
         arrays = {
             **_normalisation(policy.learner.obs_moments, settings),
             **_layers(policy.learner.params["policy"]),
+            "kind": np.array(exported.CHOICE if policy.spec.discrete else settings.policy),
+            "first_action": np.array(policy.first_action),
             "activation": np.array(settings.activation),
             "about": np.array(json.dumps(about)),
         }
@@ -192,8 +204,10 @@ def _normalisation(
 
 
 def _layers(params: Any) -> dict[str, np.ndarray]:
-    layers = params["mean"]["params"]
-    arrays = {"layers": np.array(len(layers)), "log_std": np.asarray(params["log_std"])}
+    layers = params["logits" if "logits" in params else "mean"]["params"]
+    arrays = {"layers": np.array(len(layers))}
+    if "log_std" in params:
+        arrays["log_std"] = np.asarray(params["log_std"])
     for i in range(len(layers)):
         layer = layers[f"Dense_{i}"]
         arrays[f"weight_{i}"] = np.asarray(layer["kernel"])
@@ -202,7 +216,7 @@ def _layers(params: Any) -> dict[str, np.ndarray]:
 
 
 def _stablehlo(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
-    """`obs [N, O] -> action [N, A]` for any N with its parameters within, and what it is."""
+    """`obs [N, O] -> action [N, A]`, or `[N]` of choices, for any N, and what it is."""
     with jax.default_matmul_precision("highest"):  # GPUs would else round to 10 bits
         exporter = jax.export.export(jax.jit(_program(policy)), platforms=("cpu", "cuda", "tpu"))
         program = exporter(_any_number(policy))
@@ -259,8 +273,8 @@ def _any_number(policy: "TrainedPolicy") -> jax.ShapeDtypeStruct:
 def _program(policy: "TrainedPolicy") -> Callable[..., jax.Array]:
     act = policy.acting(deterministic=True)
 
-    def run(obs: Float[jax.Array, "N O"]) -> Float[jax.Array, "N A"]:
-        return jnp.clip(act(obs, jax.random.key(0)), -1.0, 1.0)
+    def run(obs: Float[jax.Array, "N O"]) -> jax.Array:
+        return policy.as_taken(act(obs, jax.random.key(0)))
 
     return run
 

@@ -24,11 +24,14 @@ ABOUT, PROGRAM = "about.json", "program"  # what the archive of a StableHLO prog
 DIGEST = re.compile(rb"sha256\x12@([0-9a-f]{64})")  # as protobuf writes an entry of the metadata
 NO_DIGEST = b"0" * 64  # stands in its place while it is computed
 
-Act = Callable[[np.ndarray], np.ndarray]  # obs [N, O] -> action [N, A], float32
+CHOICE = "categorical"  # the kind of a policy whose actions are discrete
+
+SafeAction = Sequence[float] | int | None
+Act = Callable[[np.ndarray], np.ndarray]  # obs [N, O] -> action [N, A], float32, or [N] of numbers
 
 
 class ExportedPolicy:
-    """A policy without noise, whose actions are within -1 and 1.
+    """A policy without noise, whose actions are within -1 and 1, or numbers of choices.
 
     Attributes:
         about: what the file says of itself: `env`, `algo`, `seed`, `iteration`, `steps`,
@@ -37,26 +40,27 @@ class ExportedPolicy:
             whole `config`.
         observation_size: `O`.
         action_size: `A`.
-        safe_action: `[A]`, or None.
+        discrete: whether an action is the number of one of `A` choices.
+        safe_action: `[A]` or a number, or None.
     """
 
-    def __init__(
-        self, act: Act, about: dict[str, Any], safe_action: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, act: Act, about: dict[str, Any], safe_action: SafeAction = None) -> None:
         self.about = about
         self.observation_size = int(about["observation"]["size"])
         self.action_size = int(about["action"]["size"])
-        self.safe_action = None if safe_action is None else _checked(safe_action, self.action_size)
+        self.discrete = bool(about["action"]["discrete"])
+        self.action_shape = () if self.discrete else (self.action_size,)
+        self.safe_action = None if safe_action is None else self._checked(safe_action)
         self._act = act
 
-    def predict(self, obs: Any) -> np.ndarray:
+    def predict(self, obs: Any) -> Any:
         """The action for one observation `[O]` or several `[N, O]`, as the environment gives them.
 
         Where an observation has NaN or infinity, or one so large that the network overflows, the
         action is `safe_action` if there is one. The others are not touched by that.
 
         Returns:
-            `[A]` or `[N, A]`, float32.
+            `[A]` or `[N, A]`, float32; if actions are discrete an int, or ints `[N]`.
 
         Raises:
             ValueError: observations of another size; or one that is not finite, without a
@@ -67,29 +71,42 @@ class ExportedPolicy:
             given = np.asarray(obs, np.float32)
         if given.ndim not in (1, 2) or given.shape[-1] != size:
             raise ValueError(f"obs has shape {list(given.shape)}, expected [{size}] or [N, {size}]")
+        dtype = np.int64 if self.discrete else np.float32
         if not given.size:
-            return np.zeros((0, self.action_size), np.float32)
+            return np.zeros((0, *self.action_shape), dtype)
         rows = np.atleast_2d(given)
         good: np.ndarray = np.all(np.isfinite(rows), axis=1)
-        action = np.asarray(self._act(np.where(good[:, None], rows, np.float32(0))), np.float32)
-        good &= np.all(np.isfinite(action), axis=1)
+        action = np.asarray(self._act(np.where(good[:, None], rows, np.float32(0))), dtype)
+        good &= np.all(np.isfinite(action.reshape(len(rows), -1)), axis=1)
         if not good.all():
             if self.safe_action is None:
                 which = f"obs {int(np.argmin(good))}" if given.ndim == 2 else "obs"
                 raise ValueError(f"{which} is not finite (NaN or infinity), or its action is not")
-            action = np.where(good[:, None], action, self.safe_action)
-        return action if given.ndim == 2 else action[0]
+            action = np.where(good if self.discrete else good[:, None], action, self.safe_action)
+        if given.ndim == 2:
+            return action
+        return int(action[0]) if self.discrete else action[0]
+
+    def _checked(self, safe_action: Any) -> np.ndarray:
+        low, high = self.about["action"]["low"], self.about["action"]["high"]
+        action = np.asarray(safe_action, np.float32)
+        is_whole = not self.discrete or bool(np.all(action == np.round(action)))
+        is_within = bool(np.all((low <= action) & (action <= high)))
+        if action.shape != self.action_shape or not (is_whole and is_within):
+            wanted = "a whole number" if self.discrete else f"{self.action_size} numbers"
+            raise ValueError(f"safe_action={safe_action} must be {wanted} of {low:g} to {high:g}")
+        return action.astype(np.int64 if self.discrete else np.float32)
 
 
 def load_exported(
-    path: str | os.PathLike[str], *, safe_action: Sequence[float] | None = None
+    path: str | os.PathLike[str], *, safe_action: SafeAction = None
 ) -> ExportedPolicy:
     """The policy in a file that `smpo-jax export` has written.
 
     Args:
         path: the file; its name does not matter.
-        safe_action: `[A]`, within -1 and 1: what to do where an observation is not finite. Without
-            it that is an error.
+        safe_action: `[A]`, within -1 and 1, or a choice's number: what to do where an observation
+            is not finite. Without it that is an error.
 
     Raises:
         OSError: the file cannot be read.
@@ -99,9 +116,7 @@ def load_exported(
     return parse(Path(path).read_bytes(), str(path), safe_action=safe_action)
 
 
-def parse(
-    content: bytes, name: str, *, safe_action: Sequence[float] | None = None
-) -> ExportedPolicy:
+def parse(content: bytes, name: str, *, safe_action: SafeAction = None) -> ExportedPolicy:
     """The policy in the content of a file of that name; see `load_exported`."""
     try:
         act, about = _reader(content)(content)
@@ -109,7 +124,7 @@ def parse(
             raise ValueError(f"its format is {about['format']!r}, expected {FORMAT!r}")
         policy = ExportedPolicy(act, about)
         found = act(np.zeros((2, policy.observation_size), np.float32)).shape
-        if found != (2, policy.action_size):
+        if found != (2, *policy.action_shape):
             raise ValueError(f"actions have shape {list(found)}")
     except ImportError as error:
         raise ImportError(f"{name} takes a package that is not there: {error}") from error
@@ -119,13 +134,6 @@ def parse(
             f"{name} is damaged, or no policy that smpo-jax exported ({why:.200})"
         ) from error
     return ExportedPolicy(act, about, safe_action)
-
-
-def _checked(safe_action: Sequence[float], size: int) -> np.ndarray:
-    action = np.asarray(safe_action, np.float32)
-    if action.shape != (size,) or not np.all(np.abs(action) <= 1):
-        raise ValueError(f"safe_action={safe_action} must be {size} numbers of -1 to 1")
-    return action
 
 
 def _reader(content: bytes) -> Callable[[bytes], tuple[Act, dict[str, Any]]]:
@@ -141,6 +149,7 @@ def _npz(content: bytes) -> tuple[Act, dict[str, Any]]:
     activation = ACTIVATIONS[str(arrays["activation"])]
     layers = [(arrays[f"weight_{i}"], arrays[f"bias_{i}"]) for i in range(int(arrays["layers"]))]
     mean, std, clip = arrays["mean"], arrays["std"], arrays["clip"]
+    to_action, first = HEADS[str(arrays["kind"])], int(arrays["first_action"])
 
     def act(obs: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # `predict` looks at what comes out
@@ -148,7 +157,8 @@ def _npz(content: bytes) -> tuple[Act, dict[str, Any]]:
             for weight, bias in layers[:-1]:
                 x = activation(x @ weight + bias)
             weight, bias = layers[-1]
-            return np.clip(x @ weight + bias, -1, 1)
+            action = to_action(x @ weight + bias)
+            return action + first if action.ndim == 1 else action
 
     return act, json.loads(str(arrays["about"]))
 
@@ -157,6 +167,13 @@ ACTIVATIONS: dict[str, Act] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
+}
+
+# What the network gives becomes an action; by the kind of policy.
+HEADS: dict[str, Act] = {
+    "gaussian": lambda x: np.clip(x, -1, 1),
+    "squashed": np.tanh,
+    CHOICE: lambda x: x.argmax(axis=-1),
 }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from smpo_jax.algorithms import registry
-from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.problem import Problem, build
 from smpo_jax.experiment.results import export
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
@@ -23,7 +23,7 @@ from smpo_jax.experiment.settings.options import ExportFormat
 from smpo_jax.training.evaluation import Act, make_act
 from smpo_jax.types import Algorithm, Key, LearnerState, Spec
 
-Action = Float[np.ndarray, "*batch A"]
+Action = Float[np.ndarray, "*batch A"] | Int[np.ndarray, "*batch"] | int
 
 
 class TrainedPolicy:
@@ -36,6 +36,7 @@ class TrainedPolicy:
         algorithm: the method.
         learner: what it has learnt.
         iteration: updates made.
+        first_action: what the environment calls the first choice, if its actions are discrete.
     """
 
     def __init__(
@@ -45,22 +46,25 @@ class TrainedPolicy:
         algorithm: Algorithm,
         learner: LearnerState,
         iteration: int,
+        first_action: int = 0,
     ) -> None:
         self.config = config
         self.spec = spec
         self.algorithm = algorithm
         self.learner = learner
         self.iteration = iteration
+        self.first_action = first_action
 
     def predict(self, obs: Any) -> Action:
-        """The action without noise, within the bounds of -1 and 1.
+        """The action without noise, within the bounds of -1 and 1; of discrete ones its number.
 
         Args:
             obs: one observation `[O]` or several `[N, O]`, as the environment gives them; a list or
                 an array.
 
         Returns:
-            `[A]` or `[N, A]`.
+            `[A]` or `[N, A]`; if actions are discrete an int, or ints `[N]`, as Gymnasium's and
+            gymnax's environments take them (of ours it is the index of the one-hot action).
 
         Raises:
             ValueError: it has another size, or is not finite.
@@ -78,8 +82,14 @@ class TrainedPolicy:
         return self._compiled_act(False, obs, key)
 
     def acting(self, *, deterministic: bool) -> Act:
-        """`(obs [N, O], key) -> action [N, A]`, for programs of JAX; not clipped."""
+        """`(obs [N, O], key) -> action [N, A]`, for programs of JAX: not clipped, or one-hot."""
         return make_act(self.algorithm, self.learner, deterministic=deterministic)
+
+    def as_taken(self, action: Float[Array, "N A"]) -> Float[Array, "N A"] | Int[Array, " N"]:
+        """Actions as `predict` gives them, of those of `acting`."""
+        if self.spec.discrete:
+            return self.first_action + jnp.argmax(action, axis=-1)
+        return jnp.clip(action, -1.0, 1.0)
 
     def export(self, path: str | os.PathLike[str], to: ExportFormat | None = None) -> Path:
         """Writes what `predict` computes, for programs that know nothing of this package.
@@ -101,14 +111,15 @@ class TrainedPolicy:
 
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
         config = config_file.as_mapping(self.config)
-        return _unpickle, (config, tuple(self.spec), to_leaves(self.learner), self.iteration)
+        leaves = to_leaves(self.learner)
+        return _unpickle, (config, tuple(self.spec), leaves, self.iteration, self.first_action)
 
     @functools.cached_property
     def _programs(self) -> dict[bool, Callable[..., jax.Array]]:
         def program(deterministic: bool) -> Callable[..., jax.Array]:
             def run(learner: LearnerState, obs: jax.Array, key: Key) -> jax.Array:
                 act = make_act(self.algorithm, learner, deterministic=deterministic)
-                return jnp.clip(act(obs, key), -1.0, 1.0)
+                return self.as_taken(act(obs, key))
 
             return jax.jit(run)
 
@@ -125,7 +136,8 @@ class TrainedPolicy:
         if not np.all(np.isfinite(array)):
             raise ValueError("obs is not finite; it has NaN or infinity")
         action = self._programs[deterministic](self.learner, np.atleast_2d(array), key)
-        return np.asarray(action if array.ndim == 2 else action[0])
+        found = np.asarray(action if array.ndim == 2 else action[0])
+        return int(found) if found.ndim == 0 else found
 
 
 def load_policy(
@@ -145,11 +157,13 @@ def load_policy(
     home: Path = coerce_argument("folder", folder, Path)
     checkpoint = coerce_argument("checkpoint", checkpoint, WhichCheckpoint)
     config = config_file.load(home, env)
-    spec, algorithm = _built(config)
+    problem = _built(config)
+    algorithm = problem.algorithm
     with Checkpoints(home, config, write=False) as checkpoints:
         template = jax.eval_shape(algorithm.init, jax.random.key(0))
         found = checkpoints.restore(template, part="learner", which=checkpoint)
-    return TrainedPolicy(config, spec, algorithm, found.state, found.iteration)
+    first = problem.first_action
+    return TrainedPolicy(config, problem.spec, algorithm, found.state, found.iteration, first)
 
 
 def _unpickle(
@@ -157,6 +171,7 @@ def _unpickle(
     sizes: tuple[Any, ...],
     leaves: dict[str, np.ndarray],
     iteration: int,
+    first_action: int = 0,
 ) -> TrainedPolicy:
     """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
@@ -165,10 +180,9 @@ def _unpickle(
     algorithm = registry.build(config.algo, spec, config.hyperparameters)
     template = jax.eval_shape(algorithm.init, jax.random.key(0))
     learner = from_leaves(leaves, template, "", where)
-    return TrainedPolicy(config, spec, algorithm, learner, iteration)
+    return TrainedPolicy(config, spec, algorithm, learner, iteration, first_action)
 
 
-def _built(config: Config) -> tuple[Spec, Algorithm]:
+def _built(config: Config) -> Problem:
     """On one device: it may have been trained on more than there are here."""
-    problem = build(dataclasses.replace(config, devices=1))
-    return problem.spec, problem.algorithm
+    return build(dataclasses.replace(config, devices=1))

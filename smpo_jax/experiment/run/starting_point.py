@@ -117,7 +117,7 @@ def _with_learnt(new: LearnerState, config: Config, problem: Problem, say: Say) 
 
 def _check_sizes(source: Config, spec: Spec) -> None:
     theirs = build(dataclasses.replace(source, devices=1)).spec
-    for name in ("observation_size", "action_size"):
+    for name in ("observation_size", "action_size", "discrete"):
         if getattr(theirs, name) != getattr(spec, name):
             raise UserError(
                 f"{source.algo} on {source.env} has {name}={getattr(theirs, name)}, and this run "

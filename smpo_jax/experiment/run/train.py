@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import LackOfMemoryError, UserError, memory_told
-from smpo_jax.experiment.problem import Problem, build, check_task, provide, with_cost_names
+from smpo_jax.experiment.problem import Problem, build, check_task, noted, provide
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Program, loop_of
 from smpo_jax.experiment.run.progress import Progress, make_progress
@@ -121,13 +121,13 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
     folder = config.folder
     run_folder.check_vacant(folder, overwrite=overwrite)
     writers.require_installed(config)
-    config = starting_point.pinned(dataclasses.replace(config, earlier_lengths=()))
+    config = starting_point.pinned(dataclasses.replace(config, earlier_lengths=(), observations=()))
     with _watching(config, listener) as watch:
         with watch.progress.compiling(), memory_told():
             problem = build(config)
             sizes.require_runs_fit(config, problem)
             check_task(config)
-            config = with_cost_names(config, problem)
+            config = noted(config, problem)
             first = starting_point.initial(config, problem, watch.progress.say)
         folder.mkdir(parents=True, exist_ok=True)
         try:

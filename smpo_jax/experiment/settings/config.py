@@ -33,6 +33,7 @@ HOST_FIELDS = {
     "wandb_tags",
     "wandb_name",
     "cost_names",
+    "observations",
 }
 
 MOST_CHECKPOINTS = 20  # of a run, unless it says how many iterations lie between two
@@ -92,6 +93,7 @@ class Config:
         cost_names: what several costs are called; a run notes it.
         earlier_lengths: (steps planned, steps made) of each time that `--resume DIR --steps N` gave
             the run another length.
+        observations: the parts of an observation, in the order in which they are put together.
 
     Raises:
         UserError: a value with which nothing can be run, naming the field.
@@ -128,6 +130,7 @@ class Config:
     earlier_lengths: Annotated[
         tuple[tuple[int, int], ...], tyro.conf.Suppress, tyro.conf.Fixed
     ] = ()  # no option of its own: `--resume` keeps it
+    observations: Annotated[tuple[str, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()  # nor this
 
     def __post_init__(self) -> None:
         """Refuses what cannot be run, and fills in the hyperparameters."""

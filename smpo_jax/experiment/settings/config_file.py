@@ -59,7 +59,8 @@ def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
     values: dict[str, Any] = dataclasses.asdict(plain)
-    for name in ("out", "env_object", *(() if config.cost_names else ("cost_names",))):
+    unsaid = [name for name in ("cost_names", "observations") if not values[name]]
+    for name in ("out", "env_object", *unsaid):
         del values[name]
     values["env_options"] = dict(config.env_options)
     values["hazard_shift"] = config.hazard_shift.texts

@@ -1,6 +1,7 @@
 """Works a suite off, batch by batch."""
 
 import contextlib
+import dataclasses
 import json
 import time
 import traceback
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
-from smpo_jax.experiment.problem import Problem, build, with_cost_names
+from smpo_jax.experiment.problem import Problem, build, noted
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Launch, Program, Say, VmappedRuns, loop_of
 from smpo_jax.experiment.run.recorder import Recorder
@@ -19,6 +20,7 @@ from smpo_jax.experiment.run.signals import StopFlag
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 from smpo_jax.experiment.suite import suite_folder
 from smpo_jax.experiment.suite.displays import SuiteDisplay
 from smpo_jax.experiment.suite.grid import Cell
@@ -85,7 +87,7 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
         for lane, cell in enumerate(cells):
             own = context.folder / cell.name
             problem = programs.problem(cell.config)
-            config = with_cost_names(cell.config, problem)
+            config = noted(dataclasses.replace(cell.config, observations=_known(own)), problem)
             is_to_run = suite_folder.is_to_run(context.folder, cell)
             if is_to_run:
                 stack.enter_context(run_folder.locked(own))
@@ -135,7 +137,12 @@ def _program(
 def _write_config(cell: Cell, own: Path) -> None:
     own.mkdir(parents=True, exist_ok=True)
     (own / ERROR_FILE).unlink(missing_ok=True)
-    config_file.save(cell.config, own)
+    config_file.save(dataclasses.replace(cell.config, observations=_known(own)), own)
+
+
+def _known(own: Path) -> tuple[str, ...]:
+    """The parts of the observations that a run has been trained on; () if it hasn't begun."""
+    return config_file.load(own).observations if (own / CONFIG_FILE).is_file() else ()
 
 
 def _report_failure(cell: Cell, context: SuiteContext, error: Exception) -> None:

@@ -57,6 +57,13 @@ def squared(obs, action, next_obs, info):
 
 gymnasium.register("Counts-v0", Counts, max_episode_steps=8)
 gymnasium.register("Endless-v0", Counts)
+
+
+class Several(Counts):
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+
+gymnasium.register("Several-v0", Several, max_episode_steps=8)
 """
 
 
@@ -250,7 +257,7 @@ def test_staggered_clocks_cut_first_episodes_at_evenly_spread_times():
     ("env_id", "cost", "problem"),
     [
         ("Pendulum-v7", "none", "Environment version `v7`.* doesn't exist"),
-        ("CartPole-v1", "none", "its actions are Discrete"),
+        ("Several-v0", "none", "its actions are MultiDiscrete.* choices .Discrete. can be learnt"),
         ("Counts-v0", "info.worst", "info has no 'worst', only bad, first"),
         ("Counts-v0", "info.bad", "a step cost -5.0; costs are finite and not negative"),
         ("Counts-v0", "worst", "it is info.NAME, MODULE:FUNCTION or none"),

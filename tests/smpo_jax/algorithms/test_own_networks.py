@@ -94,3 +94,80 @@ def test_ppo_with_squashed_actions_solves_follow():
     state, _ = jax.jit(lambda key: sx.train(algorithm, env, spec, key, 100))(jax.random.key(0))
     episodes = sx.make_evaluator(algorithm, env, 128)(state.learner, jax.random.key(1))
     assert np.mean(episodes.return_) > 9.5
+
+
+class Sight(nn.Module):
+    """A convolution over pictures, whatever the leading axes."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, pictures, *others):
+        x = nn.tanh(nn.Conv(4, (3, 3))(pictures))
+        x = x.reshape(*x.shape[:-3], -1)
+        return nn.Dense(self.outputs)(jnp.concatenate([x, *others], axis=-1))
+
+
+def seeing(outputs, head, *others):
+    module = Sight(outputs)
+    return sx.Network(
+        lambda key: module.init(key, jnp.zeros((1, 5, 5, 1)), *others),
+        lambda params, *x: head(module.apply(params, *x)),
+    )
+
+
+def lit():
+    """A picture with one lit column, left or right; earns 1 for the choice of its side."""
+
+    def observe(key):
+        side_key, key = jax.random.split(key)
+        right = jax.random.bernoulli(side_key)
+        column = jnp.where(right, jnp.arange(5) == 4, jnp.arange(5) == 0)
+        picture = 255 * jnp.broadcast_to(column[None, :, None], (5, 5, 1))
+        return (key, right), picture.astype(jnp.uint8)
+
+    zero = jnp.zeros(())
+
+    def reset(key):
+        return smpo_envs.State(*observe(key), zero, zero, info={"cost": zero})
+
+    def step(state, action):
+        key, right = state.pipeline_state
+        pipeline_state, obs = observe(key)
+        reward = jnp.asarray(jnp.argmax(action) == right, float)
+        return state.replace(pipeline_state=pipeline_state, obs=obs, reward=reward)
+
+    return smpo_envs.Environment(reset, step, 0, 2, 10, discrete=True)
+
+
+@pytest.mark.parametrize("name", ["ppo", pytest.param("smpo", marks=pytest.mark.slow)])
+def test_pictures_reach_networks_of_ones_own_in_their_shape(name):
+    env = smpo_envs.VectorEnv(smpo_envs.as_safe_env(lit()), 16)
+    spec = sx.make_spec(env, rollout_length=20, total_iterations=30)
+    assert spec.observation_shape == (5, 5, 1) and spec.discrete
+    networks = sx.Networks(
+        policy=seeing(2, sx.Categorical),
+        value=seeing(1, lambda out: out[..., 0]),
+        action_value=seeing(1, lambda out: nn.softplus(out[..., 0]), jnp.zeros((1, 2))),
+    )
+    own = {"minibatches": 4, "learning_rate": 3e-3}
+    algorithm = toy.small(name, spec, networks=networks, **own)
+    chunk = loop.chunk(algorithm, env, spec, 30)
+    _, metrics = chunk(loop.init(algorithm, env, jax.random.key(0)))
+    assert metrics["episode/return"][0] < 7 and metrics["episode/return"][-1] > 9
+
+
+def test_pictures_are_refused_where_a_network_of_ones_own_is_missing():
+    env = smpo_envs.VectorEnv(smpo_envs.as_safe_env(lit()), 4)
+    spec = sx.make_spec(env, rollout_length=20, total_iterations=30)
+    sight = {"policy": seeing(2, sx.Categorical), "value": seeing(1, lambda out: out[..., 0])}
+    given = (sx.Networks(), sx.Networks(policy=sight["policy"]))
+    for networks, missing in zip(given, ("policy", "value"), strict=True):
+        message = rf"pictures, \[5, 5, 1\], and the built-in network for {missing} takes vectors"
+        with pytest.raises(ValueError, match=message):
+            toy.small("ppo", spec, networks=networks)
+    with pytest.raises(ValueError, match="the built-in network for action_value"):
+        toy.small("smpo", spec, networks=sx.Networks(**sight))
+    with pytest.raises(ValueError, match="has to be a vector: these are pictures"):
+        sx.augment(smpo_envs.as_safe_env(lit()), "ppo_saute")
+    assert sx.augment(smpo_envs.as_safe_env(lit()), "ppo_early_terminated").observation_size == 25

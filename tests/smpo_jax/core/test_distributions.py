@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
-from smpo_jax.core.distributions import DiagonalGaussian, SquashedGaussian
+from smpo_jax.core.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 
 DIST = DiagonalGaussian(jnp.array([[0.5, -1.0]]), jnp.log(jnp.array([[2.0, 0.5]])))
 
@@ -77,3 +78,75 @@ def test_squashed_actions_are_within_bounds_and_divergence_is_that_of_the_normal
     other = SquashedGaussian(SQUASHED.mean + 0.3, SQUASHED.log_std - 0.2)
     np.testing.assert_array_equal(SQUASHED.kl(other), SQUASHED.normal.kl(other.normal))
     assert SQUASHED.kl(SQUASHED) == 0
+
+
+P, Q = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.25, 0.5])
+CHOICE = Categorical(jnp.log(jnp.array([P])) + 3.0)  # logits are known up to a constant only
+OTHER = Categorical(jnp.log(jnp.array([Q])))
+
+
+def test_categorical_matches_hand_worked_numbers():
+    np.testing.assert_allclose(CHOICE.log_prob(jnp.eye(3)[None, 1]), [np.log(0.25)], rtol=1e-6)
+    # (1/2) ln 2 + 2 (1/4) ln 4 = 1.5 ln 2
+    np.testing.assert_allclose(CHOICE.entropy(), [1.5 * np.log(2)], rtol=1e-6)
+    # (1/2) ln 2 + 0 - (1/4) ln 2
+    np.testing.assert_allclose(CHOICE.kl(OTHER), [0.25 * np.log(2)], rtol=1e-5)
+    np.testing.assert_allclose(CHOICE.std(), [[0.5, 3**0.5 / 4, 3**0.5 / 4]], rtol=1e-6)
+    np.testing.assert_array_equal(CHOICE.mode(), [[1.0, 0.0, 0.0]])
+    assert CHOICE.kl(CHOICE) == 0
+
+
+def test_categorical_matches_scipy_over_any_leading_axes():
+    logits, other = (jax.random.normal(jax.random.key(i), (4, 5, 6)) for i in (0, 1))
+    p, q = jax.nn.softmax(logits), jax.nn.softmax(other)
+    dist = Categorical(logits)
+    np.testing.assert_allclose(dist.entropy(), stats.entropy(p, axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(dist.kl(Categorical(other)), stats.entropy(p, q, axis=-1), rtol=1e-4)
+    action = dist.sample(jax.random.key(2))
+    index = np.argmax(action, axis=-1)[..., None]
+    chosen = np.log(np.take_along_axis(np.asarray(p), index, axis=-1))[..., 0]
+    np.testing.assert_allclose(dist.log_prob(action), chosen, rtol=1e-5)
+
+
+def test_categorical_draws_are_one_hot_and_as_frequent_as_they_should_be():
+    many = Categorical(jnp.broadcast_to(CHOICE.logits, (40_000, 3)))
+    draws = many.sample(jax.random.key(0))
+    assert draws.dtype == jnp.float32
+    np.testing.assert_array_equal(jnp.sum(draws, axis=-1), 1.0)
+    np.testing.assert_array_equal(draws.max(axis=-1), 1.0)
+    # standard error at most 0.5 / 200
+    np.testing.assert_allclose(draws.mean(axis=0), P, atol=4 * 0.0025)
+
+
+def test_a_choice_that_is_ruled_out_is_never_made_and_leaves_everything_finite():
+    ruled_out = jnp.array([[0.0, -jnp.inf, 0.0]])
+
+    def outcome(logits):
+        dist = Categorical(logits)
+        action = dist.sample(jax.random.key(0))
+        return jnp.sum(dist.entropy() + dist.kl(Categorical(logits + 1.0)) + dist.log_prob(action))
+
+    value, slope = jax.value_and_grad(outcome)(ruled_out)
+    np.testing.assert_allclose(value, 0.0, atol=1e-6)  # ln 2 + 0 - ln 2
+    assert np.isfinite(slope).all()
+    draws = Categorical(jnp.broadcast_to(ruled_out, (1000, 3))).sample(jax.random.key(1))
+    assert np.all(draws[:, 1] == 0)
+
+
+@pytest.mark.parametrize(
+    "dist",
+    [DIST, SquashedGaussian(*DIST), CHOICE],
+    ids=["gaussian", "squashed", "categorical"],
+)
+def test_divergence_has_no_slope_where_policies_agree(dist):
+    slope = jax.grad(lambda new: jnp.sum(dist.kl(new)))(dist)
+    jax.tree.map(lambda x: np.testing.assert_allclose(x, 0.0, atol=1e-6), slope)
+
+
+def test_squashed_divergence_is_the_mean_log_ratio_over_samples():
+    other = SquashedGaussian(SQUASHED.mean + 0.3, SQUASHED.log_std - 0.2)
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (100_000, 1)), (SQUASHED, other))
+    action = many[0].sample(jax.random.key(0))
+    log_ratio = many[0].log_prob(action) - many[1].log_prob(action)
+    error = 4 * jnp.std(log_ratio) / 100_000**0.5  # four standard errors
+    np.testing.assert_allclose(SQUASHED.kl(other)[0], jnp.mean(log_ratio), atol=error)

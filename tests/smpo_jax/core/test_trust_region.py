@@ -10,8 +10,9 @@ from precision import double_precision
 from scipy import optimize
 
 from smpo_jax.core import trust_region
+from smpo_jax.core.distributions import Categorical
 from smpo_jax.core.trust_region import Trial
-from smpo_jax.networks import ACTIVATIONS, gaussian_policy
+from smpo_jax.networks import ACTIVATIONS, categorical_policy, gaussian_policy
 
 
 def positive_definite(rng, size):
@@ -50,6 +51,62 @@ def test_conjugate_gradients_stop_at_the_residual_and_stay_finite_after_it():
 
 
 # Fisher-vector products
+
+
+def test_fisher_product_of_choices_is_diagonal_less_outer_product_of_probabilities():
+    """Parameters are the logits of p = (1/2, 1/4, 1/4): F = diag(p) - p pᵀ, in every state."""
+
+    def apply(params):
+        return Categorical(jnp.broadcast_to(params, (7, 3)))
+
+    product = trust_region.fisher_product(apply, jnp.log(jnp.array([2.0, 1.0, 1.0])), damping=0.0)
+    expected = np.array([[4, -2, -2], [-2, 3, -1], [-2, -1, 3]]) / 16
+    np.testing.assert_allclose(jax.vmap(product)(jnp.eye(3)), expected, atol=1e-6)
+
+
+def test_fisher_product_of_a_categorical_network_is_the_hessian_of_its_kl():
+    with double_precision():
+        network = categorical_policy(3, 4, hidden=(4,), activation=ACTIVATIONS["tanh"])
+
+        @jax.jit
+        def matrices(key):
+            init_key, obs_key = jax.random.split(key)
+            params, unravel = ravel_pytree(network.init(init_key))
+            params = params + 0.3 * jnp.sin(jnp.arange(params.size))
+            obs = jax.random.normal(obs_key, (5, 3))
+
+            def apply(flat):
+                return network.apply(unravel(flat), obs)
+
+            dist = apply(params)
+            product = trust_region.fisher_product(apply, params, damping=0.1)
+            hessian = jax.hessian(lambda p: jnp.mean(dist.kl(apply(p))))(params)
+            return jax.vmap(product)(jnp.eye(params.size)), hessian
+
+        found, hessian = map(np.asarray, matrices(jax.random.key(0)))
+    np.testing.assert_allclose(found, hessian + 0.1 * np.eye(len(found)), atol=1e-10)
+
+
+def test_natural_step_on_choices_matches_a_hand_worked_one():
+    """Two equally likely choices of advantage 1 and -1, target KL 0.02.
+
+    In x = logit_1 - logit_2 the Fisher information is 1/4 and the gradient of E[ρ A] 1/2, so that
+    the natural step is x = 2 along, of length √(2δ / (g F⁻¹ g)) = √(0.04) = 0.2: x = 0.4.
+    """
+    params = jnp.zeros(1)
+
+    def apply(x):
+        return Categorical(jnp.stack([x[0] / 2, -x[0] / 2])[None])
+
+    g = jax.grad(lambda x: jnp.sum(jnp.exp(apply(x).log_probabilities) * jnp.array([[1.0, -1.0]])))
+    fisher = trust_region.fisher_product(apply, params, damping=0.0)
+    np.testing.assert_allclose(g(params), [0.5], rtol=1e-6)
+    np.testing.assert_allclose(fisher(jnp.ones(1)), [0.25], rtol=1e-6)
+    along = trust_region.conjugate_gradients(fisher, g(params), iterations=2)
+    length = trust_region.natural_length(g(params) @ along, target_kl=0.02)
+    np.testing.assert_allclose(length * along, [0.4], rtol=1e-5)
+    kl = apply(params).kl(apply(length * along))[0]
+    np.testing.assert_allclose(kl, np.log(np.cosh(0.2)), rtol=1e-3)  # near 0.02
 
 
 def test_fisher_product_equals_the_matrix_of_its_definition_and_the_hessian_of_the_kl():

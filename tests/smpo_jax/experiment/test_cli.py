@@ -97,13 +97,16 @@ def test_errors_are_told_where_tyro_keeps_its_own_to_itself(command, monkeypatch
     assert command("train --seed 1 --lr 3").error.endswith("here it is called --learning-rate")
 
 
+NO_OPTIONS = ("hyperparameters", "env_object", "earlier_lengths", "cost_names", "observations")
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_setting_of_every_method_is_explained_with_its_choices(command, name):
     lines = command(f"train --algo {name} --help").out.splitlines()
     told = " ".join(" ".join(line.strip("│ ") for line in lines).split())
     settings = registry.settings_class(name).__dataclass_fields__
     for field in (*Config.__dataclass_fields__, *settings):
-        if field not in ("hyperparameters", "env_object", "earlier_lengths"):  # no options
+        if field not in NO_OPTIONS:
             flag = "--" + field.replace("_", "-")
             ((spelling, text),) = re.findall(
                 rf" {flag}((?:, --no-\S+)?(?: [A-Z{{]\S*| \[.*?\]\])?) (.*?) ?\(default: ",

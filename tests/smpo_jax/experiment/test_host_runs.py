@@ -277,7 +277,10 @@ variants:
         (f"{ENV} --hazard-shift hazards=4", "has no hazards"),
         (f"{ENV} --env-option speed=2", "unexpected keyword argument 'speed'"),
         (f"{ENV} --episode-length 0", "episode_length: must be at least 1"),
-        ("--env gymnasium:CartPole-v1 --env-option cost=none", "its actions are Discrete"),
+        (
+            "--env gymnasium:CartPole-v1 --env-option cost=none --policy squashed",
+            "squashed' is for continuous actions",
+        ),
         ("--env gymnasium:", "is followed by an id"),
         ("--env safety-gymnasium:SafetyPointGoal1Vision-v0", "are pictures"),
         ("--env SafetyCarGaol1-v0", "did you mean SafetyCarGoal"),

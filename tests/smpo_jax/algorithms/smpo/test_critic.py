@@ -10,7 +10,7 @@ from smpo_jax.algorithms import recipes
 from smpo_jax.algorithms.smpo import SMPOPaper
 from smpo_jax.algorithms.smpo import critic as safety_critic
 from smpo_jax.core import optimise
-from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.core.distributions import Categorical, DiagonalGaussian
 from smpo_jax.types import Transition
 
 
@@ -31,6 +31,20 @@ def test_expectation_is_the_mode_or_a_mean_over_samples():
     np.testing.assert_allclose(exact, [9.0])
     sampled = safety_critic.expectation(quadratic, obs, dist, key, samples=20_000)
     np.testing.assert_allclose(sampled, [9.25], atol=4 * 3.0 / 20_000**0.5)  # E a² = 9 + 1/4
+
+
+def test_expectation_over_choices_is_their_weighted_sum_whatever_the_critic():
+    """Q(s, a) = s + 1, 4 and 10 for the choices; p = (1/2, 1/4, 1/4): s + 4."""
+    obs = jnp.array([[[0.0], [1.0]], [[2.0], [3.0]]])
+    dist = Categorical(jnp.broadcast_to(jnp.log(jnp.array([2.0, 1.0, 1.0])), (2, 2, 3)))
+
+    def q(obs, action):
+        return obs[..., 0] + (action @ jnp.array([1.0, 2.0, 10.0**0.5])) ** 2
+
+    found = safety_critic.expectation(
+        q, obs, dist, jax.random.key(0), samples=0, average=safety_critic.over_choices
+    )
+    np.testing.assert_allclose(found, obs[..., 0] + 4.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("regularisation", [0.0, 0.5])

@@ -9,7 +9,7 @@ from modulated import quadratic, rollout
 
 from smpo_jax.algorithms import recipes
 from smpo_jax.algorithms.smpo import SMPOPaper, gradient
-from smpo_jax.core.distributions import DiagonalGaussian
+from smpo_jax.core.distributions import Categorical, DiagonalGaussian
 
 
 def prices(charge, terminated, truncated, *, trace, elapsed=None, discount=0.9):
@@ -102,6 +102,24 @@ def test_score_gradient_is_that_of_log_prob_where_the_policies_agree():
     # mean of W Q d log π / d mean = W Q (a - mean)
     expected = (2 * 3 * 0.5 + 1 * 4 * -2.5) / 2
     np.testing.assert_allclose(jax.grad(term)(0.0), expected, rtol=1e-5)
+
+
+def test_summed_gradient_is_that_of_the_papers_sum_over_actions():
+    """Σ_a ∇π(a|s) Q(s, a) in logits: p (Q - E Q), p = (1/2, 1/4, 1/4), Q = (0, 1, 3), E Q = 1."""
+    logits = jnp.log(jnp.array([[2.0, 1.0, 1.0]]))
+    one, action = jnp.ones(1), jnp.eye(3)[:1]
+    s = recipes.Batch(
+        0 * action, action, 0 * one, Categorical(logits), 0 * one, {}, gradient.Priced(2 * one, one)
+    )
+    term = gradient.summed(lambda obs, action: action @ jnp.array([0.0, 1.0, 3.0]))
+    slope = jax.grad(lambda logits: term(Categorical(logits), s))(logits)
+    np.testing.assert_allclose(slope, [[2 * -0.5, 0.0, 2 * 0.5]], atol=1e-6)
+
+
+def test_choices_have_the_sum_where_other_actions_are_reparameterised():
+    settings = SMPOPaper(critic_gradient="reparameterised")
+    assert settings.gradient(discrete=True).form is gradient.SUMMED
+    assert settings.gradient().form is gradient.REPARAMETERISED
 
 
 def test_both_forms_estimate_the_same_gradient():
