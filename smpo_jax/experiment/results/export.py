@@ -67,6 +67,8 @@ def write(
 
 def _format(path: Path, to: ExportFormat | None) -> ExportFormat:
     """The format that is asked for; unless one is, that of the file's ending."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder: name a file")
     endings = {f".{name}": name for name in get_args(ExportFormat)}
     ending = endings.get(path.suffix.lower())
     found = to or ending
@@ -238,14 +240,14 @@ def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
 
     # Traced before jax2onnx does, which knows neither noise for any N nor all of flax; the noise,
     # of which nothing comes, goes.
-    some = _any_number(policy)  # one scope for its N
-    traced = jax.make_jaxpr(_program(policy))(some)
+    obs = _any_number(policy)  # once: an N is equal to no other
+    traced = jax.make_jaxpr(_program(policy))(obs)
     lean, _ = dce_jaxpr(traced.jaxpr, [True], instantiate=True)
     program = jaxpr_as_fun(ClosedJaxpr(lean, traced.consts))
     try:
         model = to_onnx(
             lambda obs: program(obs)[0],
-            [some],
+            [obs],
             model_name=f"{policy.config.algo} on {policy.config.env}",
             opset=OPSET,
             input_names=["obs"],

@@ -436,6 +436,7 @@ def test_command_writes_it(command, policy, arguments, file):
             "x.onnx has the ending of another format",
         ),
         ("export run --to tflite", "--to"),
+        ("export run --to npz --out run", "--out run is a folder: name a file"),
         ("export missing", "missing is not the folder of a run"),
     ],
 )
