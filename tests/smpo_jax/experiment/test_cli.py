@@ -55,8 +55,6 @@ from smpo_jax.experiment.settings.config import Config
         ("train --algo CPPOPID", "no algorithm 'CPPOPID'; here it is called pid_lag"),
         ("train --max-episode-steps 500", "; here it is called --episode-length"),
         ("train --device cuda:0", "unknown option --device; JAX takes a GPU where there is one"),
-        ("train --env SafetyCarGoal1-v0", "of Safety-Gymnasium's robots only the Point is native"),
-        ("train --env SafetyHopperVelocity-v1", "only the Point is native"),
         (
             "train --algo ppo --normalise-observations False",
             "--normalise-observations takes no value, got 'False': write "
