@@ -132,7 +132,13 @@ def make(name: str, *, episode_length: int | None = None, **options: Any) -> "Sa
     if source.is_outside:
         native = source.task_id and registry.native_of(source.task_id)
         hint = f", or {native}, which is here" if native else ""
-        raise ValueError(f"{name} is stepped outside JAX: see smpo_envs.host{hint}")
+        outside = f"{name} is stepped outside JAX: see smpo_envs.host{hint}"
+        if ":" in name:
+            raise ValueError(outside)
+        try:
+            registry.resolve(name)
+        except ValueError as error:  # an id of the real package's, or a mistake in one of ours
+            raise ValueError(f"{error}; if it is the real package's, {outside}") from None
     return cast("SafeEnv", source.make(episode_length, options))
 
 

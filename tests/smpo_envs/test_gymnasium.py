@@ -214,15 +214,16 @@ def test_each_of_many_can_have_its_own_seed():
         envs.reset(seed=-1)
 
 
-def test_several_costs_are_a_vector():
+def test_several_costs_have_names_and_a_sum():
     env = gymnasium.make("smpo_envs/ProbeSpending-v0")
     env.reset(seed=0)
     info = env.step(np.array([0.25, 0.5], np.float32))[-1]
-    np.testing.assert_array_equal(info["cost"], [0.25, 0.5])
+    names = smpo_envs.make("ProbeSpending").cost_names
+    assert [info[f"cost_{name}"] for name in names] == [0.25, 0.5] and info["cost"] == 0.75
     envs = many("smpo_envs/ProbeSpending-v0", episode_length=1, autoreset_mode="SameStep")
     envs.reset(seed=0)
     info = envs.step(np.full((3, 2), 0.5, np.float32))[-1]
-    np.testing.assert_array_equal(info["cost"], np.full((3, 2), 0.5))
+    np.testing.assert_array_equal(info["cost"], np.ones(3))
     assert info["_final_info"].all()
 
 

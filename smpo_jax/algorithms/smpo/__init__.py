@@ -45,9 +45,10 @@ def make(
     # Of each constraint: the critic Q^c, and the threshold d'.
     names = constraints.named(COST_VALUE, spec.cost_limit)
     critics = each(lambda name: settings.critic(ac, networks, name), names)
-    threshold = each(
+    thresholds = each(
         lambda limit: settings.threshold(spec._replace(cost_limit=limit)), spec.cost_limit
     )
+    cost_critic = safety_critic.cost_critic(critics)
     modulation = settings.modulation(spec, constraints.values(critics)[0].learning)
     through_critic = settings.gradient(discrete=spec.discrete)
 
@@ -56,7 +57,7 @@ def make(
         learner = improver.init(learner_key)
         for critic, own_key in constraints.zipped(critics, constraints.keys(critic_key, critics)):
             learner = critic.init(learner, own_key)
-        return learner.replace(aux=each(lambda own: own.init(), threshold))
+        return learner.replace(aux=each(lambda own: own.init(), thresholds))
 
     def update(learner: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         improve_key, fit_key = jax.random.split(key)
@@ -70,8 +71,8 @@ def make(
         )
         # Section 4.5: the thresholds d' of this epoch.
         moved = each(
-            lambda own, state, view: own.update(state, view.episodes, epoch),
-            threshold, learner.aux, views,
+            lambda threshold, state, view: threshold.update(state, view.episodes, epoch),
+            thresholds, learner.aux, views,
         )  # fmt: skip
         aux, d = (each(operator.itemgetter(i), moved) for i in (0, 1))
         # Eqs. 5-6: the weights f of every step, and the modulated reward M(r).
@@ -105,7 +106,7 @@ def make(
         learner = recipes.end_iteration(ac, learner.replace(aux=aux), transition)
         return learner, {**metrics, **improved}
 
-    return Algorithm(init, ac.acting, update, safety_critic.cost_critic(critics))
+    return Algorithm(init, ac.acting, update, cost_critic)
 
 
 def _calibration(critics: PerCost, q: PerCost, views: PerCost) -> Metrics:

@@ -132,22 +132,22 @@ def test_cost_advantages_are_centred_in_their_own_unit():
 
 @pytest.mark.parametrize("name", ["ppo", "focops", "cup", "p3o", "ppo_simmer", "smpo-ppo"])
 @pytest.mark.usefixtures("quick_compilation")
-def test_no_update_goes_beyond_twice_the_target_however_large_the_steps(name):
+def test_no_update_goes_beyond_the_bound_however_large_the_steps(name):
     """Steps of Adam of 0.3 with a spread of e^-6: hundreds of nats in a pass, unless held back."""
     _, metrics = toy.two_iterations(name, learning_rate=0.3, initial_log_std=-6.0)
     target = registry.hyperparameters(name).target_kl
     for group in ("policy", "projection"):
         kl = np.asarray(metrics.get(f"{group}/kl", 0.0))
-        assert np.all(kl <= 2 * target)
+        assert np.all(kl <= recipes.FARTHEST * target)
     assert np.all(np.asarray(metrics["policy/kl"]) > 1e-3 * target)  # it has moved, though
 
 
 @pytest.mark.parametrize("name", ["rcpo", "cpo"])
 @pytest.mark.usefixtures("quick_compilation")
-def test_no_natural_step_goes_beyond_twice_the_target_near_determinism(name):
+def test_no_natural_step_goes_beyond_the_bound_near_determinism(name):
     _, metrics = toy.two_iterations(name, initial_log_std=-9.0)
     target = registry.hyperparameters(name).target_kl
-    assert np.all(np.asarray(metrics["policy/kl"]) <= 2 * target)
+    assert np.all(np.asarray(metrics["policy/kl"]) <= recipes.FARTHEST * target)
 
 
 @pytest.mark.usefixtures("quick_compilation")

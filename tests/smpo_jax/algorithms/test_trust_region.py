@@ -36,11 +36,11 @@ def test_the_trust_region_shrinks_geometrically(name):
 @pytest.mark.usefixtures("quick_compilation")
 def test_rcpo_takes_the_whole_step_that_a_line_search_shortens_unless_it_is_far_beyond():
     """With a target so large that the quadratic model of the divergence is far off."""
-    _, whole = toy.two_iterations("rcpo", target_kl=1.0)
-    _, searched = toy.two_iterations("trpo_lag", target_kl=1.0)
-    np.testing.assert_array_equal(whole["policy/step_fraction"], [1.0, 0.5])
-    assert np.all(whole["policy/kl"] <= 2.0)  # the second, whole, would be more
-    assert np.all(searched["policy/kl"] <= 1.0)
+    _, whole = toy.two_iterations("rcpo", target_kl=4.0, initial_log_std=-4.0)
+    _, searched = toy.two_iterations("trpo_lag", target_kl=4.0, initial_log_std=-4.0)
+    np.testing.assert_array_equal(whole["policy/step_fraction"], [1.0, 0.25])
+    assert np.all(whole["policy/kl"] <= 5 * 4.0)  # the second, whole, would be more
+    assert np.all(searched["policy/kl"] <= 4.0)
     assert np.any(searched["policy/step_fraction"] < 1)
 
 

@@ -163,7 +163,10 @@ def test_a_batch_is_one_program_on_a_task_of_ones_own(command):
         ("--env own_task:make --episode-length 0", "episode_length: must be at least 1, got 0"),
         ("--env own_task:make --hazard-shift size=0.3", "has no hazards that can be shifted"),
         ("--env own_task:make --env-option price=-1", "costs must be 0 or more"),
-        ("--env gymnasium:Pendulum-v1", "is stepped outside JAX"),
+        (
+            "--env gymnasium:Pendulum-v1",
+            "gymnasium:Pendulum-v1 needs a cost: --env-option cost=info",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(command, words, expected):

@@ -85,7 +85,7 @@ def test_evaluation_changes_nothing_in_the_folder(command, tradeoff):
 
 def test_task_without_a_real_counterpart_is_refused(command, tradeoff):
     result = command("evaluate run --on safety-gymnasium")
-    assert result.status == 2 and "it has no task ProbeTradeoff" in result.error
+    assert result.status == 2 and "it has no task 'ProbeTradeoff'" in result.error
 
 
 def test_missing_real_package_is_told_with_the_command_that_installs_it(command, monkeypatch):
