@@ -52,6 +52,14 @@ def episode(name, seed=0):
     return states, steps
 
 
+# They take longest to compile, and the others of their kind have all that is in them.
+LONG = ("PointPush0", "PointPush2", "PointButton2")
+
+
+def marked(names):
+    return [pytest.param(x, marks=pytest.mark.slow) if x in LONG else x for x in names]
+
+
 def signature(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)
 
@@ -72,7 +80,7 @@ def robot(state):
     return (inside.arena if hasattr(inside, "arena") else inside).world.point
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_reset_and_step_keep_one_structure(name):
     env, reset, step = single(name)
     first = reset(jax.random.key(0))
@@ -86,7 +94,7 @@ def test_reset_and_step_keep_one_structure(name):
     assert second.metrics["cost_sum"] == jnp.sum(second.info["cost"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_batch_does_what_each_environment_does_alone(name):
     states, steps = episode(name)
     env, _, step = single(name)
@@ -102,7 +110,7 @@ def test_batch_does_what_each_environment_does_alone(name):
         jax.tree.map(lambda x, y, i=i: assert_array_equal(x[i], y), steps[1].cost, cost)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_the_key_decides_everything(name):
     env, reset, step = single(name)
     action = jnp.full(env.action_size, 0.3)
@@ -111,7 +119,7 @@ def test_the_key_decides_everything(name):
         assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", NAVIGATION)
+@pytest.mark.parametrize("name", marked(NAVIGATION))
 def test_different_keys_give_different_layouts(name):
     _, reset, _ = single(name)
     a, b = reset(jax.random.key(3)), reset(jax.random.key(4))
@@ -119,7 +127,7 @@ def test_different_keys_give_different_layouts(name):
     assert robot(a).rotation != robot(b).rotation
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_batch_reports_truncation_and_the_final_observation(name):
     states, steps = episode(name)
     for t, seen in enumerate(steps):
@@ -135,7 +143,7 @@ def test_batch_reports_truncation_and_the_final_observation(name):
     assert signature(states[0]) == signature(states[LENGTH]) == signature(states[-1])
 
 
-@pytest.mark.parametrize("name", NAVIGATION)
+@pytest.mark.parametrize("name", marked(NAVIGATION))
 def test_batch_starts_each_episode_with_a_fresh_layout(name):
     states, steps = episode(name)
     last, fresh = steps[LENGTH - 1].next_obs, states[LENGTH].obs
@@ -152,7 +160,7 @@ def test_batch_starts_each_episode_with_a_fresh_layout(name):
     assert not np.any(robot(states[LENGTH].env).q)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_batch_never_uses_a_key_twice(name):
     states, _ = episode(name)
     held = [key_data((s.env.pipeline_state, s.key)) for s in states]
@@ -161,7 +169,7 @@ def test_batch_never_uses_a_key_twice(name):
     assert not set(held[LENGTH - 1]) & set(held[LENGTH])
 
 
-@pytest.mark.parametrize("name", NAVIGATION)
+@pytest.mark.parametrize("name", marked(NAVIGATION))
 def test_no_cost_is_due_at_the_start(name):
     """Without a command the robot stays exactly where it starts, and is charged for that."""
     states, _ = episode(name)

@@ -218,7 +218,7 @@ def test_several_costs_have_names_and_a_sum():
     env = gymnasium.make("smpo_envs/ProbeSpending-v0")
     env.reset(seed=0)
     info = env.step(np.array([0.25, 0.5], np.float32))[-1]
-    names = smpo_envs.make("ProbeSpending").cost_names
+    names = smpo_envs.VectorEnv(smpo_envs.make("ProbeSpending"), 1).cost_names
     assert [info[f"cost_{name}"] for name in names] == [0.25, 0.5] and info["cost"] == 0.75
     envs = many("smpo_envs/ProbeSpending-v0", episode_length=1, autoreset_mode="SameStep")
     envs.reset(seed=0)

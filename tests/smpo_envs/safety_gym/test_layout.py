@@ -86,7 +86,10 @@ def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
     assert recorded["extents"][2] == LEVELS[name].extent
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow) if x == "PointButton2" else x for x in LEVELS],
+)  # which is as PointButton1, and takes over a minute
 def test_sample_has_the_distribution_of_the_recorded_layouts(name):
     recorded = distances(golden.recording_of_layouts(name)["xy"].astype(np.float64))
     ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 20_000))
