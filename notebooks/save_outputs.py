@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-COLOURS = 40  # of a picture: lines and their edges need no more
+COLOURS = 32  # of a picture: lines and their edges need no more
 HERE = Path(__file__).parent
 
 
