@@ -32,6 +32,8 @@ def read(path: Path) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, KeyError, OverflowError) as error:
         # Constructors of dates, numbers and tags raise what Python's own do.
         raise UserError(f"{path}: not valid YAML: {_short(error)}") from error
+    except (AttributeError, IndexError) as error:  # `!!timestamp 1`, `!!int ''`
+        raise UserError(f"{path}: not valid YAML: a value is not what its tag says") from error
 
 
 class _StrictLoader(yaml.SafeLoader):

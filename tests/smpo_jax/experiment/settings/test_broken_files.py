@@ -240,6 +240,12 @@ def test_brackets_without_end_are_one_line(kind):
         READERS[kind][1]("[" * 100_000)
 
 
+@pytest.mark.parametrize("value", ["!!timestamp 1", "!!int ''"])
+def test_a_value_that_is_not_what_its_tag_says_is_one_line(value):
+    with pytest.raises(UserError, match=r"a\.yaml: not valid YAML: \S+.*$"):
+        READERS["yaml"][1](f"seed: {value}")
+
+
 @pytest.mark.slow
 def test_ten_thousand_inputs_are_records_or_one_line(monkeypatch, capsys):
     for kind in READERS:
