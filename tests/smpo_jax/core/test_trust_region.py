@@ -64,20 +64,22 @@ def test_fisher_product_of_choices_is_diagonal_less_outer_product_of_probabiliti
     np.testing.assert_allclose(jax.vmap(product)(jnp.eye(3)), expected, atol=1e-6)
 
 
+def drawn(network, key):
+    """Parameters of a policy as a vector, and what it does with them in five states."""
+    init_key, obs_key = jax.random.split(key)
+    params, unravel = ravel_pytree(network.init(init_key))
+    obs = jax.random.normal(obs_key, (5, 3))
+    params = params + 0.3 * jnp.sin(jnp.arange(params.size))
+    return params, lambda flat: network.apply(unravel(flat), obs)
+
+
 def test_fisher_product_of_a_categorical_network_is_the_hessian_of_its_kl():
     with double_precision():
         network = categorical_policy(3, 4, hidden=(4,), activation=ACTIVATIONS["tanh"])
 
         @jax.jit
         def matrices(key):
-            init_key, obs_key = jax.random.split(key)
-            params, unravel = ravel_pytree(network.init(init_key))
-            params = params + 0.3 * jnp.sin(jnp.arange(params.size))
-            obs = jax.random.normal(obs_key, (5, 3))
-
-            def apply(flat):
-                return network.apply(unravel(flat), obs)
-
+            params, apply = drawn(network, key)
             dist = apply(params)
             product = trust_region.fisher_product(apply, params, damping=0.1)
             hessian = jax.hessian(lambda p: jnp.mean(dist.kl(apply(p))))(params)
@@ -118,14 +120,7 @@ def test_fisher_product_equals_the_matrix_of_its_definition_and_the_hessian_of_t
 
         @jax.jit
         def matrices(key):
-            init_key, obs_key = jax.random.split(key)
-            params, unravel = ravel_pytree(network.init(init_key))
-            params = params + 0.3 * jnp.sin(jnp.arange(params.size))
-            obs = jax.random.normal(obs_key, (5, 3))
-
-            def apply(flat):
-                return network.apply(unravel(flat), obs)
-
+            params, apply = drawn(network, key)
             dist = apply(params)
             product = trust_region.fisher_product(apply, params, damping=0.0)
             damped = trust_region.fisher_product(apply, params, damping=0.1)
