@@ -72,7 +72,7 @@ def _task_section(
             ("curves", "Return and cost during training"),
             ("intervals", "All of the table, with intervals"),
         ):
-            yield f"![{words}]({name}-{task}.png)\n"
+            yield f"![{words}]({rows[0].picture(name)})\n"
     if beside:
         yield (
             "Published, mean ± standard deviation over episodes and seeds; grey in the first "

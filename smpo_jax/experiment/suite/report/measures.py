@@ -98,6 +98,10 @@ class Comparison(NamedTuple):
         """Of the cells that are done."""
         return [outcome.measures for outcome in self.outcomes if outcome.measures]
 
+    def picture(self, kind: str) -> str:
+        """The file of a picture of the task; its name is one on every system."""
+        return f"{kind}-{self.outcomes[0].cell.config.env_label}.png"
+
     @property
     def limits(self) -> dict[str, float]:
         """The limit of each cost, by its column in `Measures.flat`."""

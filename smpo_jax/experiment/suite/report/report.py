@@ -72,7 +72,7 @@ def limits_in_a_cell(cost_limit: CostLimit) -> str | float:
 
 def _draw(rows: Sequence[Comparison], beside: Sequence[Published], options: ReportOptions) -> None:
     """The figures of a task."""
-    task, shades = rows[0].task, plots.colours(row.variant for row in rows)
+    shades = plots.colours(row.variant for row in rows)
     runs = [
         plots.read(options.folder / each.cell.name, each.cell.variant)
         for row in rows
@@ -86,7 +86,7 @@ def _draw(rows: Sequence[Comparison], beside: Sequence[Published], options: Repo
         ("scatter", figures.scatter(rows, beside, shades)),
         ("intervals", figures.intervals(rows, shades)),
     ):
-        plots.save(figure, options.out / f"{name}-{task}.png")
+        plots.save(figure, options.out / rows[0].picture(name))
 
 
 def _cell_row(each: Outcome, columns: Sequence[str]) -> dict[str, Any]:
