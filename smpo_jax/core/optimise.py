@@ -127,7 +127,7 @@ def split(batch: Batch, pieces: int, shards: int = 1) -> Batch:
 
 
 def flatten(tree: Batch, shards: int = 1) -> Batch:
-    """`[T, N, ...] -> [T * N, ...]` in every leaf; of several shards of the N one after the other."""
+    """`[T, N, ...] -> [T * N, ...]` in every leaf; shards of the N one after the other."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), by_shard(tree, shards))
 
 

@@ -7,9 +7,9 @@ sees where the samples are, lets each device compute on its own, and adds up wha
 over all of them.
 
 For it to find a way on which no sample moves, minibatches must take as much from each device. That
-is what `Spec.shards` says: environments are in so many equal parts, each of which is shuffled within
-itself. What comes out depends on the shards, and on the devices only by rounding: one device with
-two shards does what two devices do.
+is what `Spec.shards` says: environments are in so many equal parts, each of which is shuffled
+within itself. What comes out depends on the shards, and on the devices only by rounding: one device
+with two shards does what two devices do.
 """
 
 from typing import Any, TypeVar
