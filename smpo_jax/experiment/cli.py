@@ -27,7 +27,7 @@ commands:
   plot       learning curves of one or more runs
   render     what a trained policy does, as a film or as a picture of its paths
   export     a trained policy as a file for programs without this package
-  list       tasks and algorithms, one line each
+  list       tasks and algorithms, one line each; presets
   bench      steps per second of environments and training on this machine
   completion what a shell needs to complete all this: eval "$({PROGRAM} completion bash)"
 
@@ -187,6 +187,7 @@ def _list(arguments: list[str]) -> int:
     from smpo_envs.naming import KINDS, entry_points
     from smpo_envs.registry import TASKS
     from smpo_jax.algorithms.registry import ALGORITHMS
+    from smpo_jax.experiment.settings import presets
 
     width = max(map(len, (*TASKS, *ALGORITHMS)))
     print("tasks")
@@ -205,6 +206,9 @@ def _list(arguments: list[str]) -> int:
     for name, algorithm in ALGORITHMS.items():
         source = algorithm.paper.rpartition(", ")[2]  # as short as it can be looked up
         print(f"  {name:{width}}  {algorithm.summary} ({algorithm.year}, {source})")
+    print("presets")
+    print(f"  {'train --config':{width}}  {', '.join(presets.runs())}")
+    print(f"  {'suite':{width}}  {', '.join(presets.suites())}")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 import tyro
 
 from smpo_jax.experiment.errors import UserError, one_line
-from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings import config_file, presets
 from smpo_jax.experiment.settings.coercion import coerce, integer, number, path
 from smpo_jax.experiment.settings.config import Config, CostLimit, WhichCheckpoint, in_full
 from smpo_jax.experiment.settings.env_options import EnvOption, from_word
@@ -52,7 +52,8 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
     else:
-        base = config_file.load_yaml(first.options.config, **overrides)
+        file = presets.find(first.options.config, presets.runs())
+        base = config_file.load_yaml(file, **overrides)
     shape = dataclasses.make_dataclass(
         "Train", [("source", TrainOptions), ("run", Config)], frozen=True
     )

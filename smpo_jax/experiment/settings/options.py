@@ -18,7 +18,8 @@ class TrainOptions:
     """Where a run comes from.
 
     Attributes:
-        config: a YAML file with some or all of the fields below; the command line wins over it.
+        config: a YAML file with some or all of the fields below, or the name of one that `smpo-jax
+            list` shows; the command line wins over it.
         resume: the folder of a run to go on with; of other options it takes only --steps, the
             length that it is to have. What decays over a run then goes on as if it had always been
             that long.
@@ -150,7 +151,7 @@ class SuiteOptions:
     """Trains every cell of a grid of tasks, variants and seeds.
 
     Attributes:
-        file: the YAML file that describes the grid.
+        file: the YAML file that describes the grid, or the name of one that `smpo-jax list` shows.
         out: the suite's folder; each cell is a run in TASK/VARIANT/seedN below it. Unless given,
             runs/ and the file's name.
         resume: go on with the suite in the folder; cells that are done are left as they are.
@@ -196,7 +197,7 @@ class ReportOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ListOptions:
-    """Tasks and algorithms, one line each."""
+    """Tasks and algorithms, one line each; and the names of presets."""
 
 
 @dataclasses.dataclass(frozen=True)

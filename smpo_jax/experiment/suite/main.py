@@ -9,6 +9,7 @@ from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import check_task, provide
 from smpo_jax.experiment.run import run_folder, starting_point, writers
 from smpo_jax.experiment.run.signals import StopOnSignal
+from smpo_jax.experiment.settings import presets
 from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import SuiteOptions
@@ -32,13 +33,14 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
-    folder = options.out or Path("runs") / options.file.stem
+    file = presets.find(options.file, presets.suites())
+    folder = options.out or Path("runs") / file.stem
     before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
     said_before = before.overrides if before and options.resume else {}
     overrides = {**said_before, **options.overrides}
     cells = [
         cell._replace(config=starting_point.pinned(cell.config))
-        for cell in grid.load(options.file, overrides)
+        for cell in grid.load(file, overrides)
     ]
     # One thread, so that the bytes are the same however many cells share the cores.
     provide(max(cell.config.devices for cell in cells), threads=1)

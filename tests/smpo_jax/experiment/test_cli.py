@@ -38,6 +38,14 @@ from smpo_jax.experiment.settings.config import Config
         ("train --algo ppo --minibatches 7", "is not divisible by minibatches=7"),
         ("train --algo ppo --minibatches 0", "minibatches=0 must be a whole number, 1 or more"),
         ("train --config missing.yaml", "cannot read config missing.yaml: No such file"),
+        (
+            "train --config PointGoal1/smop",
+            "nor a preset, see `smpo-jax list`; did you mean PointGoal1/smpo?",
+        ),
+        (
+            "suite comparsion",
+            "neither a file nor a preset, see `smpo-jax list`; did you mean comparison?",
+        ),
         ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
         ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
         ("evaluate", "folder must be given; see smpo-jax evaluate --help"),
@@ -145,10 +153,13 @@ def test_list_has_one_line_for_every_task_and_algorithm(command):
     lines = command("list").out.splitlines()
     for name in (*TASKS, *ALGORITHMS):
         assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
-    headings = ["tasks", "tasks from outside", "algorithms"]
+    headings = ["tasks", "tasks from outside", "algorithms", "presets"]
     outside = [kind for kind in KINDS.values() if kind.form]  # and a module of one's own
     assert [line for line in lines if not line.startswith(" ")] == headings
-    assert len(lines) == len(TASKS) + len(ALGORITHMS) + len(outside) + 1 + len(headings)
+    assert len(lines) == len(TASKS) + len(ALGORITHMS) + len(outside) + 1 + 2 + len(headings)
+    of_runs, of_suites = lines[-2:]
+    assert "PointGoal1/smpo" in of_runs
+    assert "comparison, " in of_suites
 
 
 @pytest.mark.parametrize("argument", ["--help", "list"])

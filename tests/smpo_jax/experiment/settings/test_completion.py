@@ -1,6 +1,5 @@
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -36,9 +35,8 @@ def script(tmp_path_factory):
     ],
 )
 def test_bash_completes_commands_options_and_choices(script, words, expected):
-    Path("script").write_text(script.read_text())
     program = ["bash", "--norc", "-c", ASK.format(words=words)]
-    answer = subprocess.run(program, capture_output=True, text=True, check=True)
+    answer = subprocess.run(program, capture_output=True, text=True, check=True, cwd=script.parent)
     assert not answer.stderr
     assert set(answer.stdout.split()) == expected
 
