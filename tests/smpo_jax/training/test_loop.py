@@ -68,10 +68,12 @@ def test_episodes_go_on_across_iterations():
     np.testing.assert_allclose(metrics["episode/return"][2], 10.0, rtol=1e-6)
 
 
-FAMILIES = ["ppo", "ppo_lag", "trpo_saute", "cpo", "smpo", "focops", "cup"]
+SLOW = [
+    pytest.param(algo, marks=pytest.mark.slow) for algo in ("ppo", "trpo_saute", "focops", "cup")
+]
 
 
-@pytest.mark.parametrize("algo", FAMILIES)
+@pytest.mark.parametrize("algo", ["ppo_lag", "cpo", "smpo", *SLOW])
 def test_devices_that_make_updates_together_change_no_more_than_rounding(algo):
     """Against one device whose minibatches are drawn from the same shards."""
     ends = []
@@ -91,6 +93,7 @@ def test_devices_that_make_updates_together_change_no_more_than_rounding(algo):
         np.testing.assert_allclose(data(x), data(y), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_are_shared_by_devices():
     ends = []
     for devices in (1, 2):

@@ -13,7 +13,7 @@ from smpo_jax.training import loop
 from smpo_jax.training.devices import make_mesh
 
 
-@pytest.mark.parametrize("algo", ["ppo", "cpo", "smpo"])
+@pytest.mark.parametrize("algo", ["ppo", "cpo", pytest.param("smpo", marks=pytest.mark.slow)])
 def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(algo):
     """What the compiler makes of an update on two devices."""
     env, spec = toy.problem(algo, num_envs=8, rollout_length=16, shards=2)
