@@ -131,6 +131,9 @@ class Spec(NamedTuple):
     discrete: bool = False  # actions are one of `action_size` choices, one-hot
     # Of a picture, whose entries observations are one after the other; () for plain vectors.
     observation_shape: tuple[int, ...] = ()
+    # Equal parts of the environments whose samples are shuffled each by themselves, so that as many
+    # devices, or fewer, make updates together (see `training.devices`).
+    shards: int = 1
 
 
 Policy = Callable[

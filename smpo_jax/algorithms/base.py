@@ -208,13 +208,16 @@ def require_possible(spec: Spec) -> None:
         raise ValueError(
             f"observation_shape={spec.observation_shape} is not of {spec.observation_size} entries"
         )
+    if spec.num_envs % spec.shards:
+        raise ValueError(f"shards={spec.shards} must divide num_envs={spec.num_envs}")
 
 
 def require_divisible(spec: Spec, minibatches: int, name: str = "minibatches") -> None:
-    """Raises a ValueError unless a rollout can be cut in equal minibatches."""
-    size = spec.num_envs * spec.rollout_length
-    if size % minibatches:
+    """Raises a ValueError unless each shard of a rollout can be cut in equal minibatches."""
+    size, shards = spec.num_envs * spec.rollout_length, spec.shards
+    if size % (minibatches * shards):
+        several = f" × devices={shards}" if shards > 1 else ""
         raise ValueError(
             f"rollout_length={spec.rollout_length} × num_envs={spec.num_envs} = {size} "
-            f"is not divisible by {name}={minibatches}"
+            f"is not divisible by {name}={minibatches}{several}"
         )

@@ -99,6 +99,7 @@ def cost_critic(ac: recipes.ActorCritic, settings: base.Constrained) -> CostCrit
 
 
 def to_batch(
+    ac: recipes.ActorCritic,
     transition: Transition,
     estimates: recipes.Estimates,
     found: Advantages,
@@ -107,7 +108,7 @@ def to_batch(
 ) -> recipes.Batch:
     """Samples with targets for all critics, and an advantage of the method's making."""
     targets = {"value": found.target, **constraints.labelled(COST_VALUE, found.cost_target)}
-    return recipes.to_batch(transition, estimates, advantage, targets, extra)
+    return recipes.to_batch(ac, transition, estimates, advantage, targets, extra)
 
 
 def start(dual: Dual, spec: Spec) -> Aux:

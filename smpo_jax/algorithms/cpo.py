@@ -127,10 +127,10 @@ def constrained_trpo(
         violation = each(operator.sub, window.cost, spec.cost_limit)
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
-        batch = constrained.to_batch(transition, estimates, found, found.reward)
+        batch = constrained.to_batch(ac, transition, estimates, found, found.reward)
 
         model = improvers.local_model(ac, learner, batch)
-        cost_advantage = optimise.flatten(found.cost)
+        cost_advantage = optimise.flatten(found.cost, spec.shards)
         gradient = model.gradient(batch.advantage)
         cost_gradient = each(model.gradient, cost_advantage)
         step, chosen = rule(

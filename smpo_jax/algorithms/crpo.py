@@ -52,7 +52,7 @@ def make(spec: Spec, settings: CRPO, networks: Networks = DEFAULT) -> Algorithm:
             _worse, constraints.zipped(each(operator.sub, window.cost, limits), found.cost)
         )
         advantage = jnp.where(is_kept, found.reward, -worst[1])
-        batch = constrained.to_batch(transition, estimates, found, advantage)
+        batch = constrained.to_batch(ac, transition, estimates, found, advantage)
         learner, improved = improver.improve(learner, batch, key)
         return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
             **improved,

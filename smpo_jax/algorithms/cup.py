@@ -74,11 +74,11 @@ def make(spec: Spec, settings: CUP, networks: Networks = DEFAULT) -> Algorithm:
         )
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
-        batch = constrained.to_batch(transition, estimates, found, found.reward)
+        batch = constrained.to_batch(ac, transition, estimates, found, found.reward)
         learner, improved = improver.improve(learner, batch, improve_key)
 
         halfway = ac.policy.apply(learner.params["policy"], batch.obs)
-        costs = batch._replace(advantage=optimise.flatten(found.cost), dist=halfway)
+        costs = batch._replace(advantage=optimise.flatten(found.cost, spec.shards), dist=halfway)
 
         def to_the_limit(params: Params, some: recipes.Batch) -> tuple[Float[Array, ""], Metrics]:
             dist = ac.policy.apply(params["policy"], some.obs)

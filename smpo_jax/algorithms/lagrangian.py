@@ -87,7 +87,7 @@ def penalised(settings: base.Lagrangian | base.PID | base.Barrier, improver: Imp
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         advantage = surrogate.penalised(found.reward, found.cost, multiplier)
-        batch = constrained.to_batch(transition, estimates, found, advantage)
+        batch = constrained.to_batch(ac, transition, estimates, found, advantage)
         learner, improved = improver.improve(learner, batch, key)
         learner = recipes.end_iteration(ac, learner.replace(aux=aux), transition)
         return learner, {**improved, **metrics, **measured}

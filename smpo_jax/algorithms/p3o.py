@@ -58,7 +58,9 @@ def make(spec: Spec, settings: P3O, networks: Networks = DEFAULT) -> Algorithm:
         excess = each(multipliers.excess, window.cost, spec.cost_limit)
         estimates = recipes.estimate(ac, learner, transition)
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
-        batch = constrained.to_batch(transition, estimates, found, found.reward, extra=found.cost)
+        batch = constrained.to_batch(
+            ac, transition, estimates, found, found.reward, extra=found.cost
+        )
 
         def term(dist: Distribution, some: recipes.Batch) -> Float[Array, ""]:
             return penalty(settings, dist, some, excess)

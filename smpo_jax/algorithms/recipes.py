@@ -243,6 +243,7 @@ def advantages(
 
 
 def to_batch(
+    ac: ActorCritic,
     transition: Transition,
     estimates: Estimates,
     advantage: Float[Array, "T N"],
@@ -252,7 +253,8 @@ def to_batch(
     """The steps of a rollout as independent samples; `targets` are those of the critics by name."""
     t = transition
     return optimise.flatten(
-        Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, targets, extra)
+        Batch(estimates.obs, t.action, t.log_prob, t.dist, advantage, targets, extra),
+        ac.spec.shards,
     )
 
 
@@ -310,6 +312,7 @@ def descend(
         key,
         minibatches=settings.minibatches,
         passes=settings.epochs,
+        shards=ac.spec.shards,
         check=check_networks,
     )
     return learner.replace(
@@ -354,7 +357,9 @@ def end_iteration(ac: ActorCritic, learner: LearnerState, transition: Transition
 
     Only now, so that the policy that is improved is the one that acted.
     """
+    # So that devices keep theirs also where the normaliser flattens the leading axes.
+    obs = optimise.by_shard(transition.obs, ac.spec.shards)
     return learner.replace(
-        obs_moments=ac.normaliser.update(learner.obs_moments, transition.obs),
+        obs_moments=ac.normaliser.update(learner.obs_moments, obs),
         iteration=learner.iteration + 1,
     )

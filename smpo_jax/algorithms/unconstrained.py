@@ -50,7 +50,7 @@ def make(spec: Spec, settings: PPO | TRPO, networks: Networks = DEFAULT) -> Algo
         estimates = recipes.estimate(ac, learner, transition)
         advantage, target = recipes.advantages(ac, transition.reward, transition, estimates)
         advantage = surrogate.standardise(advantage)
-        batch = recipes.to_batch(transition, estimates, advantage, {"value": target})
+        batch = recipes.to_batch(ac, transition, estimates, advantage, {"value": target})
         learner, metrics = improver.improve(learner, batch, key)
         metrics["value/explained_variance"] = recipes.explained_variance(estimates.value, target)
         return recipes.end_iteration(ac, learner, transition), metrics

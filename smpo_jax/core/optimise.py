@@ -30,13 +30,15 @@ def minibatch_passes(
     *,
     minibatches: int,
     passes: int,
+    shards: int = 1,
     check: Callable[[State, State], tuple[State, Bool[Array, ""], Metrics]] = never,
 ) -> tuple[State, Metrics]:
     """Takes `step` on every minibatch of a freshly shuffled batch, at most `passes` times.
 
     After each pass `check` sees the states before and after it and says which one to go on from,
     and whether to stop; passes that are not taken cost nothing (under `vmap`, the slowest member
-    sets the number, the others' states are frozen). `B` must be a multiple of `minibatches`.
+    sets the number, the others' states are frozen). `B` must be a multiple of `minibatches` times
+    `shards`, equal parts of the batch that are shuffled each by itself (see `shuffle`).
 
     Returns:
         The state, and metrics: means of `step`'s over the last pass, `check`'s after it, and
@@ -47,7 +49,7 @@ def minibatch_passes(
         done, before, key, _, _ = carry
         key, shuffle_key = jax.random.split(key)
         # Shuffled once per pass and then cut in contiguous pieces: one gather instead of many.
-        shuffled = split(shuffle(batch, shuffle_key), minibatches)
+        shuffled = split(shuffle(batch, shuffle_key, shards), minibatches, shards)
         state, metrics = jax.lax.scan(step, before, shuffled)
         state, stop, checks = check(before, state)
         return done + 1, state, key, stop, {**jax.tree.map(jnp.mean, metrics), **checks}
@@ -95,23 +97,49 @@ def retreat(
     return params, distance
 
 
-def shuffle(batch: Batch, key: Key) -> Batch:
-    """The batch in random order, the same for all leaves."""
+def shuffle(batch: Batch, key: Key, shards: int = 1) -> Batch:
+    """The batch in random order, the same for all leaves.
+
+    Of several `shards`, equal parts that lie one after the other, each is shuffled within itself:
+    devices that hold one each do so without a word to the others.
+    """
     size = jax.tree.leaves(batch)[0].shape[0]
     # One sort of random bits; `jax.random.permutation` sorts twice to break the ties that 32 bits
     # leave, which are one pair in every few batches and here of no consequence.
-    order = jnp.argsort(jax.random.bits(key, (size,)))
-    return jax.tree.map(lambda x: jnp.take(x, order, axis=0, unique_indices=True), batch)
+    order = jnp.argsort(jax.random.bits(key, (shards, size // shards)))
+
+    def shuffled(x: jax.Array) -> jax.Array:
+        parts = x.reshape(*order.shape, *x.shape[1:])
+        taken = jax.vmap(lambda part, order: jnp.take(part, order, axis=0, unique_indices=True))
+        return taken(parts, order).reshape(x.shape)
+
+    return jax.tree.map(shuffled, batch)
 
 
-def split(batch: Batch, pieces: int) -> Batch:
-    """`[B, ...] -> [pieces, B / pieces, ...]`, contiguous."""
-    return jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), batch)
+def split(batch: Batch, pieces: int, shards: int = 1) -> Batch:
+    """`[B, ...] -> [pieces, B / pieces, ...]`: contiguous; of several shards each in all pieces."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        parts = x.reshape(shards, pieces, -1, *x.shape[1:])
+        return jnp.swapaxes(parts, 0, 1).reshape(pieces, -1, *x.shape[1:])
+
+    return jax.tree.map(cut, batch)
 
 
-def flatten(tree: Batch) -> Batch:
-    """`[T, N, ...] -> [T * N, ...]` in every leaf."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+def flatten(tree: Batch, shards: int = 1) -> Batch:
+    """`[T, N, ...] -> [T * N, ...]` in every leaf; shards of the N one after the other."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), by_shard(tree, shards))
+
+
+def by_shard(tree: Batch, shards: int) -> Batch:
+    """`[T, N, ...] -> [shards * T, N / shards, ...]` in every leaf: shards one after the other."""
+
+    def apart(x: jax.Array) -> jax.Array:
+        steps, envs, *rest = x.shape
+        parts = x.reshape(steps, shards, envs // shards, *rest)
+        return jnp.swapaxes(parts, 0, 1).reshape(shards * steps, envs // shards, *rest)
+
+    return jax.tree.map(apart, tree)
 
 
 def adam(max_gradient_norm: Scalar) -> optax.GradientTransformation:

@@ -93,6 +93,7 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
             rollout_length=config.rollout_length,
             total_iterations=config.total_iterations,
             cost_limit=limit,
+            shards=config.devices,
         )
         algorithm = registry.build(config.algo, spec, hyperparameters)
     except ValueError as error:

@@ -1,8 +1,15 @@
 """Several devices that share the environments of a run, and make each update together.
 
 A device is a GPU, or a core of a CPU if `jax_num_cpu_devices` says so. Each steps its own
-environments, independently of the others; all else, samples included, is whole on every device.
-What happens in an environment depends on their number only by rounding.
+environments, and keeps what happened in them: of `[T, N, ...]` its own part of the N. Networks and
+all else are the same on every device. Updates are written as if there were one device; the compiler
+sees where the samples are, lets each device compute on its own, and adds up what is a sum or a mean
+over all of them.
+
+For it to find a way on which no sample moves, minibatches must take as much from each device. That
+is what `Spec.shards` says: environments are in so many equal parts, each of which is shuffled
+within itself. What comes out depends on the shards, and on the devices only by rounding: one device
+with two shards does what two devices do.
 """
 
 from typing import Any, TypeVar
@@ -97,6 +104,23 @@ def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     if mesh is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(_auto(mesh), PartitionSpec()))
+
+
+def dealt(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Arrays `[T, N, ...]`, with those of each device's environments on that device."""
+    if mesh is None:
+        return tree
+    along_envs = NamedSharding(_auto(mesh), PartitionSpec(None, *mesh.axis_names))
+    return jax.lax.with_sharding_constraint(tree, along_envs)
+
+
+def require_shards(mesh: Mesh | None, shards: int) -> None:
+    """Raises a ValueError unless each device of the mesh has as many of the spec's shards."""
+    if mesh is not None and shards % mesh.size:
+        raise ValueError(
+            f"the mesh has {mesh.size} devices and the spec shards={shards}, so that they cannot "
+            f"make updates together: make_spec(..., shards={mesh.size})"
+        )
 
 
 def _on_each_device(f: Any, mesh: Mesh) -> Any:

@@ -53,7 +53,12 @@ Limits = Scalar | Sequence[Scalar] | Mapping[str, Scalar] | Float[Array, " K"]
 
 
 def make_spec(
-    env: Sized, *, rollout_length: int, total_iterations: int, cost_limit: Limits = 25.0
+    env: Sized,
+    *,
+    rollout_length: int,
+    total_iterations: int,
+    cost_limit: Limits = 25.0,
+    shards: int = 1,
 ) -> Spec:
     """What a method must know of this batch of environments.
 
@@ -63,10 +68,12 @@ def make_spec(
         total_iterations: updates of the whole run, over which learning rates decay.
         cost_limit: the bound on the expected cost of an episode; infinity is no bound. Of
             environments with several costs one for each, in their order or by name.
+        shards: parts of the environments that are shuffled each by themselves: the number of
+            devices of a mesh, or a multiple of it.
 
     Raises:
-        ValueError: a number that is not whole or below 1, a limit that is negative or NaN, or not
-            as many limits as the environments have costs.
+        ValueError: a number that is not whole or below 1, a limit that is negative or NaN, not as
+            many limits as the environments have costs, or shards that are not equal.
     """
     spec = Spec(
         observation_size=env.observation_size,
@@ -78,6 +85,7 @@ def make_spec(
         cost_limit=constraints.limits(cost_limit, constraints.names_of(env)),
         discrete=bool(getattr(env, "discrete", False)),
         observation_shape=tuple(getattr(env, "observation_shape", ())),
+        shards=shards,
     )
     base.require_possible(spec)
     return spec
@@ -120,8 +128,11 @@ def _compiled_init(
 
 def placed(state: TrainState, mesh: Mesh | None, num_envs: int) -> TrainState:
     """The state where an iteration takes and leaves it: only environments differ by device."""
-    whole = devices.replicate(state.replace(env_state=None), mesh)
-    return whole.replace(env_state=devices.shard_state(state.env_state, mesh, num_envs))
+    whole = devices.replicate(state.replace(env_state=None, tracker=None), mesh)
+    return whole.replace(
+        env_state=devices.shard_state(state.env_state, mesh, num_envs),
+        tracker=devices.shard_state(state.tracker, mesh, num_envs),
+    )
 
 
 def iteration(
@@ -132,10 +143,11 @@ def iteration(
     Raises:
         ValueError: the spec is one of other environments or has values that cannot be, the
             environments lack what the method adds to them, or the devices of the mesh cannot share
-            them.
+            them or the shards of the spec.
     """
     base.require_possible(spec)
     require_match(env, spec)
+    devices.require_shards(mesh, spec.shards)
     require_account(algorithm.account_size, env)
     env = devices.sharded(env, mesh)
 
@@ -144,7 +156,7 @@ def iteration(
         env_state, transition = collect(
             algorithm.policy(state.learner), env, state.env_state, rollout_key, spec.rollout_length
         )
-        tracker, rollout = track(spec, state.tracker, devices.replicate(transition, mesh))
+        tracker, rollout = track(spec, state.tracker, devices.dealt(transition, mesh))
         learner, metrics = algorithm.update(state.learner, rollout, update_key)
         metrics = whole_metrics(learner, rollout, metrics)
         after = TrainState(learner, env_state, tracker, key)

@@ -44,6 +44,7 @@ def problem(
     cost_limit=1.0,
     stagger=True,
     task="ProbeFollow",
+    shards=1,
 ):
     """`follow` with episodes of 10 steps, and what the method adds to it: (env, spec)."""
     single = with_account(algo, smpo_envs.make(task), cost_limit)
@@ -53,6 +54,7 @@ def problem(
         rollout_length=rollout_length,
         total_iterations=total_iterations,
         cost_limit=cost_limit,
+        shards=shards,
     )
     return env, spec
 

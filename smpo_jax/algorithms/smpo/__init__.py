@@ -89,7 +89,7 @@ def make(
         advantage = through_critic.charge(advantage, price, q)
         term = through_critic.term(each(lambda own: own.predict(learner), critics))
         extra = through_critic.extra(price, q)
-        batch = recipes.to_batch(transition, estimates, advantage, {"value": target}, extra)
+        batch = recipes.to_batch(ac, transition, estimates, advantage, {"value": target}, extra)
         metrics = {
             **_explain(f, d, price, views, aux),
             **_calibration(critics, q, views),

@@ -227,10 +227,11 @@ def fit(
         (params, opt_state), metrics = optimise.minibatch_passes(
             step,
             (params, opt_state),
-            optimise.flatten(Regression(estimates.obs, transition.action, target)),
+            optimise.flatten(Regression(estimates.obs, transition.action, target), ac.spec.shards),
             shuffle_key,
             minibatches=learning.minibatches,
             passes=learning.epochs,
+            shards=ac.spec.shards,
         )
         return (params, opt_state, key), metrics
 

@@ -63,8 +63,7 @@ class Config:
         steps: environment steps to train for, over all environments, rounded up to whole
             iterations.
         num_envs: environments stepped at the same time.
-        devices: how many devices share the environments; on a CPU, cores. It pays where stepping
-            them is most of the work.
+        devices: how many devices share the environments and the updates; on a CPU, cores.
         rollout_length: steps of each environment between two updates.
         cost_limit: the bound d on the expected cost of an episode; of an environment with several
             costs one for each, in their order.

@@ -220,7 +220,7 @@ class BenchOptions:
         env: the task. One outside JAX is stepped in as many environments as are trained in.
         env_options: NAME=VALUE, as for `train`.
         num_envs: numbers of environments to step at the same time.
-        devices: how many devices share the environments; on a CPU, cores.
+        devices: how many devices share the environments and the updates; on a CPU, cores.
         algos: algorithms to time training with; none times the environment only.
         train_envs: environments while training.
         rollout_length: steps of each environment between two updates, while training.

@@ -57,6 +57,25 @@ def test_leaves_are_shuffled_together():
     np.testing.assert_array_equal(shuffled["y"][:, 0], 2 * shuffled["x"])
 
 
+def test_shards_are_shuffled_each_by_itself_and_are_in_every_minibatch_alike():
+    """A batch of two shards of environments, numbered by their environment."""
+    envs = jnp.broadcast_to(jnp.arange(4), (6, 4))  # [T, N]: 0 and 1 are the first shard
+    batch = optimise.flatten({"env": envs, "time": jnp.arange(6)[:, None] + 0 * envs}, shards=2)
+    np.testing.assert_array_equal(batch["env"], [0, 1] * 6 + [2, 3] * 6)
+    np.testing.assert_array_equal(batch["time"], [*np.repeat(np.arange(6), 2)] * 2)
+
+    first, second = (optimise.shuffle(batch, jax.random.key(i), shards=2) for i in (0, 1))
+    assert not np.array_equal(first["time"], second["time"])
+    assert np.all(first["env"][:12] < 2) and np.all(first["env"][12:] >= 2)
+    pairs = {*zip(first["env"].tolist(), first["time"].tolist(), strict=True)}
+    assert len(pairs) == 24  # each sample once
+
+    pieces = optimise.split(first, 3, shards=2)
+    np.testing.assert_array_equal(jnp.sum(pieces["env"] < 2, axis=1), [4, 4, 4])
+    whole = np.sort(pieces["env"] * 6 + pieces["time"], axis=None)
+    np.testing.assert_array_equal(whole, np.arange(24))
+
+
 def test_gradients_are_clipped_per_network():
     gradients = {"policy": {"w": jnp.array([0.3, 0.4])}, "value": {"w": jnp.array([30.0, 40.0])}}
     optimiser = optimise.adam(1.0)

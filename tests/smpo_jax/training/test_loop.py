@@ -68,21 +68,53 @@ def test_episodes_go_on_across_iterations():
     np.testing.assert_allclose(metrics["episode/return"][2], 10.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "smpo", "trpo_saute"])
-def test_devices_that_share_the_environments_change_no_more_than_rounding(algo):
+SLOW = [
+    pytest.param(algo, marks=pytest.mark.slow) for algo in ("ppo", "trpo_saute", "focops", "cup")
+]
+
+
+@pytest.mark.parametrize("algo", ["ppo_lag", "cpo", "smpo", *SLOW])
+def test_devices_that_make_updates_together_change_no_more_than_rounding(algo):
+    """Against one device whose minibatches are drawn from the same shards."""
     ends = []
     for devices in (1, 2):
-        env, spec = toy.problem(algo, num_envs=4, rollout_length=8)
+        env, spec = toy.problem(algo, num_envs=4, rollout_length=8, shards=2)
         algorithm, mesh = toy.small(algo, spec), make_mesh(devices, 4)
         state = loop.init(algorithm, env, jax.random.key(0), mesh)
         iteration = jax.jit(loop.iteration(algorithm, env, spec, mesh)).lower(state).compile()
         for _ in range(3):  # which is an error unless the state comes out where it went in
             state, metrics = iteration(state)
         ends.append((state, metrics))
-    pieces = ends[1][0].env_state.obs.addressable_shards
-    assert [piece.data.shape[0] for piece in pieces] == [2, 2]
+    after = ends[1][0]
+    for leaf in (after.env_state.obs, after.tracker.cost):
+        assert [piece.data.shape[0] for piece in leaf.addressable_shards] == [2, 2]
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(after.learner))
     for x, y in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_allclose(data(x), data(y), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_are_shared_by_devices():
+    ends = []
+    for devices in (1, 2):
+        env, spec = toy.problem("smpo", num_envs=4, rollout_length=8, shards=2)
+        algorithm, mesh = toy.small("smpo", spec), make_mesh(devices, 4)
+        keys = jax.random.split(jax.random.key(0), 2)
+        train = jax.vmap(lambda key: loop.train(algorithm, env, spec, key, 2, mesh))  # noqa: B023
+        ends.append(jax.jit(train)(keys))
+    for x, y in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(data(x), data(y), rtol=1e-3, atol=1e-5)
+
+
+def test_a_mesh_that_cannot_share_the_shards_is_refused():
+    env, spec = toy.problem(num_envs=4)
+    with pytest.raises(ValueError, match=r"2 devices .* shards=1.*make_spec\(\.\.\., shards=2\)"):
+        loop.iteration(echo(spec), env, spec, make_mesh(2, 4))
+    with pytest.raises(ValueError, match="shards=3 must divide num_envs=4"):
+        toy.problem(num_envs=4, shards=3)
+    _, spec = toy.problem(num_envs=4, rollout_length=6, shards=4)
+    with pytest.raises(ValueError, match=r"24 is not divisible by minibatches=4 × devices=4"):
+        toy.small("ppo", spec, minibatches=4)
 
 
 def test_a_donated_chunk_equals_its_iterations():

@@ -1,0 +1,68 @@
+"""Updates that devices make together, as the compiler has them, and with more devices."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import toy
+
+from smpo_jax.training import loop
+from smpo_jax.training.devices import make_mesh
+
+
+@pytest.mark.parametrize("algo", ["ppo", "cpo", pytest.param("smpo", marks=pytest.mark.slow)])
+def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(algo):
+    """What the compiler makes of an update on two devices."""
+    env, spec = toy.problem(algo, num_envs=8, rollout_length=16, shards=2)
+    algorithm, mesh = toy.small(algo, spec), make_mesh(2, 8)
+    state = loop.init(algorithm, env, jax.random.key(0), mesh)
+    lowered = jax.jit(loop.iteration(algorithm, env, spec, mesh)).lower(state)
+    by_computation = collectives(lowered.compile().as_text())
+    entry = by_computation.pop("ENTRY")
+    assert set(sum(by_computation.values(), entry)) == {"all-reduce"}
+    assert max(map(len, by_computation.values())) == 1
+    assert len(entry) <= 15
+
+
+def collectives(program):
+    """By computation of a compiled program, the kinds of its messages between devices."""
+    found, name = {"ENTRY": []}, ""
+    for line in program.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            name = line.split()[0]
+        kind = re.search(
+            r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\(",
+            line,
+        )
+        if kind:
+            found.setdefault(name, []).append(kind[1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo_lag", "cpo", "smpo"])
+def test_four_devices_do_what_one_does_with_four_shards(algo):
+    """In a process that has so many; here there are two."""
+    helpers = Path(toy.__file__).parent
+    code = f"""
+import sys; sys.path.insert(0, {str(helpers)!r})
+import jax; jax.config.update("jax_num_cpu_devices", 4)
+import numpy as np, toy
+from smpo_jax.training import loop
+from smpo_jax.training.devices import make_mesh
+ends = []
+for devices in (1, 2, 4):
+    env, spec = toy.problem({algo!r}, num_envs=8, rollout_length=8, shards=4)
+    algorithm, mesh = toy.small({algo!r}, spec), make_mesh(devices, 8)
+    state = loop.init(algorithm, env, jax.random.key(0), mesh)
+    state, metrics = loop.chunk(algorithm, env, spec, 3, mesh)(state)
+    ends.append(jax.device_get((state.learner, metrics)))
+for other in ends[1:]:
+    for x, y in zip(*map(jax.tree.leaves, (ends[0], other)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
