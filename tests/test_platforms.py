@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import export
+from jax.extend.core import jaxprs_in_params
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import smpo_envs
 import smpo_jax as sx
@@ -64,3 +66,36 @@ def test_acting_and_learning_lower_for_gpus_and_tpus(task, algo):
     require_lowers(start, KEY)
     require_lowers(act, learner, jnp.zeros((N, env.observation_size)), KEY)
     require_lowers(learn, learner, jax.eval_shape(whole, learner, KEY), KEY)
+
+
+def loops(jaxpr):
+    """The `while` loops of a program, wherever they stand in it."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from loops(inner)
+
+
+@pytest.mark.parametrize("algo", ["trpo_lag", "cpo", "pcpo"])
+def test_natural_steps_multiply_in_full_precision(algo):
+    """Or GPUs and TPUs would round the factors of a Fisher product to 10 or 8 bits."""
+    spec = sx.Spec(3, 2, N, T, 10, 10)
+    algorithm = sx.make(algo, spec)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner = jax.eval_shape(algorithm.init, key)
+
+    def policy_after(learner, transition, key):
+        _, rollout = sx.track(spec, sx.start_tracking(spec), transition)
+        return algorithm.update(learner, rollout, key)[0].params["policy"]
+
+    def rollout(learner, key):
+        obs, one = jnp.zeros((T, N, 3)), jnp.zeros((T, N))
+        return sx.Transition(obs, *algorithm.policy(learner)(obs, key), one, one, one, one, obs)
+
+    program = jax.make_jaxpr(policy_after)(learner, jax.eval_shape(rollout, learner, key), key)
+    needed, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars))
+    found = [str(loop) for loop in loops(needed)]  # conjugate gradients, line search
+    products = re.findall(r"dot_general\[(.*?)\]\s", "".join(found), flags=re.DOTALL)
+    assert len(found) >= 2 and len(products) >= 10
+    assert all("HIGHEST" in product for product in products)

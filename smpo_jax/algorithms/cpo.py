@@ -29,7 +29,7 @@ import optax
 
 from smpo_jax.algorithms import base, constrained, improvers, recipes
 from smpo_jax.algorithms.improvers import TrustRegion
-from smpo_jax.core import constraints, episodes, optimise
+from smpo_jax.core import constraints, episodes, optimise, trust_region
 from smpo_jax.core.constraints import each
 from smpo_jax.core.trust_region import (
     ConstrainedStep,
@@ -129,28 +129,29 @@ def constrained_trpo(
         found, metrics = constrained.advantages(ac, settings, learner, transition, estimates)
         batch = constrained.to_batch(ac, transition, estimates, found, found.reward)
 
-        model = improvers.local_model(ac, learner, batch)
-        cost_advantage = optimise.flatten(found.cost, spec.shards)
-        gradient = model.gradient(batch.advantage)
-        cost_gradient = each(model.gradient, cost_advantage)
-        step, chosen = rule(
-            Directions(
-                gradient,
-                cost_gradient,
-                model.solve(gradient),
-                each(model.solve, cost_gradient),
-                model.fisher,
-                violation,
-                model.target_kl,
+        with trust_region.full_precision():
+            model = improvers.local_model(ac, learner, batch)
+            cost_advantage = optimise.flatten(found.cost, spec.shards)
+            gradient = model.gradient(batch.advantage)
+            cost_gradient = each(model.gradient, cost_advantage)
+            step, chosen = rule(
+                Directions(
+                    gradient,
+                    cost_gradient,
+                    model.solve(gradient),
+                    each(model.solve, cost_gradient),
+                    model.fisher,
+                    violation,
+                    model.target_kl,
+                )
             )
-        )
-        is_within = constraints.all_of(each(lambda own: own < 0.0, violation))
-        bounds = improvers.Bounds(
-            cost_advantage,
-            least_gain=jnp.where(is_within, 0.0, -jnp.inf),
-            most_cost=each(lambda own: jnp.maximum(-own, 0.0), violation),
-        )
-        learner, moved = improvers.take(ac, model, learner, step, bounds)
+            is_within = constraints.all_of(each(lambda own: own < 0.0, violation))
+            bounds = improvers.Bounds(
+                cost_advantage,
+                least_gain=jnp.where(is_within, 0.0, -jnp.inf),
+                most_cost=each(lambda own: jnp.maximum(-own, 0.0), violation),
+            )
+            learner, moved = improvers.take(ac, model, learner, step, bounds)
         learner, fitted = improvers.fit_critics(ac, learner, batch, key)
         return recipes.end_iteration(ac, learner.replace(aux=window), transition), {
             **moved,

@@ -198,13 +198,14 @@ def natural_step(ac: ActorCritic[TrustRegion]) -> Improver:
     def improve(
         learner: LearnerState, batch: Batch, key: Key, term: PolicyTerm | None = None
     ) -> tuple[LearnerState, Metrics]:
-        model = local_model(ac, learner, batch)
-        gradient = model.gradient(batch.advantage)
-        if term is not None:
-            gradient -= jax.grad(lambda params: term(model.apply(params), batch))(model.params)
-        direction = model.solve(gradient)
-        length = trust_region.natural_length(gradient @ direction, target_kl=model.target_kl)
-        learner, moved = take(ac, model, learner, length * direction)
+        with trust_region.full_precision():
+            model = local_model(ac, learner, batch)
+            gradient = model.gradient(batch.advantage)
+            if term is not None:
+                gradient -= jax.grad(lambda params: term(model.apply(params), batch))(model.params)
+            direction = model.solve(gradient)
+            length = trust_region.natural_length(gradient @ direction, target_kl=model.target_kl)
+            learner, moved = take(ac, model, learner, length * direction)
         learner, fitted = fit_critics(ac, learner, batch, key)
         return learner, {**moved, **fitted, "policy/gradient_norm": optax.tree.norm(gradient)}
 

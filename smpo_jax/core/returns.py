@@ -73,8 +73,15 @@ def to_go(
 
 
 def _backward_sum(x: Float[Array, "T N"], decay: Float[Array, "T N"]) -> Float[Array, "T N"]:
-    """yₜ = xₜ + decayₜ yₜ₊₁, with y = 0 behind the end."""
+    """yₜ = xₜ + decayₜ yₜ₊₁, with y = 0 behind the end.
 
+    A CPU takes step after step; an accelerator, which launches several programs for each, takes
+    them together, log₂ T times. That differs by rounding.
+    """
+    return jax.lax.platform_dependent(x, decay, cpu=_step_by_step, default=_together)
+
+
+def _step_by_step(x: Float[Array, "T N"], decay: Float[Array, "T N"]) -> Float[Array, "T N"]:
     def step(after, inputs):
         x_t, decay_t = inputs
         y_t = x_t + decay_t * after
@@ -82,3 +89,12 @@ def _backward_sum(x: Float[Array, "T N"], decay: Float[Array, "T N"]) -> Float[A
 
     _, y = jax.lax.scan(step, jnp.zeros_like(x[-1]), (x, decay), reverse=True)
     return y
+
+
+def _together(x: Float[Array, "T N"], decay: Float[Array, "T N"]) -> Float[Array, "T N"]:
+    def join(later, earlier):
+        """Two stretches of time as one: what it adds up to, and the decay over it."""
+        (y, decay), (x, own_decay) = later, earlier
+        return x + own_decay * y, own_decay * decay
+
+    return jax.lax.associative_scan(join, (x, decay), reverse=True)[0]

@@ -86,7 +86,7 @@ def test_apply_where_reads_a_context_without_changing_it(grouped):
 
 @pytest.mark.parametrize(
     ("batch", "rate", "size"),
-    [(4096, 1e-3, 9), (4096, 1 / 16, 32), (100, 1e-3, 1), (100, 1 / 16, 13), (8, 1.0, 16)],
+    [(4096, 1e-3, 9), (4096, 1 / 16, 512), (100, 1e-3, 1), (100, 1 / 16, 13), (8, 1.0, 16)],
 )
 def test_group_size_is_twice_the_hits_to_be_expected(batch, rate, size):
     assert group_size(batch, rate) == size

@@ -8,7 +8,7 @@ written out, because XLA's CPU backend runs a reduction over a short leading axi
 
 import functools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import jax
@@ -32,6 +32,17 @@ def stored(values: Tree) -> Tree:
     anew for every element of everything that uses it.
     """
     return jax.lax.optimization_barrier(values)
+
+
+def repeated(times: int, f: Callable[[int, Tree], Tree], start: Tree) -> Tree:
+    """`f(times - 1, ... f(1, f(0, start)))`; a loop on a CPU, elsewhere written out.
+
+    A CPU runs the loop as fast, and its compiler is done sooner; an accelerator is told of each
+    turn of it, while all of them written out are one program.
+    """
+    loop = functools.partial(jax.lax.fori_loop, 0, times, f)
+    written_out = functools.partial(loop, unroll=times)
+    return jax.lax.platform_dependent(start, cpu=loop, default=written_out)
 
 
 def dot(a: Float[Array, "n *s"], b: Float[Array, "n *s"]) -> Float[Array, "*s"]:

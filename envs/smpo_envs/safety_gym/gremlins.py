@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_envs.safety_gym import contact, point
-from smpo_envs.safety_gym.batched import cross, dot, outer
+from smpo_envs.safety_gym.batched import cross, dot, outer, repeated
 from smpo_envs.safety_gym.boxes import cube
 
 # Deviation: gremlins pass through each other. They are 0.2 m wide and their places 0.7 m apart or
@@ -71,7 +71,7 @@ def simulate_free(circling: Circling) -> Circling:
         return offset + point.TIMESTEP * velocity, velocity
 
     carry = (circling.offset, circling.velocity)
-    offset, velocity = jax.lax.fori_loop(0, point.SUBSTEPS, substep, carry)
+    offset, velocity = repeated(point.SUBSTEPS, substep, carry)
     return circling._replace(step=circling.step + 1, offset=offset, velocity=velocity)
 
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_envs.safety_gym.batched import repeated
+
 TIMESTEP = 0.002  # s, one physics step
 SUBSTEPS = 10  # physics steps per environment step
 STEP_SECONDS = SUBSTEPS * TIMESTEP
@@ -101,7 +103,7 @@ def simulate_free(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Floa
     def substep(_, motion: Coordinates) -> Coordinates:
         return integrate(motion, *damped_acceleration(motion, *force(motion, drive, turn)))
 
-    motion = jax.lax.fori_loop(0, SUBSTEPS, substep, unpack(point))
+    motion = repeated(SUBSTEPS, substep, unpack(point))
     return pack(point, motion), free_acceleration(motion, drive, turn)
 
 

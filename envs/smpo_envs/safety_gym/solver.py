@@ -19,7 +19,7 @@ from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, stored, total
 from smpo_envs.safety_gym.contact import Rows
 
 MAX_ITERATIONS = 20
-_UNROLLED = 9  # largest system that is eliminated in straight-line code
+_UNROLLED = 9  # largest system that a CPU eliminates in straight-line code
 
 
 class Change(NamedTuple):
@@ -333,15 +333,26 @@ def _newton_step(hessian: Float[Array, "n n B"], gradient: Change) -> Change:
 
 def solve_positive(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
     """Solves A x = b for positive definite A, given `table` = [A, b], without pivoting."""
+    if table.shape[0] <= _UNROLLED:
+        return _eliminate(table)
+    # The straight line takes a CPU's compiler long; on an accelerator each turn of a loop is
+    # several launches.
+    return jax.lax.platform_dependent(table, cpu=_eliminate_in_turn, default=_eliminate)
+
+
+def _eliminate_in_turn(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
+    """`solve_positive` as a loop, by Gauss and Jordan."""
+
+    def eliminate(j, table):
+        row = table[j] / table[j, j]
+        return (table - table[:, j][:, None] * row[None]).at[j].set(row)
+
+    return jax.lax.fori_loop(0, table.shape[0], eliminate, table)[:, -1]
+
+
+def _eliminate(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
+    """`solve_positive` in straight-line code, by Gauss."""
     n = table.shape[0]
-    if n > _UNROLLED:
-
-        def eliminate(j, table):
-            row = table[j] / table[j, j]
-            return (table - table[:, j][:, None] * row[None]).at[j].set(row)
-
-        return jax.lax.fori_loop(0, n, eliminate, table)[:, -1]
-
     rows = []
     for _ in range(n):
         rows.append(table[0])

@@ -1,8 +1,11 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from accelerator import shaped_for_an_accelerator
 
 from smpo_jax.core import returns
 
@@ -56,9 +59,10 @@ def random_rollout(seed):
     return *arrays, terminated.astype(float), truncated.astype(float)
 
 
+@pytest.mark.parametrize("shaped", [contextlib.nullcontext, shaped_for_an_accelerator])
 @pytest.mark.parametrize("discount, lambda_", [(0.9, 0.7), (1.0, 1.0), (0.99, 0.0)])
-def test_sums_over_time_match_the_loops(discount, lambda_):
-    with jax.enable_x64(True):
+def test_sums_over_time_match_the_loops(discount, lambda_, shaped):
+    with jax.enable_x64(True), shaped():
         reward, value, next_value, terminated, truncated = random_rollout(seed=1)
         flags = (jnp.asarray(terminated), jnp.asarray(truncated))
         r, v, nv = map(jnp.asarray, (reward, value, next_value))
