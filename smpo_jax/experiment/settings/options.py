@@ -2,15 +2,25 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import tyro
 
+from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.settings.config import Config, CostLimit, EnvOptions, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
 
 ExportFormat = Literal["npz", "onnx", "stablehlo"]
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
+
+
+class Cluster(NamedTuple):
+    """Where the processes of a run meet; see `TrainOptions`, None is left to the scheduler."""
+
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+    join_timeout: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +34,38 @@ class TrainOptions:
             length that it is to have. What decays over a run then goes on as if it had always been
             that long.
         overwrite: replace the run that is in the folder.
+        distributed: train together with the same command in other processes, on other hosts.
+            SLURM, Kubernetes or another scheduler that JAX knows says which; if there is none, the
+            next three do.
+        coordinator: HOST:PORT of process 0, with a port that is free there.
+        num_processes: how many there are.
+        process_id: which one this is, from 0; process 0 writes the run's folder.
+        join_timeout: seconds that they wait for each other at the start.
     """
 
     config: Path | None = None
     resume: Path | None = None
     overwrite: bool = False
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    join_timeout: float = 300.0
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The processes to train with; None if this one trains alone.
+
+        Raises:
+            UserError: options of a cluster, and none to train in, or values that cannot be.
+        """
+        cluster = Cluster(self.coordinator, self.num_processes, self.process_id, self.join_timeout)
+        if self.distributed:
+            return cluster
+        for name, value in cluster._asdict().items():
+            if value != getattr(TrainOptions, name):
+                raise UserError(f"{name}: has no meaning without --distributed")
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

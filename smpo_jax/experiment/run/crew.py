@@ -1,0 +1,106 @@
+"""Who makes a run: this process alone, or with others that it leads."""
+
+import dataclasses
+import json
+from typing import Protocol
+
+import jax
+
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.run import messages
+from smpo_jax.experiment.run.messages import Order
+from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings.config import Config
+
+
+class BuildError(UserError):
+    """One of the processes cannot take part, as all of them know."""
+
+
+class Crew(Protocol):
+    """The processes that make a run."""
+
+    def counted(self, config: Config) -> Config:
+        """A new run with the number of devices that they have.
+
+        Raises:
+            UserError: it asks for another number.
+        """
+        ...
+
+    def build(self, config: Config) -> Problem:
+        """The problem of a run; see `problem.build`."""
+        ...
+
+
+class Alone:
+    """This process."""
+
+    def counted(self, config: Config) -> Config:
+        """As it asks for."""
+        return config
+
+    def build(self, config: Config) -> Problem:
+        """On as many devices as it began with."""
+        return build(config)
+
+
+ALONE = Alone()
+
+
+class Leader:
+    """Process 0 of several.
+
+    Args:
+        resumes: whether it goes on with a run; the others must have been started for the same.
+    """
+
+    def __init__(self, *, resumes: bool) -> None:
+        self._resumes = resumes
+
+    def counted(self, config: Config) -> Config:
+        """All devices of all processes."""
+        there = jax.device_count()
+        if config.devices not in (1, there):
+            raise UserError(
+                f"devices: the {jax.process_count()} processes have {there}, not {config.devices}; "
+                "all of them are taken if it is not given"
+            )
+        return dataclasses.replace(config, devices=there)
+
+    def build(self, config: Config) -> Problem:
+        """On all devices of all processes.
+
+        Raises:
+            UserError: also if another process cannot, or was started for another run.
+        """
+        messages.tell(Order.BUILD)
+        messages.send(json.dumps([self._resumes, config_file.as_mapping(config)]).encode())
+        return build_together(config)
+
+
+def build_together(config: Config, objection: str = "") -> Problem:
+    """Builds the problem of a run where all processes do.
+
+    Args:
+        config: the run.
+        objection: why this process cannot take part, if it cannot.
+
+    Raises:
+        BuildError: one cannot; the same on all of them.
+    """
+    problem = None
+    if not objection:
+        try:
+            problem = build(config, devices=jax.device_count())
+        except UserError as error:
+            objection = str(error)
+    objections = messages.gather(objection)
+    if problem is None or any(objections):
+        told = {each: i for i, each in reversed(list(enumerate(objections))) if each}
+        everywhere = len(told) == 1 and all(objections)
+        raise BuildError(
+            "; ".join(each if everywhere else f"process {i}: {each}" for each, i in told.items())
+        )
+    return problem
