@@ -1,5 +1,6 @@
 """Who makes a run: this process alone, or with others that it leads."""
 
+import contextlib
 import dataclasses
 import json
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 import jax
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.problem import Problem, build, provide
 from smpo_jax.experiment.run import messages
 from smpo_jax.experiment.run.messages import Order
 from smpo_jax.experiment.settings import config_file
@@ -29,8 +30,13 @@ class Crew(Protocol):
         """
         ...
 
-    def build(self, config: Config) -> Problem:
-        """The problem of a run; see `problem.build`."""
+    def build(self, config: Config, *, goes_on: bool = False) -> Problem:
+        """The problem of a run; see `problem.build`.
+
+        Args:
+            config: the run.
+            goes_on: it has begun, maybe with another number of devices than there are now.
+        """
         ...
 
 
@@ -41,23 +47,22 @@ class Alone:
         """As it asks for."""
         return config
 
-    def build(self, config: Config) -> Problem:
-        """On as many devices as it began with."""
-        return build(config)
+    def build(self, config: Config, *, goes_on: bool = False) -> Problem:
+        """On as many devices as it asks for; if it goes on with fewer, on those that fit."""
+        provide(config.devices)
+        there = config.devices
+        if goes_on:
+            with contextlib.suppress(RuntimeError):  # which `build` tells
+                there = min(there, jax.device_count())
+        fitting = (number for number in range(there, 0, -1) if config.devices % number == 0)
+        return build(config, devices=next(fitting))
 
 
 ALONE = Alone()
 
 
 class Leader:
-    """Process 0 of several.
-
-    Args:
-        resumes: whether it goes on with a run; the others must have been started for the same.
-    """
-
-    def __init__(self, *, resumes: bool) -> None:
-        self._resumes = resumes
+    """Process 0 of several."""
 
     def counted(self, config: Config) -> Config:
         """All devices of all processes."""
@@ -69,14 +74,14 @@ class Leader:
             )
         return dataclasses.replace(config, devices=there)
 
-    def build(self, config: Config) -> Problem:
+    def build(self, config: Config, *, goes_on: bool = False) -> Problem:
         """On all devices of all processes.
 
         Raises:
             UserError: also if another process cannot, or was started for another run.
         """
         messages.tell(Order.BUILD)
-        messages.send(json.dumps([self._resumes, config_file.as_mapping(config)]).encode())
+        messages.send(json.dumps([goes_on, config_file.as_mapping(config)]).encode())
         return build_together(config)
 
 

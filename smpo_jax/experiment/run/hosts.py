@@ -6,6 +6,7 @@ JAX makes one machine of their devices. A process that is lost ends the others, 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 import jax
 
-from smpo_jax.experiment.errors import PROGRAM, UserError, exit_status, one_line
+from smpo_jax.experiment.errors import PROGRAM, UserError, exit_status, one_line, reason
 from smpo_jax.experiment.run import runtime_log
 from smpo_jax.experiment.run.messages import LostError
 from smpo_jax.experiment.settings.options import Cluster
@@ -35,6 +36,7 @@ def join(cluster: Cluster, last_words: str) -> None:
     Raises:
         UserError: there is no such place.
     """
+    _require_free_port(cluster)
     _take_log()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     where = cluster.coordinator or "their coordinator"
@@ -53,9 +55,8 @@ def join(cluster: Cluster, last_words: str) -> None:
                 shutdown_timeout_seconds=FAREWELL,
             )
         except Exception as error:  # of schedulers, of sockets, of JAX's own checks
-            raise UserError(
-                _why_not(cluster, error, [str(each.message) for each in notices])
-            ) from error
+            told = [str(notice.message) for notice in notices]
+            raise UserError(_why_not(cluster, error, told)) from error
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which JAX would keep to itself
     _leave_last_words(last_words)
 
@@ -80,6 +81,19 @@ def fall_out(error: BaseException, last_words: str) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(status)
+
+
+def _require_free_port(cluster: Cluster) -> None:
+    """Raises a `UserError` where the runtime would crash."""
+    if cluster.coordinator is None or cluster.process_id != 0:
+        return
+    port = int(cluster.coordinator.rpartition(":")[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"coordinator: port {port} cannot be had: {reason(error)}") from error
 
 
 def _why_not(cluster: Cluster, error: Exception, notices: list[str]) -> str:

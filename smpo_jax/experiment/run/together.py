@@ -65,8 +65,7 @@ def _start(request: TrainRequest, crew: Crew) -> int:
 
 def _lead(request: TrainRequest) -> int:
     """Trains, and dismisses the others however that ends."""
-    leader = Leader(resumes=request.resume is not None)
-    status = exit_status(lambda: _start(request, leader))
+    status = exit_status(lambda: _start(request, Leader()))
     messages.tell(Order.END, status)
     return status
 
@@ -93,7 +92,7 @@ class _Follower:
         self._request = request
         self._config = request.config
         self._problem: Problem
-        self._state: Any  # until a program has it
+        self._state: Any = None  # until a program has it
         self._program: Program | None = None
 
     def obey(self, order: Order, argument: int) -> None:

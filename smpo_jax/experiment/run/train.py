@@ -18,7 +18,7 @@ from smpo_jax.experiment.run.progress import Progress, make_progress
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.result import NOBODY, Listener, OnReport, RunResult
 from smpo_jax.experiment.run.signals import StopOnSignal
-from smpo_jax.experiment.run.starting_point import StartingPoint
+from smpo_jax.experiment.run.starting_point import Say, StartingPoint
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
@@ -170,12 +170,8 @@ def go_on(
             say(f"{folder} was stopped before its first checkpoint: starting it again")
         with watch.progress.compiling():
             provide(longer.devices, checkpoint.threads(folder))
-            problem = crew.build(longer)
-            if problem.spec.shards != longer.devices:
-                say(
-                    f"{folder} began with {longer.devices} devices and goes on with "
-                    f"{problem.spec.shards}: from here on minibatches are drawn otherwise"
-                )
+            problem = crew.build(longer, goes_on=True)
+            _tell_devices(longer, problem, say)
             start = starting_point.newest(config, problem, folder, say)
         if longer != config:
             # From here on resuming goes on with this length. Checkpoints know the one before it.
@@ -189,6 +185,15 @@ def go_on(
                 "goes on as if it had always been"
             )
         return _train(longer, problem, folder, start, watch)
+
+
+def _tell_devices(config: Config, problem: Problem, say: Say) -> None:
+    """Says so if a run goes on with another number of devices than it began with."""
+    there = problem.mesh.size if problem.mesh else 1
+    if there != config.devices:
+        is_same = problem.spec.shards == config.devices
+        effect = "its last digits may differ" if is_same else "minibatches are drawn otherwise"
+        say(f"{config.folder} began on {config.devices} devices and goes on with {there}: {effect}")
 
 
 class _Watch(NamedTuple):

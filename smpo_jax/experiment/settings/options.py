@@ -1,26 +1,46 @@
 """What each command accepts; the command line is read into these records."""
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import tyro
 
 from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config, CostLimit, EnvOptions, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
+from smpo_jax.ranges import MOST
 
 ExportFormat = Literal["npz", "onnx", "stablehlo"]
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
 
 
-class Cluster(NamedTuple):
-    """Where the processes of a run meet; see `TrainOptions`, None is left to the scheduler."""
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Where the processes of a run meet; see `TrainOptions`, None is left to the scheduler.
 
-    coordinator: str | None
-    num_processes: int | None
-    process_id: int | None
-    join_timeout: float
+    Raises:
+        UserError: values that cannot be.
+    """
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    join_timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuses what JAX would end the process for."""
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise UserError(f"coordinator: expected HOST:PORT, got {self.coordinator!r}")
+        if self.num_processes is not None:
+            require_count("num_processes", self.num_processes)
+        if self.process_id is not None and self.process_id not in range(self.num_processes or MOST):
+            last = (self.num_processes or MOST) - 1
+            raise UserError(f"process_id: must be between 0 and {last}, got {self.process_id}")
+        if not 1 <= self.join_timeout < MOST:
+            raise UserError(f"join_timeout: must be at least 1 s, got {self.join_timeout}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +67,10 @@ class TrainOptions:
     resume: Path | None = None
     overwrite: bool = False
     distributed: bool = False
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    join_timeout: float = 300.0
+    coordinator: str | None = Cluster.coordinator
+    num_processes: int | None = Cluster.num_processes
+    process_id: int | None = Cluster.process_id
+    join_timeout: float = Cluster.join_timeout
 
     @property
     def cluster(self) -> Cluster | None:
@@ -59,11 +79,11 @@ class TrainOptions:
         Raises:
             UserError: options of a cluster, and none to train in, or values that cannot be.
         """
-        cluster = Cluster(self.coordinator, self.num_processes, self.process_id, self.join_timeout)
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Cluster)}
         if self.distributed:
-            return cluster
-        for name, value in cluster._asdict().items():
-            if value != getattr(TrainOptions, name):
+            return Cluster(**given)
+        for name, value in given.items():
+            if value != getattr(Cluster, name):
                 raise UserError(f"{name}: has no meaning without --distributed")
         return None
 
