@@ -318,7 +318,7 @@ def threads(folder: Path) -> int | None:
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
     """Has orbax wait for no other process: of those that train together, one has checkpoints."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():  # whose number, asked for, would start the device
         return ocp.options.MultiprocessingOptions()
     index = jax.process_index()
     return ocp.options.MultiprocessingOptions(

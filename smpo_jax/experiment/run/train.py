@@ -129,6 +129,7 @@ def start(
     folder = config.folder
     run_folder.check_vacant(folder, overwrite=overwrite)
     writers.require_installed(config)
+    provide(config.devices)  # before a look at the checkpoints of `init_from` starts them
     config = starting_point.pinned(dataclasses.replace(config, earlier_lengths=(), observations=()))
     with _watching(config, listener) as watch:
         with watch.progress.compiling(), memory_told():
