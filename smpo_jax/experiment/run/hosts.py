@@ -11,7 +11,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import jax
 
@@ -25,7 +25,44 @@ FAREWELL = 60  # seconds that processes wait for each other at the end
 LOST = int(signal.SIGABRT)  # the exit status of those that have lost another one
 
 
-def join(cluster: Cluster, last_words: str) -> None:
+class Company(NamedTuple):
+    """The processes that this one has joined.
+
+    Attributes:
+        last_words: what is said if one of them is lost.
+        log: the process that reads what the runtime writes.
+    """
+
+    last_words: str
+    log: subprocess.Popen[bytes]
+
+    def part(self) -> None:
+        """Leaves the others, when all of them are about to."""
+        jax.distributed.shutdown()
+
+    def fall_out(self, error: BaseException) -> NoReturn:
+        """Ends this process at once: those that wait for it see that it is gone."""
+        status = 1
+        if isinstance(error, LostError):
+            status = LOST
+            words = f"{runtime_log.WORDS}{PROGRAM}: error: {self.last_words} ({error})\n"
+            os.write(2, words.encode())
+        else:
+            try:
+                status = exit_status(lambda: _raise(error))
+            except BaseException:
+                traceback.print_exc()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        for number in (1, 2):  # all that is written for the log, which so ends
+            os.close(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.log.wait(timeout=5)
+        os._exit(status)
+
+
+def join(cluster: Cluster, last_words: str) -> Company:
     """Meets the others: from here on JAX knows all devices. Before anything else of jax.
 
     Args:
@@ -37,13 +74,14 @@ def join(cluster: Cluster, last_words: str) -> None:
         UserError: there is no such place.
     """
     _require_free_port(cluster)
-    _take_log()
+    log = _take_log()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     where = cluster.coordinator or "their coordinator"
     _leave_last_words(
         f"distributed: the processes have not met at {where} within {cluster.join_timeout:g} s; "
         "every one of them has to reach it, and to be started with a --process-id of its own"
     )
+    asked = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of it afterwards
     with warnings.catch_warnings(record=True) as notices:
         try:
             jax.distributed.initialize(
@@ -57,30 +95,10 @@ def join(cluster: Cluster, last_words: str) -> None:
         except Exception as error:  # of schedulers, of sockets, of JAX's own checks
             told = [str(notice.message) for notice in notices]
             raise UserError(_why_not(cluster, error, told)) from error
+    signal.signal(signal.SIGINT, asked)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which JAX would keep to itself
     _leave_last_words(last_words)
-
-
-def part() -> None:
-    """Leaves the others, when all of them are about to."""
-    jax.distributed.shutdown()
-
-
-def fall_out(error: BaseException, last_words: str) -> NoReturn:
-    """Ends the process at once: whoever waits for it sees that it is gone."""
-    status = 1
-    if isinstance(error, LostError):
-        status = LOST
-        os.write(2, f"{runtime_log.WORDS}{PROGRAM}: error: {last_words} ({error})\n".encode())
-    else:
-        try:
-            status = exit_status(lambda: _raise(error))
-        except BaseException:
-            traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(status)
+    return Company(last_words, log)
 
 
 def _require_free_port(cluster: Cluster) -> None:
@@ -108,10 +126,10 @@ def _why_not(cluster: Cluster, error: Exception, notices: list[str]) -> str:
     return f"distributed: the processes cannot meet{where}: {one_line(error)}"
 
 
-def _take_log() -> None:
+def _take_log() -> subprocess.Popen[bytes]:
     """Has `runtime_log` read what is written by others than Python, who would fill the screen."""
     reader, writer = os.pipe()
-    subprocess.Popen(
+    log = subprocess.Popen(
         [sys.executable, "-I", runtime_log.__file__],
         stdin=reader,
         stdout=subprocess.DEVNULL,
@@ -129,6 +147,7 @@ def _take_log() -> None:
         os.dup2(writer, number)
     os.close(writer)
     _abort_quietly()
+    return log
 
 
 def _abort_quietly() -> None:
@@ -136,7 +155,7 @@ def _abort_quietly() -> None:
 
     In C, as Python's own handlers would not run any more.
     """
-    with contextlib.suppress(ImportError, OSError, AttributeError):
+    with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):
         import ctypes
 
         libc = ctypes.CDLL(None)

@@ -39,14 +39,14 @@ def train(request: TrainRequest) -> int:
         f"on, with as many processes as there are then: smpo-jax train --resume {folder} "
         "--distributed"
     )
-    hosts.join(request.cluster, last_words)
+    company = hosts.join(request.cluster, last_words)
     try:
         if request.resume is not None:
             provide(1, checkpoint.threads(request.resume))
         status = _lead(request) if _is_leader() else _follow(request)
     except BaseException as error:
-        hosts.fall_out(error, last_words)
-    hosts.part()
+        company.fall_out(error)
+    company.part()
     return status
 
 

@@ -25,14 +25,32 @@ pytestmark = pytest.mark.xdist_group("processes")
 def together(process):
     """Starts `smpo-jax ...` in several processes; of the arguments each has those of its own."""
 
-    def start(*each):
+    def start(*each, slurm=False):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            where = f"127.0.0.1:{probe.getsockname()[1]}"
-        options = f"--distributed --coordinator {where} --num-processes {len(each)} --process-id"
-        return [process(*words.split(), *options.split(), i) for i, words in enumerate(each)]
+            port = probe.getsockname()[1]
+        if slurm:
+            return [
+                process(*words.split(), "--distributed", env=as_srun(i, len(each), port))
+                for i, words in enumerate(each)
+            ]
+        where = f"--coordinator 127.0.0.1:{port} --num-processes {len(each)} --process-id"
+        options = f"--distributed {where}".split()
+        return [process(*words.split(), *options, i) for i, words in enumerate(each)]
 
     return start
+
+
+def as_srun(process_id, processes, port):
+    """What SLURM sets for a task of a step."""
+    return {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": str(processes),
+        "SLURM_PROCID": str(process_id),
+        "SLURM_LOCALID": str(process_id),
+        "JAX_COORDINATOR_PORT": str(port),
+    }
 
 
 def rows(folder):
@@ -45,7 +63,7 @@ def assert_close(folder, other):
         np.genfromtxt(Path(each, "metrics.csv"), delimiter=",", names=True)
         for each in (folder, other)
     )
-    assert first.dtype == second.dtype
+    assert first.dtype == second.dtype and first.dtype.names
     for name in first.dtype.names:
         np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
@@ -64,8 +82,9 @@ def test_two_that_lose_each_other_again_and_again_end_with_the_bytes_of_two_devi
     assert "smpo-jax train --resume run --distributed" in err
     finish(follower)
 
-    # Only process 0 has to see the folder.
-    leader, follower = together("train --resume run", "train --resume unseen")
+    # Only process 0 has to see the folder. SLURM says where it is.
+    lines = "train --resume run", "train --resume unseen"
+    leader, follower = together(*lines, slurm=True)
     wait_for_iteration(leader, "run", 10)
     leader.send_signal(signal.SIGKILL)
     status, out, err = finish(follower)
