@@ -55,7 +55,13 @@ class Alone:
             with contextlib.suppress(RuntimeError):  # which `build` tells
                 there = min(there, jax.device_count())
         fitting = (number for number in range(there, 0, -1) if config.devices % number == 0)
-        return build(config, devices=next(fitting))
+        problem = build(config, devices=next(fitting))
+        if problem.mesh is not None and problem.mesh.is_multi_process:
+            raise UserError(
+                "devices: some are those of other processes, with which only the command `smpo-jax "
+                "train --distributed` trains"
+            )
+        return problem
 
 
 ALONE = Alone()

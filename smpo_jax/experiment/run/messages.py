@@ -81,7 +81,9 @@ def receive(signal_received: int = 0) -> Told:
 
 def send(data: bytes | None) -> bytes:
     """What process 0 gives, on all of them; the others give None."""
-    size = int(_exchange([0, len(data or b""), 0])[0, 1])
+    high, low = divmod(len(data or b""), PIECE)  # beyond what an int32 can count
+    high, low, _ = map(int, _exchange([high, low, 0])[0])
+    size = high * PIECE + low
     own = np.frombuffer(data or bytes(size), np.uint8)
     with lost_told():
         pieces = [
