@@ -5,7 +5,6 @@ there keep two jobs from training one cell. So this process may end at any time,
 finds what is under way.
 """
 
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -75,20 +74,24 @@ class Engine(Protocol):
     pause: float
     runs_here: bool
 
-    def open(self, context: SuiteContext) -> None:
-        """Gets ready for a suite.
+    def connect(self) -> None:
+        """Gets ready; nothing is written to the disk.
 
         Raises:
             UserError: it cannot be reached, or does not take the resources that were asked for.
         """
         ...
 
-    def found(self, batch: Batch) -> Job | None:
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """The job of this batch that an earlier process submitted and that has not ended."""
         ...
 
-    def submit(self, batches: Sequence[Batch]) -> Sequence[Job]:
-        """A job for each batch."""
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> Sequence[Job]:
+        """A job for each batch of the suite.
+
+        Raises:
+            UserError: it refuses them.
+        """
         ...
 
     def close(self) -> None:
@@ -125,13 +128,11 @@ def is_held(batch: Batch, folder: Path) -> bool:
 
 def work_off(batches: Sequence[Batch], context: SuiteContext, engine: Engine) -> None:
     """Has every batch trained, until all are done, have failed, or a stop is asked for."""
-    engine.open(context)
-    with contextlib.closing(engine):
-        work = _Work(batches, context, engine)
-        while work.is_left:
-            work.submit()
-            time.sleep(engine.pause)
-            work.look()
+    work = _Work(batches, context, engine)
+    while work.is_left:
+        work.submit()
+        time.sleep(engine.pause)
+        work.look()
 
 
 class _Work:
@@ -140,7 +141,7 @@ class _Work:
     def __init__(self, batches: Sequence[Batch], context: SuiteContext, engine: Engine) -> None:
         self._context, self._engine = context, engine
         self._attempts = Counter[tuple[str, ...]]()
-        found = [(batch, engine.found(batch)) for batch in batches]
+        found = [(batch, engine.found(batch, context.folder)) for batch in batches]
         self._jobs: list[Job] = [job for _, job in found if job is not None]
         self._waiting = deque(batch for batch, job in found if job is None)
         self._is_stopping = False
@@ -167,7 +168,7 @@ class _Work:
             self._attempts[_names(batch)] += 1
             batches.append(batch)
         if batches:
-            self._jobs += self._engine.submit(batches)
+            self._jobs += self._engine.submit(batches, self._context)
 
     def look(self) -> None:
         """Shows what is new, and decides about the jobs that have ended."""

@@ -61,8 +61,9 @@ def main(options: SuiteOptions) -> int:
         check_task(config)
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
+    engine.connect()
     folder.mkdir(parents=True, exist_ok=True)
-    with StopOnSignal() as stop, run_folder.locked(folder):
+    with contextlib.closing(engine), StopOnSignal() as stop, run_folder.locked(folder):
         default = default_batch_size if engine.runs_here else one_each
         suite = assign_batches(before, cells, folder, options.batch, default)
         suite = suite._replace(overrides=overrides)

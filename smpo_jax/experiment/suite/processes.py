@@ -80,17 +80,16 @@ class Processes:
         self._free = list(_shares(number))
         self._workers: list[_Worker] = []
 
-    def open(self, context: SuiteContext) -> None:
-        """Notes the folder."""
-        self._folder = context.folder
+    def connect(self) -> None:
+        """Nothing to reach."""
 
-    def found(self, batch: Batch) -> Job | None:
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """None: processes end with the one that started them."""
-        del batch
+        del batch, folder
 
-    def submit(self, batches: Sequence[Batch]) -> list[Job]:
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
         """Starts a process for each."""
-        new = [_Worker(batch, self._folder, self._free) for batch in batches]
+        new = [_Worker(batch, context.folder, self._free) for batch in batches]
         self._workers += new
         return [*new]
 
@@ -129,18 +128,17 @@ class ThisProcess:
     def __init__(self) -> None:
         self._programs = ProgramCache()
 
-    def open(self, context: SuiteContext) -> None:
-        """Notes who watches."""
-        self._context = context
+    def connect(self) -> None:
+        """Nothing to reach."""
 
-    def found(self, batch: Batch) -> Job | None:
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """None: it has just begun."""
-        del batch
+        del batch, folder
 
-    def submit(self, batches: Sequence[Batch]) -> list[Job]:
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
         """Trains each to its end before it returns."""
         for batch in batches:
-            train_batch(batch, self._context, self._programs)
+            train_batch(batch, context, self._programs)
         return [_Trained(batch) for batch in batches]
 
     def close(self) -> None:

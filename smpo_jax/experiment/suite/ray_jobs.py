@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ from smpo_jax.experiment.suite.executor import SuiteContext
 from smpo_jax.experiment.suite.folder_watch import FolderWatch
 from smpo_jax.experiment.suite.jobs import Batch, Ending, Job
 from smpo_jax.experiment.suite.remote import RemoteBatch, run, shared_environment
-
-STORE = 100 << 20  # bytes for objects that tasks share: ours share none, and this is the least
 
 
 class _RayJob:
@@ -49,7 +48,7 @@ class _RayJob:
 
 
 class RayEngine:
-    """Tasks of the cluster at RAY_ADDRESS, or else of this machine alone.
+    """Tasks of the cluster at RAY_ADDRESS, of one that runs here, or else of Ray on this machine.
 
     They end with the process that submitted them, as Ray's do.
 
@@ -65,56 +64,47 @@ class RayEngine:
     def __init__(self, room: int, resources: Mapping[str, Any]) -> None:
         self.room = room
         self._resources = dict(resources)
+        self._ray: Any = importlib.import_module("ray")
 
-    def open(self, context: SuiteContext) -> None:
+    def connect(self) -> None:
         """Starts or reaches Ray.
 
         Raises:
-            UserError: it cannot, or does not know the resources.
+            UserError: it cannot, or Ray does not know the resources.
         """
-        self._folder = context.folder.absolute()
-        self._ray = _started()
         try:
-            self._ray.remote(max_calls=1, **self._resources)(run)
+            self._ray.remote(**self._options(cpus=1))(run)
         except (ValueError, TypeError) as error:
-            self._ray.shutdown()
             raise UserError(f"--executor ray: resources: {one_line(error)}") from error
+        try:
+            with warnings.catch_warnings():
+                # Ray starts programs by a fork, of which jax warns; they touch nothing of jax's.
+                warnings.filterwarnings("ignore", message=r"os\.fork\(\)")
+                self._ray.init(
+                    include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
+                )
+        except Exception as error:  # of many kinds
+            raise UserError(f"--executor ray: cannot start or reach Ray: {error}") from error
 
-    def found(self, batch: Batch) -> Job | None:
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """None: tasks end with the process that submitted them."""
-        del batch
+        del batch, folder
 
-    def submit(self, batches: Sequence[Batch]) -> list[Job]:
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
         """A task for each."""
-        return [self._submitted(batch) for batch in batches]
+        return [self._submitted(batch, context.folder.absolute()) for batch in batches]
 
     def close(self) -> None:
         """Leaves the cluster, or ends Ray."""
         self._ray.shutdown()
 
-    def _submitted(self, batch: Batch) -> Job:
-        remote = RemoteBatch(
-            str(self._folder),
-            tuple(cell.name for cell in batch),
-            shared_environment(),
-            os.getcwd(),
-            stops_on_signal=True,
-        )
-        own = {"num_cpus": max(cell.config.devices for cell in batch)}
+    def _submitted(self, batch: Batch, folder: Path) -> Job:
+        names = tuple(cell.name for cell in batch)
+        remote = RemoteBatch(str(folder), names, shared_environment(), os.getcwd(), True)
+        options = self._options(cpus=max(cell.config.devices for cell in batch))
+        task = self._ray.remote(**options)(run).options(name=names[0]).remote(remote)
+        return _RayJob(self._ray, task, batch, folder)
+
+    def _options(self, cpus: int) -> dict[str, Any]:
         # A process trains one batch, as jax has one life in it; that it is tried again is ours.
-        options = {**own, **self._resources, "max_calls": 1, "max_retries": 0}
-        task = self._ray.remote(**options)(run).options(name=batch[0].name).remote(remote)
-        return _RayJob(self._ray, task, batch, self._folder)
-
-
-def _started() -> Any:
-    """The module, connected."""
-    ray: Any = importlib.import_module("ray")
-    here = {} if os.environ.get("RAY_ADDRESS") else {"object_store_memory": STORE}
-    try:
-        ray.init(
-            include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, **here
-        )
-    except Exception as error:  # of many kinds
-        raise UserError(f"--executor ray: cannot start or reach Ray: {one_line(error)}") from error
-    return ray
+        return {"num_cpus": cpus, **self._resources, "max_calls": 1, "max_retries": 0}

@@ -13,7 +13,7 @@ from smpo_jax.experiment.suite.jobs import Batch, Job
 from smpo_jax.experiment.suite.submitit_jobs import FOLDER, SubmititEngine, submitit
 
 SUBMITTED_FILE = "submitted.json"  # numbers of SLURM jobs, by the cells they train
-HOURS = 240  # minutes that a SLURM job may take unless said; then it is queued again
+MINUTES = 240  # that a SLURM job may take unless said; then it is queued again
 MOST_TIMEOUTS = 100  # how often; submitit's own limit of 3 is for what cannot be resumed
 
 
@@ -34,7 +34,7 @@ class SlurmEngine(SubmititEngine):
     runs_here = False
 
     def __init__(self, room: int, parallel: int, resources: Mapping[str, Any]) -> None:
-        minutes = resources.get("time", HOURS)
+        minutes = resources.get("time", MINUTES)
         if not isinstance(minutes, int) or minutes < 1:
             raise UserError(f"resources: time is a whole number of minutes, got {minutes!r:.80}")
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -45,58 +45,67 @@ class SlurmEngine(SubmititEngine):
         own = {"job_name": "smpo-jax", "array_parallelism": parallel, "time": minutes}
         super().__init__(room, {**own, **resources})
 
-    def open(self, context: SuiteContext) -> None:
-        """Also reads which jobs are in the queue."""
-        super().open(context)
-        self._submitted = _load(self.folder / FOLDER / SUBMITTED_FILE)
+    def connect(self) -> None:
+        """Looks whether the resources are those of sbatch.
 
-    def found(self, batch: Batch) -> Job | None:
+        Raises:
+            UserError: one is not.
+        """
+        try:
+            self.make_executor(Path.cwd())
+        except ValueError as error:
+            raise UserError(f"--executor slurm: resources: {one_line(error)}") from error
+
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """By the number it had in the queue, unless it has ended."""
-        number = self._submitted.get(_key(batch))
+        number = _load(folder).get(_key(batch))
         if number is None:
             return None
-        job = submitit().SlurmJob(self.folder / FOLDER, number)
-        return None if job.done(force_check=True) else self.attached(job, batch)
+        job = submitit().SlurmJob(folder.absolute() / FOLDER, number)
+        is_over = job.done(force_check=True)
+        return None if is_over else self.attached(job, batch, folder)
 
-    def submit(self, batches: Sequence[Batch]) -> list[Job]:
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
         """One array of jobs.
 
         Raises:
             UserError: SLURM refuses it.
         """
         devices = max(cell.config.devices for batch in batches for cell in batch)
-        if "cpus_per_task" not in self.parameters:
-            self.executor.update_parameters(cpus_per_task=devices)
+        self.parameters.setdefault("cpus_per_task", devices)
         try:
-            jobs = super().submit(batches)
+            jobs = super().submit(batches, context)
         except Exception as error:
             if not type(error).__module__.startswith("submitit"):
                 raise
-            raise UserError(f"SLURM does not take the jobs: {one_line(error)}") from error
-        for job, batch in zip(jobs, batches, strict=True):
-            self._submitted[_key(batch)] = job.name.removeprefix(f"{self.kind} ")
-        _save(self._submitted, self.folder / FOLDER / SUBMITTED_FILE)
+            raise UserError(f"SLURM does not take the jobs: {error}") from error
+        numbers = [job.name.removeprefix(f"{self.kind} ") for job in jobs]
+        new = dict(zip(map(_key, batches), numbers, strict=True))
+        _save({**_load(context.folder), **new}, context.folder)
         return jobs
 
     def make_executor(self, folder: Path) -> Any:
         """One that queues jobs again however often their time is over."""
-        return submitit().SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS)
+        executor = submitit().SlurmExecutor(folder / FOLDER, max_num_timeout=MOST_TIMEOUTS)
+        executor.update_parameters(**self.parameters)
+        return executor
 
 
 def _key(batch: Batch) -> str:
     return " ".join(cell.name for cell in batch)
 
 
-def _load(path: Path) -> dict[str, str]:
+def _load(folder: Path) -> dict[str, str]:
     """Nothing if there is none, or it is damaged: then locks alone say what is under way."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads((folder / FOLDER / SUBMITTED_FILE).read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return {str(key): str(value) for key, value in found.items()}
     return {}
 
 
-def _save(submitted: Mapping[str, str], path: Path) -> None:
+def _save(submitted: Mapping[str, str], folder: Path) -> None:
+    path = folder / FOLDER / SUBMITTED_FILE
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(submitted, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo_jax.experiment.errors import UserError, one_line
+from smpo_jax.experiment.errors import one_line
 from smpo_jax.experiment.suite.displays import SuiteDisplay
 from smpo_jax.experiment.suite.executor import SuiteContext
 from smpo_jax.experiment.suite.folder_watch import FolderWatch
@@ -81,51 +81,36 @@ class SubmititEngine:
         self.room = room
         self.parameters = dict(parameters)
 
-    def open(self, context: SuiteContext) -> None:
-        """Makes the executor.
+    def connect(self) -> None:
+        """Nothing to reach."""
 
-        Raises:
-            UserError: it does not know a parameter.
-        """
-        self.folder = context.folder.absolute()
-        try:
-            self.executor = self.make_executor(self.folder / FOLDER)
-            self.executor.update_parameters(**self.parameters)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"--executor {self.kind}: {one_line(error)}") from error
-
-    def found(self, batch: Batch) -> Job | None:
+    def found(self, batch: Batch, folder: Path) -> Job | None:
         """None: only a lock says that a process of this machine trains it."""
-        del batch
+        del batch, folder
 
-    def submit(self, batches: Sequence[Batch]) -> list[Job]:
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
         """One array of jobs."""
-        remote = [
-            RemoteBatch(
-                str(self.folder),
-                tuple(cell.name for cell in batch),
-                self._environment(),
-                os.getcwd(),
-                stops_on_signal=False,
-            )
-            for batch in batches
-        ]
+        folder = context.folder.absolute()
+        names = [tuple(cell.name for cell in batch) for batch in batches]
+        where, environment = os.getcwd(), self._environment()
+        remote = [RemoteBatch(str(folder), each, environment, where, False) for each in names]
+        executor = self.make_executor(folder)
         with _deaf_children():
-            jobs = self.executor.submit_array(remote)
-        return [self.attached(job, batch) for job, batch in zip(jobs, batches, strict=True)]
+            jobs = executor.submit_array(remote)
+        return [self.attached(job, batch, folder) for job, batch in zip(jobs, batches, strict=True)]
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def attached(self, job: Any, batch: Batch) -> SubmititJob:
+    def attached(self, job: Any, batch: Batch, folder: Path) -> SubmititJob:
         """The job of a batch."""
-        return SubmititJob(job, batch, self.folder, self.kind)
+        return SubmititJob(job, batch, folder, self.kind)
 
     def _environment(self) -> dict[str, str | None]:
         return shared_environment()
 
     def make_executor(self, folder: Path) -> Any:
-        """The executor of submitit's."""
+        """The executor of submitit's for a suite's folder."""
         raise NotImplementedError
 
 
@@ -141,7 +126,9 @@ class LocalEngine(SubmititEngine):
 
     def make_executor(self, folder: Path) -> Any:
         """One that starts a process for each job, and a second one that watches it."""
-        return submitit().LocalExecutor(folder)
+        executor = submitit().LocalExecutor(folder / FOLDER)
+        executor.update_parameters(**self.parameters)
+        return executor
 
     def _environment(self) -> dict[str, str | None]:
         # submitit hides all GPUs from jobs that have asked for none.
