@@ -61,8 +61,7 @@ def make_engine(options: SuiteOptions) -> Engine:
         if getattr(options, name) != defaults[name]:
             takers = [other for other, each in KINDS.items() if name in each.takes]
             raise UserError(
-                f"--{name} is an option of --executor {' and '.join(takers)}, "
-                f"not of {options.executor}"
+                f"--{name} is an option of --executor {_listed(takers)}, not of {options.executor}"
             )
     if options.array is not None:
         require_count("array", options.array)
@@ -72,6 +71,10 @@ def make_engine(options: SuiteOptions) -> Engine:
             f'{kind.package}, or pip install -e ".[{kind.extra}]" in a clone'
         )
     return kind.make(options)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def parsed(resources: Sequence[str]) -> dict[str, Any]:

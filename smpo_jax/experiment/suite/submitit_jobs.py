@@ -138,7 +138,16 @@ class LocalEngine(SubmititEngine):
 
 def submitit() -> Any:
     """The package, which not everybody has."""
-    return importlib.import_module("submitit")
+    level = "SUBMITIT_LOG_LEVEL"
+    before = os.environ.get(level)
+    # On import it would take over the logging of the whole process; in its jobs it may.
+    os.environ[level] = "NOCONFIG"
+    try:
+        return importlib.import_module("submitit")
+    finally:
+        os.environ.pop(level)
+        if before is not None:
+            os.environ[level] = before
 
 
 def _last_of_trace(text: str) -> str:
