@@ -19,10 +19,12 @@ COMMANDS = ("sbatch", "srun", "sacct", "scontrol")
 def install(folder):
     """Puts the commands into a folder, where they also keep what they know of jobs."""
     folder.mkdir()
+    here = str(Path(__file__).parent)
     for name in COMMANDS:
         path = folder / name
         path.write_text(
-            f"#!{sys.executable}\nimport runpy\nrunpy.run_path({__file__!r}, {{}}, {name!r})\n"
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {here!r})\n"
+            f"import slurm_stand_in\nslurm_stand_in.run({name!r})\n"
         )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
@@ -102,9 +104,11 @@ def scontrol(home, command, name):
     (home / f"{name}.requeue").touch()
 
 
-if __name__ in COMMANDS:
-    {"sbatch": sbatch, "srun": srun, "sacct": sacct, "scontrol": scontrol}[__name__](
-        Path(sys.argv[0]).parent, *sys.argv[1:]
-    )
-elif __name__ == "__main__":
+def run(name):
+    """One of the commands, with the arguments of this process."""
+    commands = {"sbatch": sbatch, "srun": srun, "sacct": sacct, "scontrol": scontrol}
+    commands[name](Path(sys.argv[0]).parent, *sys.argv[1:])
+
+
+if __name__ == "__main__":
     run_all(Path(sys.argv[1]), *map(int, sys.argv[2:]))

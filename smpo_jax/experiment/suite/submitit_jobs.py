@@ -4,13 +4,10 @@ Both go on when the process that submitted them ends. A job that is preempted, o
 limit, gets SIGUSR2 from submitit, which puts it into the queue again.
 """
 
-import contextlib
 import importlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,9 @@ from smpo_jax.experiment.suite.remote import RemoteBatch, shared_environment
 
 FOLDER = "jobs"  # of a suite: what submitit keeps there, logs among it
 YEAR = 525_600  # minutes
+# For the shell that starts a job: it does not hear Ctrl-C, nor that the terminal is closed, and
+# keeps open nothing of the command that submitted it, say a pipe.
+DETACHED = "trap '' INT HUP && exec < /dev/null > /dev/null 2>&1"
 SLOW_DISK = 15.0  # seconds until a file that another machine wrote is seen
 REQUEUEING = 900.0  # seconds that SLURM may take to queue a preempted job, and tell so
 
@@ -95,8 +95,7 @@ class SubmititEngine:
         where, environment = os.getcwd(), self._environment()
         remote = [RemoteBatch(str(folder), each, environment, where, False) for each in names]
         executor = self.make_executor(folder)
-        with _deaf_children():
-            jobs = executor.submit_array(remote)
+        jobs = executor.submit_array(remote)
         return [self.attached(job, batch, folder) for job, batch in zip(jobs, batches, strict=True)]
 
     def close(self) -> None:
@@ -122,7 +121,8 @@ class LocalEngine(SubmititEngine):
     runs_here = True
 
     def __init__(self, room: int) -> None:
-        super().__init__(room, {"timeout_min": YEAR})  # its own is 2 minutes
+        # submitit's own limit is 2 minutes.
+        super().__init__(room, {"timeout_min": YEAR, "setup": [DETACHED]})
 
     def make_executor(self, folder: Path) -> Any:
         """One that starts a process for each job, and a second one that watches it."""
@@ -155,17 +155,3 @@ def _last_of_trace(text: str) -> str:
     trace = text.split("-" * 22)
     lines = (trace[1] if len(trace) > 2 else text).strip().splitlines()
     return one_line(lines[-1]) if lines else "it failed"
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started meanwhile do not hear Ctrl-C, nor that the terminal is closed."""
-    names = ("SIGINT", "SIGHUP")
-    is_main = threading.current_thread() is threading.main_thread()
-    numbers = [getattr(signal, name) for name in names if is_main and hasattr(signal, name)]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
