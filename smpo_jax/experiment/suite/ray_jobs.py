@@ -57,7 +57,7 @@ class RayEngine:
         resources: what each asks for, in Ray's words (`num_cpus`, `num_gpus`, `memory`).
     """
 
-    tries = 3
+    tries = 4
     pause = 0.5
     runs_here = False
 

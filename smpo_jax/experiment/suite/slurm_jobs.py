@@ -1,6 +1,7 @@
 """Batches as jobs of a SLURM cluster, through submitit."""
 
 import contextlib
+import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,8 @@ class SlurmEngine(SubmititEngine):
         devices = max(cell.config.devices for batch in batches for cell in batch)
         self.parameters.setdefault("cpus_per_task", devices)
         try:
-            jobs = super().submit(batches, context)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+                jobs = super().submit(batches, context)
         except Exception as error:
             if not type(error).__module__.startswith("submitit"):
                 raise

@@ -75,7 +75,7 @@ class SubmititEngine:
     """
 
     kind = ""
-    tries = 3
+    tries = 4
 
     def __init__(self, room: int, parameters: Mapping[str, Any]) -> None:
         self.room = room

@@ -1,6 +1,7 @@
 """The loop that watches jobs, with an engine that trains nothing; and what is refused."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +18,15 @@ from smpo_jax.experiment.suite.suite_folder import Suite
 SUITE = """
 tasks: [ProbeFollow]
 seeds: 2
-steps: 100
-num_envs: 5
+steps: 160
+num_envs: 8
 rollout_length: 20
 variants: [ppo]
 """
 CELLS = ["ProbeFollow/ppo/seed0", "ProbeFollow/ppo/seed1"]
+needs_submitit = pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None, reason="needs submitit"
+)
 KILLED = Ending("it was killed", again=True)
 
 
@@ -222,7 +226,7 @@ def test_stop_leaves_the_jobs_that_go_on_and_waits_for_the_others(cells, goes_on
     assert ended == ([] if goes_on else [True])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs submitit")
+@needs_submitit
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -244,6 +248,23 @@ def test_mistake_is_one_line_and_makes_no_folder(command, cells, monkeypatch, ar
     result = command(f"suite s.yaml --out new {arguments}")
     assert result.status == 2 and expected in result.error
     assert not Path("new").exists()
+
+
+@needs_submitit
+def test_what_sbatch_refuses_is_one_line(command, cells, monkeypatch):
+    Path("bin").mkdir()
+    for name in ("sbatch", "srun"):
+        Path("bin", name).write_text(
+            "#!/bin/sh\necho sbatch: error: no such partition >&2\nexit 1\n",
+        )
+        Path("bin", name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
+    result = command("suite s.yaml --out new --executor slurm --resources partition=x")
+    assert result.status == 2
+    assert result.error == "SLURM does not take the jobs: sbatch: error: no such partition"
+    result = command("suite s.yaml --out other --executor slurm --resources partitoin=x")
+    assert result.status == 2 and "Unavailable parameter(s): ['partitoin']" in result.error
+    assert not Path("other").exists()
 
 
 @pytest.mark.parametrize(
