@@ -71,11 +71,11 @@ def run_one(home, name):
 
 
 def srun(home, *arguments):
-    options = {"--output": None, "--error": None}
+    options = {}
     words = list(arguments)
     while words[0].startswith("--"):
         word = words.pop(0)
-        if word in options:
+        if word in ("--output", "--error"):
             options[word] = words.pop(0)
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     known = {
@@ -84,12 +84,9 @@ def srun(home, *arguments):
         "%j": os.environ["SLURM_JOB_ID"],
         "%t": "0",
     }
-    paths = []
-    for path in options.values():
-        for mark, value in known.items():
-            path = path.replace(mark, str(value))
-        paths.append(path)
-    with open(paths[0], "a") as out, open(paths[1], "a") as err:
+    for mark, value in known.items():
+        options = {name: path.replace(mark, str(value)) for name, path in options.items()}
+    with open(options["--output"], "a") as out, open(options["--error"], "a") as err:
         sys.exit(subprocess.run(words, stdout=out, stderr=err).returncode)
 
 

@@ -46,8 +46,8 @@ class Said(list):
     def started(self, cell):
         self.append(f"{cell} started")
 
-    def update(self, cell, row, rate):
-        self.append(f"{cell} {row['iteration']} {rate:.0f}")
+    def update(self, cell, row, steps_per_second):
+        self.append(f"{cell} {row['iteration']} {steps_per_second:.0f}")
 
     def finished(self, cell):
         self.append(f"{cell} done")
@@ -87,6 +87,12 @@ class ScriptedEngine:
         self.scripts, self.room, self.goes_on = scripts, room, goes_on
         self.earlier = found or {}
         self.submitted = []
+
+    def connect(self):
+        pass
+
+    def close(self):
+        pass
 
     def found(self, batch, folder):
         return self.earlier.get(batch[0].name)
