@@ -214,7 +214,16 @@ class SuiteOptions:
         resume: go on with the suite in the folder; cells that are done are left as they are.
         batch: most cells that one program trains at the same time; they may differ in seed, cost
             limit and float hyperparameters. Unless given, 1 on a CPU, elsewhere what fits.
-        processes: how many programs run at the same time, each in a process of its own.
+        executor: what trains the cells: processes of this command; local, jobs on this machine that
+            go on without it; slurm, jobs of a SLURM cluster, which do, too; ray, tasks of the Ray
+            cluster at RAY_ADDRESS, or of Ray on this machine. All but the first keep the suite's
+            folder on a disk that the machines share.
+        processes: how many programs run at the same time, each in a process of its own; of the
+            executor of that name.
+        array: most jobs at a time, of the other executors. Unless given, as many as this machine
+            has cores with local, and else 1000.
+        resources: what each job asks for, NAME=VALUE: with slurm in the words of submitit and
+            sbatch (partition=gpu time=240 mem=8GB gpus_per_node=1), with ray in Ray's (num_gpus=1).
         steps: environment steps of every cell, instead of what the file says. Saved with the suite:
             with --resume it need not be given again.
         seeds: the seeds of every task and variant, instead of what the file says; saved likewise.
@@ -224,7 +233,10 @@ class SuiteOptions:
     out: Path | None = None
     resume: bool = False
     batch: int | None = None
+    executor: Literal["processes", "local", "slurm", "ray"] = "processes"
     processes: int = 1
+    array: int | None = None
+    resources: tuple[str, ...] = ()
     steps: int | None = None
     seeds: tuple[int, ...] = ()
 
