@@ -35,7 +35,7 @@ from smpo_jax.training.rollout import collect
 ENVIRONMENTS = 65_536
 ROLLOUT = 32
 MEASURED_IN = 8192  # environments in which trips are measured
-WARM_UP, MEASURED = 20, 10  # steps
+WARM_UP, MEASURED = 300, 10  # steps; at first nothing is near anything
 
 # Time on an H100, by the model that the counts are for: of a kernel that is begun by itself, and of
 # a flag that is read before anything else can be begun.

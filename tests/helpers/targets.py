@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # it cannot hold a program for another device
 }
 PACKAGES = {"h100": "jax_plugins.xla_cuda12", "v5e": "libtpu"}
 
