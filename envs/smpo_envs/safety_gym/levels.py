@@ -4,7 +4,7 @@ A kind of object and a level are values. Goal, Button and Push are played on the
 knows what the robot is paid for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from smpo_envs.drawing import Look
@@ -12,8 +12,6 @@ from smpo_envs.safety_gym.boxes import PUSH_BOX, VASE, Body
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.costs import Cost
 from smpo_envs.safety_gym.gremlins import GREMLIN
-from smpo_envs.safety_gym.lidar import BINS
-from smpo_envs.safety_gym.sensors import POINT_SENSORS
 from smpo_envs.safety_gym.worlds import Solids
 
 GOAL = "goal"  # the kind that a task moves by itself
@@ -94,7 +92,8 @@ class Level:
         """The kinds that have a lidar: those of which there are any."""
         return tuple(kind.name for kind, number in self.objects if number)
 
-    @property
-    def observation_size(self) -> int:
-        """Sensors and lidars."""
-        return POINT_SENSORS + BINS * len(self.seen)
+    def with_kinds(self, kinds: tuple[Kind, ...]) -> "Level":
+        """The level with these kinds instead of those of their names."""
+        own = {kind.name: kind for kind in kinds}
+        objects = tuple((own.get(kind.name, kind), number) for kind, number in self.objects)
+        return replace(self, objects=objects)
