@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from smpo_envs.safe_env import Reading
 from smpo_envs.safety_gym import car, car_body, point
-from smpo_envs.safety_gym.levels import Kind, Level
 from smpo_envs.safety_gym.lidar import BINS
 
 
@@ -25,7 +24,6 @@ class Agent:
         at_rest: the state as an episode begins, of a place and a heading.
         readings: of its sensors, in order.
         step_seconds: what an environment step takes in the world, s.
-        kinds: kinds of objects that are different for it, instead of others of their name.
         action_size: how many commands it takes, each within [-1, 1].
     """
 
@@ -33,7 +31,6 @@ class Agent:
     at_rest: Callable[[Float[Array, " 2"], Float[Array, ""]], Any]
     readings: tuple[Reading, ...]
     step_seconds: float
-    kinds: tuple[Kind, ...] = ()
     action_size: int = 2
 
     @property
@@ -45,11 +42,18 @@ class Agent:
         """Length of an observation, given how many kinds of objects are seen."""
         return self.sensors + BINS * seen
 
-    def fitted(self, level: Level) -> Level:
-        """A level with the kinds of objects that this agent has there."""
-        return level.with_kinds(self.kinds)
-
 
 POINT = Agent("Point", point.at_rest, point.READINGS, point.STEP_SECONDS)
 CAR = Agent("Car", car.at_rest, car.READINGS, car_body.STEP_SECONDS)
 AGENTS: Mapping[str, Agent] = MappingProxyType({agent.name: agent for agent in (POINT, CAR)})
+
+
+def named(name: str) -> Agent:
+    """The agent of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in AGENTS:
+        raise ValueError(f"agent={name!r} is unknown: known are {', '.join(AGENTS)}")
+    return AGENTS[name]

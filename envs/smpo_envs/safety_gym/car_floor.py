@@ -7,8 +7,7 @@ the ball and the wheels are eliminated at little cost.
 All arrays are of a whole batch, `[B]`: how often the equations are solved is decided for all of it.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,14 +21,11 @@ from smpo_envs.safety_gym.scalars import Matrix, Scalar, Sparse, Symmetric, Vect
 FRICTION = contact.DEFAULT_FRICTION
 MAX_ITERATIONS = 30
 # From then on every other step goes half the way only: whole steps may lead round in a circle.
-PATIENCE = 8
-# Spin and rolling hardly matter at first: without them the first solutions cost half as much.
-ROUGH_ITERATIONS, ROUGH = 3, 2
+PATIENCE = 10
 # The unknowns: accelerations of the body's origin and of its rotation (world axes), of the wheels,
 # and of the ball relative to the body (world axes).
 _LINEAR, _ANGULAR, _WHEELS, _BALL = (0, 1, 2), (3, 4, 5), (6, 7), (8, 9, 10)
-# The order in which unknowns are eliminated; together those that do not depend on each other.
-_STAGES = ((*_BALL, *_WHEELS), *((i,) for i in _LINEAR))
+_SMALL = (*_BALL, *_WHEELS)  # which do not depend on each other
 Unknowns = dict[int, Scalar]
 Equations = tuple[Symmetric, Unknowns]  # a matrix and a right side
 
@@ -115,8 +111,12 @@ def _row(body: Sparse, own: Sparse) -> Sparse:
     return {**body, **{i: x for i, x in own.items() if not (isinstance(x, float) and x == 0)}}
 
 
-def _times(factor: float, row: Sparse) -> Sparse:
-    return row if factor == 1 else {i: factor * x for i, x in row.items()}
+def _times(factor: Scalar, row: Sparse) -> Sparse:
+    return (
+        row
+        if isinstance(factor, float) and factor == 1
+        else {i: factor * x for i, x in row.items()}
+    )
 
 
 def mass_matrix(rotation: Matrix) -> Symmetric:
@@ -157,59 +157,59 @@ class Floor(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """Second derivatives of a contact's penalty, along its rows.
+    """Second derivatives of a contact's penalty: with the normal n, rows g and what follows,.
+
+        n mᵀ + m nᵀ + Σ counts g gᵀ,  m = normal/2 n + Σ ± g.
 
     Attributes:
         normal: along the normal.
-        counts: along each of the others.
-        signs: mixed, along the normal and each of the others.
+        mixed: m.
+        counts: along each of the other rows.
         active: which of the ten rows fall short of their reference, in bits.
     """
 
     normal: Scalar
+    mixed: Sparse
     counts: tuple[Scalar, ...]
-    signs: tuple[Scalar, ...]
     active: Scalar
 
 
-def _pulls(go: jax.Array, floor: Floor, total: Unknowns, rows: int) -> list[Pull]:
-    """What contacts do at some accelerations (plus damped velocities), by the first few rows.
+def _pulls(go: jax.Array, floor: Floor, total: Unknowns) -> list[Pull]:
+    """What contacts do at some accelerations (plus damped velocities)."""
 
-    Rows that are left out are taken to do what the normal does.
-    """
-
-    def values(floor: Floor, total: Unknowns):
+    def values(contacts: list[Contact], total: Unknowns):
         return [
             (
                 scalars.inner(at.normal, total) + at.offset,
-                [scalars.inner(row, total) for row in at.others[:rows]],
+                [scalars.inner(row, total) for row in at.others],
             )
-            for at in floor.contacts
+            for at in contacts
         ]
 
-    def pulls(stiffness: list[Scalar], seen):
-        return [_pull(k, *x) for k, x in zip(stiffness, seen, strict=True)]
+    def pulls(contacts: list[Contact], seen):
+        return [_pull(at, *x) for at, x in zip(contacts, seen, strict=True)]
 
-    seen = separately(go, values, floor, total)
-    return separately(go, pulls, [at.stiffness for at in floor.contacts], seen)
+    seen = separately(go, values, floor.contacts, total)
+    return separately(go, pulls, floor.contacts, seen)
 
 
-def _pull(stiffness: Scalar, normal: Scalar, others: Sequence[Scalar]) -> Pull:
+def _pull(at: Contact, normal: Scalar, others: Sequence[Scalar]) -> Pull:
+    k = at.stiffness
     falls = [(normal + x < 0, normal - x < 0) for x in others]
-    forces = [tuple(jnp.where(fall, stiffness, 0) for fall in pair) for pair in falls]
+    forces = [tuple(jnp.where(fall, k, 0) for fall in pair) for pair in falls]
     counts = tuple(plus + minus for plus, minus in forces)
-    left_out = 2 * (len(FRICTION) - len(others))
-    rest = [jnp.where(normal < 0, left_out * stiffness, 0)] if left_out else []
+    along = _sum(counts)
+    mixed = dict(_times(along / 2, at.normal))
+    for row, (plus, minus) in zip(at.others, forces, strict=True):
+        for i, x in row.items():
+            part = (plus - minus) * x
+            mixed[i] = mixed[i] + part if i in mixed else part
     bits = (
         jnp.where(fall, jnp.int32(1 << i), jnp.int32(0))
         for i, fall in enumerate(fall for pair in falls for fall in pair)
     )
-    return Pull(
-        normal=_sum((*counts, *rest)),
-        counts=counts,
-        signs=tuple(plus - minus for plus, minus in forces),
-        active=jnp.where(stiffness > 0, _sum(bits), jnp.int32(0)),
-    )
+    active = jnp.where(k > 0, _sum(bits), jnp.int32(0))
+    return Pull(along, mixed, counts, active)
 
 
 def _sum(terms):
@@ -221,42 +221,78 @@ def _equations(floor: Floor, pulls: list[Pull]) -> Equations:
     """Where the energy's slope is 0, as long as the active rows are these."""
     matrix, right = dict(floor.mass), dict(floor.force)
     for at, pull in zip(floor.contacts, pulls, strict=True):
-        others = at.others[: len(pull.counts)]
-        scalars.add_square(matrix, pull.normal, at.normal)
-        for i, x in at.normal.items():
-            right[i] = right[i] - at.offset * pull.normal * x
-        for row, count, sign in zip(others, pull.counts, pull.signs, strict=True):
+        scalars.add_mixed(matrix, at.normal, pull.mixed)
+        for row, count in zip(at.others, pull.counts, strict=True):
             scalars.add_square(matrix, count, row)
-            scalars.add_mixed(matrix, sign, at.normal, row)
-            for i, x in row.items():
-                right[i] = right[i] - at.offset * sign * x
+        for i, x in pull.mixed.items():
+            right[i] = right[i] - at.offset * x
+        for i, x in at.normal.items():
+            right[i] = right[i] - at.offset * (pull.normal / 2) * x
     return matrix, right
 
 
-def _solution(go: jax.Array, equations: Equations) -> Unknowns:
-    """By elimination: first wheels and ball, then the body's acceleration."""
-    systems = [equations]
-    for first in _STAGES:
-        systems.append(separately(go, partial(scalars.eliminated, first=first), *systems[-1]))
-    known = separately(go, _solve_turn, *systems.pop())
-    for first, system in zip(reversed(_STAGES), reversed(systems), strict=True):
-        known |= separately(go, partial(scalars.completed, first=first), *system, known)
-    return {i: known[i] for i in sorted(known)}
+class Small(NamedTuple):
+    """The equations of the wheels and the ball.
+
+    Attributes:
+        rows: what of the body each of them depends on.
+        shares: the same, divided by what is on the diagonal.
+        known: their right sides, divided as well.
+    """
+
+    rows: Mapping[int, Sparse]
+    shares: Mapping[int, Sparse]
+    known: Unknowns
 
 
-def _solve_turn(matrix: Symmetric, right: Unknowns) -> Unknowns:
-    """By Cramer's rule."""
-    a, b, c = (matrix[i, i] for i in _ANGULAR)
-    x, y, z = _ANGULAR
-    d, e, f = matrix[z, y], matrix[z, x], matrix[y, x]
-    columns = (
-        (b * c - d * d, e * d - f * c, f * d - e * b),
-        (e * d - f * c, a * c - e * e, e * f - a * d),
-        (f * d - e * b, e * f - a * d, a * b - f * f),
-    )
-    inverse = 1 / (a * columns[0][0] + f * columns[0][1] + e * columns[0][2])
-    known = (right[x], right[y], right[z])
-    return {i: inverse * scalars.dot(row, known) for i, row in zip(_ANGULAR, columns, strict=True)}
+def _of_small(floor: Floor, pulls: list[Pull]) -> Small:
+    matrix, right = _equations(floor, pulls)
+    rows = {i: {j: x for (k, j), x in matrix.items() if k == i and j != i} for i in _SMALL}
+    shares = {i: {j: x / matrix[i, i] for j, x in row.items()} for i, row in rows.items()}
+    return Small(rows, shares, {i: right[i] / matrix[i, i] for i in _SMALL})
+
+
+def _of_body(floor: Floor, pulls: list[Pull], small: Small) -> Equations:
+    """The equations that are left for the body."""
+    matrix, right = _equations(floor, pulls)
+    body = (*_LINEAR, *_ANGULAR)
+    matrix = {at: x for at, x in matrix.items() if max(at) in body}
+    right = {i: right[i] for i in body}
+    for i, row in small.rows.items():
+        scalars.subtract_outer(matrix, small.shares[i], row)
+        for j, x in row.items():
+            right[j] = right[j] - x * small.known[i]
+    return matrix, right
+
+
+def _solution(go: jax.Array, floor: Floor, pulls: list[Pull]) -> Unknowns:
+    """Of the equations, by elimination: wheels and ball, then the body's acceleration."""
+    small = separately(go, _of_small, floor, pulls)
+    matrix, right = separately(go, _of_body, floor, pulls, small)
+    linear = separately(go, scalars.inverse, scalars.block(matrix, _LINEAR, _LINEAR))
+    mixed = scalars.block(matrix, _LINEAR, _ANGULAR)
+    push, torque = (tuple(right[i] for i in part) for part in (_LINEAR, _ANGULAR))
+
+    def of_turn(linear: Matrix, mixed: Matrix, angular: Matrix, push: Vector, torque: Vector):
+        columns = scalars.transposed(mixed)
+        given = [scalars.apply(linear, column) for column in columns]
+        left = tuple(
+            tuple(x - scalars.dot(column, a) for x, a in zip(row, given, strict=True))
+            for row, column in zip(angular, columns, strict=True)
+        )
+        return left, tuple(t - scalars.dot(a, push) for t, a in zip(torque, given, strict=True))
+
+    def turned(left: Matrix, torque: Vector) -> Vector:
+        return scalars.apply(scalars.inverse(left), torque)
+
+    def moved(linear: Matrix, mixed: Matrix, push: Vector, turn: Vector) -> Vector:
+        rest = scalars.add(push, scalars.scale(-1.0, scalars.apply(mixed, turn)))
+        return scalars.apply(linear, rest)
+
+    angular = scalars.block(matrix, _ANGULAR, _ANGULAR)
+    turn = separately(go, turned, *separately(go, of_turn, linear, mixed, angular, push, torque))
+    body = dict(enumerate((*separately(go, moved, linear, mixed, push, turn), *turn)))
+    return body | {i: x - scalars.inner(small.shares[i], body) for i, x in small.known.items()}
 
 
 def forward(
@@ -300,12 +336,6 @@ def forward(
     }
     floor = Floor(contacts(motion.offset[2], rotation), mass, force)
 
-    def improved(pulls: list[Pull]) -> Unknowns:
-        return _solution(go, separately(go, _equations, floor, pulls))
-
-    def improve_roughly(_, total: Unknowns) -> Unknowns:
-        return improved(_pulls(go, floor, total, ROUGH))
-
     def unfinished(carry):
         *_, finished, iterations = carry
         return ~finished & (iterations < MAX_ITERATIONS)
@@ -313,15 +343,13 @@ def forward(
     def improve(carry):
         total, pulls, _, iterations = carry
         whole = (iterations < PATIENCE) | (iterations % 2 == 1)
-        solved = improved(pulls)
+        solved = _solution(go, floor, pulls)
         total = {i: jnp.where(whole, solved[i], (x + solved[i]) / 2) for i, x in total.items()}
-        now = _pulls(go, floor, total, len(FRICTION))
+        now = _pulls(go, floor, total)
         same = [jnp.all(a.active == b.active) for a, b in zip(pulls, now, strict=True)]
         return total, now, whole & jnp.all(jnp.stack(same)), iterations + 1
 
-    total = repeated(ROUGH_ITERATIONS, improve_roughly, drift)
-    pulls = _pulls(go, floor, total, len(FRICTION))
-    start = (total, pulls, jnp.bool_(False), jnp.int32(0))
+    start = (drift, _pulls(go, floor, drift), jnp.bool_(False), jnp.int32(0))
     total, *_ = jax.lax.while_loop(unfinished, improve, start)
     x = [total[i] - damped[i] for i in total]
     back = scalars.transposed(rotation)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smpo_envs.drawing import ROBOT, Drawing, Look
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics
-from smpo_envs.safety_gym.agents import AGENTS, POINT, Agent
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.lidar import lidar
 from smpo_envs.safety_gym.sensors import lidars
@@ -58,8 +58,8 @@ class CircleState(NamedTuple):
 def make(
     *, level: int, agent: str = POINT.name, episode_length: int = EPISODE_LENGTH
 ) -> Environment:
-    """The task at difficulty 0, 1 or 2; see `AGENTS`."""
-    who = AGENTS[agent]
+    """The task at difficulty 0, 1 or 2; see `agents`."""
+    who = named(agent)
     return Environment(
         reset=partial(reset, LEVELS[level], agent=who),
         step=partial(step, LEVELS[level]),

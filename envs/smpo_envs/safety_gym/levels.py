@@ -4,7 +4,7 @@ A kind of object and a level are values. Goal, Button and Push are played on the
 knows what the robot is paid for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from smpo_envs.drawing import Look
@@ -91,9 +91,3 @@ class Level:
     def seen(self) -> tuple[str, ...]:
         """The kinds that have a lidar: those of which there are any."""
         return tuple(kind.name for kind, number in self.objects if number)
-
-    def with_kinds(self, kinds: tuple[Kind, ...]) -> "Level":
-        """The level with these kinds instead of those of their names."""
-        own = {kind.name: kind for kind in kinds}
-        objects = tuple((own.get(kind.name, kind), number) for kind, number in self.objects)
-        return replace(self, objects=objects)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smpo_envs.drawing import ROBOT, Drawing
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import episode, physics
-from smpo_envs.safety_gym.agents import AGENTS, POINT, Agent
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.costs import Scene, indicators, out_of_boundary
 from smpo_envs.safety_gym.robot import Robot
 from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
@@ -57,10 +57,10 @@ def drawing(agent: Agent) -> Drawing:
 def make(
     *, level: int = 0, agent: str = POINT.name, episode_length: int = EPISODE_LENGTH
 ) -> Environment:
-    """The task, which has the level 0 alone; see `AGENTS`."""
+    """The task, which has the level 0 alone; see `agents`."""
     if level != 0:
         raise ValueError(f"level={level}: Run has level 0 alone")
-    who = AGENTS[agent]
+    who = named(agent)
     return Environment(
         partial(reset, agent=who),
         step,

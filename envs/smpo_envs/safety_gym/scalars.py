@@ -125,67 +125,45 @@ def inner(a: Sparse, b: Sparse) -> Scalar:
 
 
 def add_square(matrix: Symmetric, factor: Scalar, a: Sparse) -> None:
-    """Adds `factor` a aᵀ to a symmetric matrix, of which the lower triangle is kept."""
-    scaled = {i: factor * x for i, x in a.items()}
-    for i in a:
+    """Adds `factor` a aᵀ."""
+    for i, x in a.items():
+        scaled = factor * x
         for j in a:
             if j <= i:
-                _add(matrix, (i, j), scaled[i] * a[j])
+                _add(matrix, (i, j), scaled * a[j])
 
 
-def add_mixed(matrix: Symmetric, factor: Scalar, a: Sparse, b: Sparse) -> None:
-    """Adds `factor` (a bᵀ + b aᵀ)."""
-    scaled = {i: factor * x for i, x in a.items()}
+def add_mixed(matrix: Symmetric, a: Sparse, b: Sparse) -> None:
+    """Adds a bᵀ + b aᵀ."""
     for i in a:
         for j in b:
-            _add(matrix, (max(i, j), min(i, j)), scaled[i] * b[j] * (2 if i == j else 1))
+            both = a[i] * b[j]
+            _add(matrix, (max(i, j), min(i, j)), 2 * both if i == j else both)
+
+
+def subtract_outer(matrix: Symmetric, a: Sparse, b: Sparse) -> None:
+    """Subtracts a bᵀ, where a and b are parallel."""
+    for i in a:
+        for j in b:
+            if j <= i:
+                _add(matrix, (i, j), -a[i] * b[j])
 
 
 def _add(matrix: Symmetric, at: tuple[int, int], x: Scalar) -> None:
     matrix[at] = matrix[at] + x if at in matrix else x
 
 
-def eliminated(
-    matrix: Symmetric, right: Mapping[int, Scalar], *, first: Sequence[int]
-) -> tuple[Symmetric, dict[int, Scalar]]:
-    """What is left of a positive definite system once the unknowns `first` are eliminated.
-
-    Args:
-        matrix: of the system.
-        right: its right side.
-        first: unknowns that do not depend on each other.
-    """
-    left = dict(matrix)
-    known = dict(right)
-    for i in first:
-        row = _row(matrix, i, first)
-        share = {j: x / matrix[i, i] for j, x in row.items()}
-        for j in row:
-            for k in row:
-                if k <= j:
-                    _add(left, (j, k), -share[j] * row[k])
-            known[j] = known[j] - share[j] * right[i]
-    return (
-        {at: x for at, x in left.items() if at[0] not in first and at[1] not in first},
-        {i: x for i, x in known.items() if i not in first},
-    )
+def block(matrix: Symmetric, rows: Sequence[int], columns: Sequence[int]) -> Matrix:
+    """Three rows and columns of a matrix."""
+    x, y, z = (tuple(matrix.get((max(i, j), min(i, j)), 0.0) for j in columns) for i in rows)
+    return x, y, z
 
 
-def completed(
-    matrix: Symmetric,
-    right: Mapping[int, Scalar],
-    rest: Mapping[int, Scalar],
-    *,
-    first: Sequence[int],
-) -> dict[int, Scalar]:
-    """The unknowns `first` of a system that `eliminated` has eliminated, given the `rest`."""
-    return {i: (right[i] - inner(_row(matrix, i, first), rest)) / matrix[i, i] for i in first}
-
-
-def _row(matrix: Symmetric, i: int, first: Sequence[int]) -> dict[int, Scalar]:
-    """The row of an unknown, without `first`."""
-    return {
-        a if b == i else b: x
-        for (a, b), x in matrix.items()
-        if i in (a, b) and not (a in first and b in first)
-    }
+def inverse(matrix: Matrix) -> Matrix:
+    """The inverse of a symmetric positive definite matrix, by Cramer's rule."""
+    (a, f, e), (_, b, d), (_, _, c) = matrix
+    xx, xy, xz = b * c - d * d, e * d - f * c, f * d - e * b
+    over = 1 / (a * xx + f * xy + e * xz)
+    xx, xy, xz = over * xx, over * xy, over * xz
+    yy, yz, zz = over * (a * c - e * e), over * (e * f - a * d), over * (a * b - f * f)
+    return (xx, xy, xz), (xy, yy, yz), (xz, yz, zz)

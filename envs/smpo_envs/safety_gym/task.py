@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import arena, costs, episode, physics, scene
-from smpo_envs.safety_gym.agents import AGENTS, POINT, Agent
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.sensors import lidars
@@ -81,7 +81,6 @@ def environment(
         episode_length: steps after which an episode is cut.
         shift: other hazards than the level's, also as `shifted` gave it.
     """
-    level = agent.fitted(level)
     return Environment(
         reset=partial(reset, task, level, agent=agent, shift=shift),
         step=partial(step, task, level),
@@ -110,11 +109,11 @@ def maker(task: Task, levels: Sequence[Level]) -> Callable[..., Environment]:
         shift: Shift | None = None,
         most: int | None = None,
     ) -> Environment:
-        """The task at difficulty 0, 1 or 2; see `AGENTS` and `shifted`."""
+        """The task at difficulty 0, 1 or 2; see `agents` and `shifted`."""
         own = levels[level]
         if shift is not None:
             own, shift = shifted(own, shift, most)
-        return environment(task, own, AGENTS[agent], episode_length=episode_length, shift=shift)
+        return environment(task, own, named(agent), episode_length=episode_length, shift=shift)
 
     return make
 
