@@ -119,7 +119,8 @@ class VectorEnv:
         # Staggered episodes end evenly, so there needn't be room for twice as many as expected.
         restart = partial(apply_where, self._restart, rate=1 / (2 * self.episode_length))
         carried = (env.pipeline_state, env.obs, steps, state.key)
-        pipeline_state, obs, steps, keys = jax.vmap(restart)(over, carried, at)
+        with jax.named_scope("reset"):
+            pipeline_state, obs, steps, keys = jax.vmap(restart)(over, carried, at)
         env = env.replace(pipeline_state=pipeline_state, obs=obs)
         return VectorState(env, steps, keys, at), seen
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import smpo_jax
-
-PROGRAM = "smpo-jax"
+from smpo_jax.experiment.errors import PROGRAM, UserError, exit_status
 
 HELP = f"""usage: {PROGRAM} COMMAND [OPTIONS]
 
@@ -41,30 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 if it succeeded, 1 if training diverged or a cell of a suite failed, 2 for a mistake of
-        the user's or a disk that cannot be written, 130 after Ctrl-C, 143 after SIGTERM.
+        the user's or a disk that cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 6 if
+        another process of a distributed run was lost.
     """
-    from smpo_jax.experiment.errors import DivergenceError, UserError, memory_told
-
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        with memory_told():
-            return _dispatch(arguments)
-    except DivergenceError as error:
-        return _fail(error, status=1)
-    except UserError as error:
-        return _fail(error, status=2)
-    except BrokenPipeError:  # the reader, say `head`, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for what the interpreter flushes last)
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", status=2)
-    except KeyboardInterrupt:
-        return _fail("interrupted", status=130)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status(lambda: _dispatch(given))
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from smpo_jax.experiment.errors import UserError
     from smpo_jax.names import suggest
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -79,23 +62,14 @@ def _dispatch(arguments: list[str]) -> int:
     return COMMANDS[name](rest)
 
 
-def _fail(message: object, *, status: int) -> int:
-    from smpo_jax.experiment.errors import one_line
-
-    print(f"{PROGRAM}: error: {one_line(message)}", file=sys.stderr)
-    return status
-
-
 def _train(arguments: list[str]) -> int:
     _use_compilation_cache()
     from smpo_jax.experiment.settings.command_line import parse_train
 
     request = parse_train(arguments)
-    from smpo_jax.experiment.run import train
+    from smpo_jax.experiment.run import together
 
-    if request.resume is not None:
-        return train.go_on(request.resume, steps=request.steps).exit_status
-    return train.start(request.config, overwrite=request.overwrite).exit_status
+    return together.train(request)
 
 
 def _suite(arguments: list[str]) -> int:

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+PROGRAM = "smpo-jax"
 LONGEST = 2000  # characters of a message: inputs that it shows may be of any length
 
 
@@ -24,6 +26,35 @@ class LackOfMemoryError(UserError):
 
 class DivergenceError(Exception):
     """NaN, infinity or negative costs came out of training. One line, exit status 1."""
+
+
+def exit_status(work: Callable[[], int]) -> int:
+    """Does the work; whatever ends it badly is told in one line.
+
+    Returns:
+        What it returns; 1 if training diverged, 2 for a mistake of the user's or a disk that cannot
+        be written, 130 after Ctrl-C.
+    """
+    try:
+        with memory_told():
+            return work()
+    except DivergenceError as error:
+        return _fail(error, status=1)
+    except UserError as error:
+        return _fail(error, status=2)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for what the interpreter flushes last)
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", status=2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+
+
+def _fail(message: object, *, status: int) -> int:
+    print(f"{PROGRAM}: error: {one_line(message)}", file=sys.stderr)
+    return status
 
 
 @contextlib.contextmanager
@@ -56,4 +87,4 @@ def reason(error: Exception) -> str:
 @functools.cache  # once, however often the same is found
 def tell(notice: str) -> None:
     """Says something on stderr that is no error."""
-    print(f"smpo-jax: {notice}", file=sys.stderr)
+    print(f"{PROGRAM}: {notice}", file=sys.stderr)

@@ -65,13 +65,18 @@ class Problem(NamedTuple):
         return getattr(self.env, "first_action", 0)
 
 
-def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
+def build(
+    config: Config, traced: Mapping[str, Scalar] = NOTHING, *, devices: int | None = None
+) -> Problem:
     """The environment and the algorithm of a run.
 
     Args:
         config: the run.
         traced: the cost limit and float hyperparameters that replace those of the config; inside a
             `vmap`, runs that differ only in these become one program.
+        devices: how many make it together, if that is another number than the run began with. Where
+            it divides that one, the run stays the same but for rounding; otherwise minibatches are
+            drawn from as many parts as there are devices now.
 
     Raises:
         UserError: sizes that do not fit together, values the algorithm refuses, observations that
@@ -84,16 +89,17 @@ def build(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Problem:
         raise UserError(one_line(error)) from error
     try:
         limit, hyperparameters = _settings(config, traced)
-        if config.source.is_outside and config.devices > 1:
+        there = config.devices if devices is None else devices
+        if config.source.is_outside and there > 1:
             raise ValueError(f"devices: {config.env} is stepped outside JAX, which takes only 1")
-        mesh = make_mesh(config.devices, config.num_envs)
+        mesh = make_mesh(there, config.num_envs)
         env = _batch(config, traced)
         spec = make_spec(
             env,
             rollout_length=config.rollout_length,
             total_iterations=config.total_iterations,
             cost_limit=limit,
-            shards=config.devices,
+            shards=there if config.devices % there else config.devices,
         )
         algorithm = registry.build(config.algo, spec, hyperparameters)
     except ValueError as error:

@@ -139,7 +139,7 @@ def nbytes(tree: Any) -> int:
 
 def memory() -> int | None:
     """Bytes that a program can have on the device that JAX uses; None if nobody tells."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform == "cpu":
         return machine_memory()
     return (device.memory_stats() or {}).get("bytes_limit")

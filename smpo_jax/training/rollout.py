@@ -14,7 +14,8 @@ def collect(
         env_state, key = carry
         action_key, key = jax.random.split(key)
         obs = env_state.obs
-        action, log_prob, dist = policy(obs, action_key)
+        with jax.named_scope("policy"):
+            action, log_prob, dist = policy(obs, action_key)
         env_state, seen = env.step(env_state, action)
         return (env_state, key), Transition(
             obs=obs,

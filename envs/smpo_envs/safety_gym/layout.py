@@ -8,10 +8,12 @@ is not uniform over all valid layouts (specification, section 5.1).
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 CANDIDATES = 100  # draws for one object before the layout is dropped
@@ -25,8 +27,10 @@ _BLOCK = 10
 _REDRAW_BLOCK = 20
 
 
-# In a crowded square most attempts fail, so that many are under way side by side.
+# In a crowded square most attempts fail, so that many are under way side by side: as many as pay on
+# a CPU, and on an accelerator, where another round takes longer than many attempts in this one.
 _ATTEMPTS_AT_ONCE = 16
+_ATTEMPTS_IN_A_ROUND = 128
 _CROWDED = 0.3  # share of the square that the discs of all keepouts cover
 
 
@@ -40,6 +44,14 @@ class Subset(NamedTuple):
 
     present: Bool[Array, " K"]
     extent: Float[Array, " K"]
+
+
+class _Request(NamedTuple):
+    """What is to be placed where: the arguments of `sample` that are known beforehand."""
+
+    keepout: np.ndarray  # [K]
+    extent: float
+    crowded: bool
 
 
 class _Search(NamedTuple):
@@ -67,12 +79,22 @@ def sample(
     With a `subset`, objects have squares of their own, and those that are left out stand at
     `ABSENT`: the others get the very positions that they would have if those did not exist.
 
+    The same key gives another layout on an accelerator than on a CPU, of the same distribution.
+
     Deviation: where the original raises an error after 10 000 attempts, the positions are NaN.
     """
-    size = len(keepout)
     covered = math.pi * sum(r * r for r in keepout) / (2 * extent) ** 2
-    lanes = _ATTEMPTS_AT_ONCE if covered > _CROWDED else 1
-    keepouts = jnp.asarray(keepout, jnp.result_type(float))
+    request = _Request(np.asarray(keepout, jnp.result_type(float)), extent, covered > _CROWDED)
+    return jax.lax.platform_dependent(
+        key, subset, cpu=partial(_search, request), default=partial(_search_in_rounds, request)
+    )
+
+
+def _search(request: _Request, key: PRNGKeyArray, subset: Subset | None) -> Float[Array, "K 2"]:
+    """Each attempt goes on with its next block of candidates, or is replaced by the next one."""
+    extent, keepouts = request.extent, jnp.asarray(request.keepout)
+    size = len(keepouts)
+    lanes = _ATTEMPTS_AT_ONCE if request.crowded else 1
     rows, order = jnp.arange(size), jnp.arange(_BLOCK)
     following = None if subset is None else _following(subset.present)
 
@@ -126,6 +148,49 @@ def sample(
     )
     end = jax.lax.while_loop(lambda search: search.number.min() < search.first, extend, start)
     return end.layout.T
+
+
+def _search_in_rounds(
+    request: _Request, key: PRNGKeyArray, subset: Subset | None
+) -> Float[Array, "K 2"]:
+    """Many whole attempts at once, object by object, in straight-line code.
+
+    An accelerator spends its time on beginning operations, and on telling whether there is another
+    round, not on the width of either.
+    """
+    attempts = _ATTEMPTS_IN_A_ROUND if request.crowded else 1
+    keepout, size = request.keepout, len(request.keepout)
+    present = jnp.ones(size, bool) if subset is None else subset.present
+    extent = jnp.full(size, request.extent) if subset is None else subset.extent
+    rank = jnp.cumsum(present)  # what is left out takes no draws from the others
+    order = jnp.arange(CANDIDATES)[:, None]
+
+    def attempt(search):
+        key, rounds, _, _ = search
+        key, draw_key = jax.random.split(key)
+        placed = jnp.zeros((2, 0, attempts), keepout.dtype)
+        possible = jnp.ones(attempts, bool)
+        for i in range(size):
+            draws = _uniform(jax.random.fold_in(draw_key, rank[i]), (2, CANDIDATES, attempts))
+            candidate = (extent[i] - keepout[i]) * draws
+            offset = candidate[:, :, None] - placed[:, None]
+            far = _square(offset) >= ((keepout[i] + keepout[:i]) ** 2)[:, None]
+            which = jnp.min(jnp.where(jnp.all(far, axis=1), order, CANDIDATES), axis=0)
+            chosen = jnp.sum(jnp.where(order == which, candidate, 0), axis=1)
+            chosen = jnp.where(present[i], chosen, ABSENT)
+            placed = jnp.concatenate([placed, chosen[:, None]], axis=1)
+            possible &= (which < CANDIDATES) | ~present[i]
+        # The first one by number: they are all as long, so any rule would be fair.
+        return key, rounds + 1, placed[:, :, jnp.argmax(possible)].T, jnp.any(possible)
+
+    def unfinished(search):
+        _, rounds, _, found = search
+        return ~found & (rounds < ATTEMPTS // attempts)
+
+    nowhere = jnp.full((size, 2), jnp.nan, keepout.dtype)
+    start = (key, jnp.int32(0), nowhere, jnp.bool_(False))
+    _, _, layout, found = jax.lax.while_loop(unfinished, attempt, start)
+    return jnp.where(found, layout, nowhere)
 
 
 def _following(present: Bool[Array, " K"]) -> Int[Array, " K"]:

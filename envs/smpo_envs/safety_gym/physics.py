@@ -43,20 +43,29 @@ _HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, ro
 
 def simulate(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
-    point, acceleration = world.robot.simulate_free(action)
+    with jax.named_scope("robot"):
+        robot, acceleration = world.robot.simulate_free(action)
     circling = gremlins.simulate_free(world.circling) if world.circling else None
-    motion = untouched(world._replace(robot=point, circling=circling), acceleration)
-    number, fixed = count(world.boxes), len(world.fixed)
-    if number == 0 and fixed == 0:
+    motion = untouched(world._replace(robot=robot, circling=circling), acceleration)
+    if count(world.boxes) == 0 and len(world.fixed) == 0:
         return motion
+    with jax.named_scope("contact"):
+        return _with_contacts(solids, world, action, motion)
+
+
+def _with_contacts(
+    solids: Solids, world: World, action: Float[Array, " 2"], motion: Motion
+) -> Motion:
+    """The motion of an environment step, given what it would be if nothing touched."""
+    number, fixed = count(world.boxes), len(world.fixed)
     sweep = Sweep.of(_point(world), _point(motion.world))
     near = in_reach_fixed(solids.post, sweep, world)
-    ranking = Ranking(jnp.zeros(0, jnp.int32), jnp.zeros(0, acceleration.dtype))
+    ranking = Ranking(jnp.zeros(0, jnp.int32), jnp.zeros(0, action.dtype))
     rate = fixed * _HITS_PER_FIXED
     if number:
         assert solids.body is not None
         rate += number * solids.body.activity
-        ranking = rank(world, in_reach_boxes(solids.body, sweep, world, circling))
+        ranking = rank(world, in_reach_boxes(solids.body, sweep, world, motion.world.circling))
     involved = jnp.any(ranking.priority < Priority.IDLE)
     more_than_one = jnp.bool_(False)
     context = (world, action, ranking)

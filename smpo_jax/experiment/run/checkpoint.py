@@ -91,6 +91,7 @@ class Checkpoints:
                     read_only=not write,
                     create=False,
                     enable_async_checkpointing=False,
+                    multiprocessing_options=_this_process(),
                 ),
             )
         self._summaries: dict[int, _Summary] = {}
@@ -313,6 +314,16 @@ def threads(folder: Path) -> int | None:
         return threads_of(record["made_with"])
     except (UserError, LookupError, TypeError):
         return None  # `restore` tells of damage
+
+
+def _this_process() -> ocp.options.MultiprocessingOptions:
+    """Has orbax wait for no other process: of those that train together, one has checkpoints."""
+    if not jax.distributed.is_initialized():  # whose number, asked for, would start the device
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
 
 
 def to_leaves(state: Any) -> Leaves:

@@ -7,13 +7,16 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from smpo_envs import compilation
 from smpo_envs.host import WorkerError
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.run import messages
 from smpo_jax.experiment.run.chunk import Chunk, Report, compile_chunk, is_finite, make_chunk
+from smpo_jax.experiment.run.messages import Order
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.training import host, loop
 from smpo_jax.training.host import HostVectorEnv
@@ -59,6 +62,31 @@ class SingleRun:
         """Where it is."""
         del run
         return self._state
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class LeadingRun:
+    """One run that other processes make together with this one."""
+
+    def __init__(self, run: Program, whole: Callable[[TrainState], TrainState]) -> None:
+        self._run = run
+        self._whole = whole
+
+    def iterate(self, counts: Mapping[int, int]) -> dict[int, Report]:
+        """Goes on with the only run.
+
+        Raises:
+            LostError: another process is gone.
+        """
+        messages.tell(Order.ITERATE, counts[0])
+        with messages.lost_told():
+            return self._run.iterate(counts)
+
+    def state(self, run: int) -> TrainState:
+        """Where it is, from all of them."""
+        return self._whole(self._run.state(run))
 
     def close(self) -> None:
         """Holds nothing."""
@@ -160,38 +188,75 @@ class Loop(NamedTuple):
     """How a run of a problem goes: all on the device, or in environments outside JAX.
 
     Attributes:
+        shape: the shapes of a state.
         init: the state before the first iteration.
         going_on: a state that was saved, as a run goes on from it.
+        whole: a state as it can be saved.
         resumed: what a person is told of a run that goes on; nothing if it goes on as it was.
         compile: for states like this one, also of other seeds; what launches a run.
     """
 
+    shape: Callable[[], TrainState]
     init: Callable[[Key], TrainState]
     going_on: Callable[[TrainState], TrainState]
+    whole: Callable[[TrainState], TrainState]
     resumed: str
     compile: Callable[[TrainState], Launch]
 
 
 def loop_of(problem: Problem) -> Loop:
-    """The one place where the kind of the environments decides how training goes."""
+    """The one place where the kind of environments and devices decides how training goes."""
     if isinstance(problem.env, HostVectorEnv):
         return _outside(problem, problem.env)
-    return _on_the_device(problem, problem.env)
+    if problem.mesh is not None and problem.mesh.is_multi_process:
+        return _leading(problem.mesh, on_the_device(problem, problem.env))
+    return on_the_device(problem, problem.env)
 
 
-def _on_the_device(problem: Problem, env: VectorEnv) -> Loop:
+def on_the_device(problem: Problem, env: VectorEnv) -> Loop:
+    """All in JAX, by this process or by all of those that do it at the same time."""
+
     def compiled(state: TrainState) -> Launch:
         chunk = compile_chunk(_chunk(problem), state)
         sizes.require_program_fits(chunk)
         return lambda state, say: SingleRun(chunk, state)
 
     place = functools.partial(loop.placed, mesh=problem.mesh, num_envs=env.num_envs)
+    init = functools.partial(loop.init, problem.algorithm, env, mesh=problem.mesh)
     return Loop(
-        init=functools.partial(loop.init, problem.algorithm, env, mesh=problem.mesh),
+        shape=_shape_of(init),
+        init=init,
         going_on=jax.jit(place),
+        whole=lambda state: state,
         resumed="",
         compile=compiled,
     )
+
+
+def _leading(mesh: Mesh, loop: Loop) -> Loop:
+    """The same with other processes: each is told before this one begins, and does it as well."""
+
+    def init(key: Key) -> TrainState:
+        messages.tell(Order.INIT)
+        with messages.lost_told():
+            return loop.init(key)
+
+    def going_on(state: TrainState) -> TrainState:
+        messages.tell(Order.GO_ON)
+        sent = messages.send_saved(state, loop.shape())
+        with messages.lost_told():
+            return loop.going_on(sent)
+
+    def whole(state: TrainState) -> TrainState:
+        messages.tell(Order.WHOLE)
+        return messages.whole_state(state, mesh)
+
+    def compiled(state: TrainState) -> Launch:
+        messages.tell(Order.COMPILE)
+        launch = loop.compile(state)
+        return lambda state, say: LeadingRun(launch(state, say), whole)
+
+    return loop._replace(init=init, going_on=going_on, whole=whole, compile=compiled)
 
 
 def _outside(problem: Problem, env: HostVectorEnv) -> Loop:
@@ -201,12 +266,19 @@ def _outside(problem: Problem, env: HostVectorEnv) -> Loop:
         )
         return lambda state, say: HostRun(iteration, env, state, say)
 
+    init = jax.jit(functools.partial(host.init, problem.algorithm, env))
     return Loop(
-        init=jax.jit(functools.partial(host.init, problem.algorithm, env)),
+        shape=_shape_of(init),
+        init=init,
         going_on=functools.partial(host.going_on, env),
+        whole=lambda state: state,
         resumed="worlds outside JAX cannot be saved: its episodes begin anew",
         compile=compiled,
     )
+
+
+def _shape_of(init: Callable[[Key], TrainState]) -> Callable[[], TrainState]:
+    return lambda: jax.eval_shape(init, jax.random.key(0))
 
 
 def differing_values(configs: Sequence[Config]) -> Mapping[str, jax.Array]:

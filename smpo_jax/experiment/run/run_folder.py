@@ -13,6 +13,7 @@ from smpo_jax.experiment.run import checkpoint, writers
 from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 
 LOCK_FILE = ".lock"
+PROCESS_FILE = ".lock.process"  # where the file system has no locks
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what a file system without locks says
 
 
@@ -52,31 +53,54 @@ def remove_empty(folder: Path) -> None:
             folder.rmdir()
 
 
+class InUseError(UserError):
+    """Another process has the lock of a folder."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of the folder; the lock goes with the process, however it ends."""
+def locked(folder: Path, patience: float = 0.2) -> Iterator[None]:
+    """Keeps a second process out of the folder; the lock goes with the process, however it ends.
+
+    Args:
+        folder: the folder.
+        patience: seconds to try for. Without locks of the system it takes a second try where the
+            process is gone: the first one removes its file.
+
+    Raises:
+        InUseError: there is such a process.
+    """
     try:
-        lock = _acquired(folder / LOCK_FILE)
+        lock = _acquired(folder / LOCK_FILE, patience)
     except filelock.Timeout:
-        raise UserError(f"another process is training in {folder}") from None
+        raise InUseError(f"another process is training in {folder}") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def _acquired(path: Path) -> filelock.BaseFileLock:
+def is_locked(folder: Path) -> bool:
+    """Whether a process, on whatever machine, trains in the folder."""
+    if not any((folder / name).exists() for name in (LOCK_FILE, PROCESS_FILE)):
+        return False
+    try:
+        with locked(folder, patience=0):
+            return False
+    except InUseError:
+        return True
+
+
+def _acquired(path: Path, patience: float) -> filelock.BaseFileLock:
     """The lock of the system, or where there is none, a file that names the process."""
     try:
         # Its own second kind takes the same path, where a third process removes it by mistake.
-        return _taken(filelock.FileLock(path, fallback_to_soft=False))
+        return _taken(filelock.FileLock(path, fallback_to_soft=False), patience)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-    return _taken(filelock.SoftFileLock(path.with_suffix(".process")))
+    return _taken(filelock.SoftFileLock(path.with_name(PROCESS_FILE)), patience)
 
 
-def _taken(lock: filelock.BaseFileLock) -> filelock.BaseFileLock:
-    # Time for a second try: the first one removes the file of a process that is gone.
-    lock.acquire(timeout=0.2, poll_interval=0.05)
+def _taken(lock: filelock.BaseFileLock, patience: float) -> filelock.BaseFileLock:
+    lock.acquire(timeout=patience, poll_interval=0.05)
     return lock

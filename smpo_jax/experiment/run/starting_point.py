@@ -67,8 +67,7 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
         if not checkpoints.iterations() and not has_metrics(folder):
             return initial(config, problem, say)
         loop = loop_of(problem)
-        template = jax.eval_shape(loop.init, jax.random.key(config.seed))
-        found = checkpoints.restore(template)
+        found = checkpoints.restore(loop.shape())
         for iteration, why in found.damaged.items():
             say(f"checkpoint {iteration} is damaged ({why}); using {found.iteration} instead")
         if found.made_with != made_with():

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 from smpo_jax.experiment import sizes
 from smpo_jax.experiment.errors import LackOfMemoryError, UserError, memory_told
-from smpo_jax.experiment.problem import Problem, build, check_task, noted, provide
+from smpo_jax.experiment.problem import Problem, check_task, noted, provide
 from smpo_jax.experiment.run import checkpoint, host_loop, run_folder, starting_point, writers
+from smpo_jax.experiment.run.crew import ALONE, Crew
 from smpo_jax.experiment.run.program import Program, loop_of
 from smpo_jax.experiment.run.progress import Progress, make_progress
 from smpo_jax.experiment.run.recorder import Recorder
 from smpo_jax.experiment.run.result import NOBODY, Listener, OnReport, RunResult
 from smpo_jax.experiment.run.signals import StopOnSignal
-from smpo_jax.experiment.run.starting_point import StartingPoint
+from smpo_jax.experiment.run.starting_point import Say, StartingPoint
 from smpo_jax.experiment.run.writers import Row
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.coercion import coerce_argument
@@ -105,13 +106,20 @@ def _unless_interrupted(result: RunResult) -> RunResult:
     return result
 
 
-def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBODY) -> RunResult:
+def start(
+    config: Config,
+    *,
+    overwrite: bool = False,
+    listener: Listener = NOBODY,
+    crew: Crew = ALONE,
+) -> RunResult:
     """Trains from the beginning.
 
     Args:
         config: the run.
         overwrite: replace the run that is in the folder, if there is one.
         listener: the program around it.
+        crew: the processes that train.
 
     Raises:
         UserError: it cannot be run; nothing on disk has changed.
@@ -121,10 +129,12 @@ def start(config: Config, *, overwrite: bool = False, listener: Listener = NOBOD
     folder = config.folder
     run_folder.check_vacant(folder, overwrite=overwrite)
     writers.require_installed(config)
+    provide(config.devices)  # before a look at the checkpoints of `init_from` starts them
     config = starting_point.pinned(dataclasses.replace(config, earlier_lengths=(), observations=()))
     with _watching(config, listener) as watch:
         with watch.progress.compiling(), memory_told():
-            problem = build(config)
+            config = crew.counted(config)
+            problem = crew.build(config)
             sizes.require_runs_fit(config, problem)
             check_task(config)
             config = noted(config, problem)
@@ -147,6 +157,7 @@ def go_on(
     steps: int | None = None,
     env: Any = None,
     listener: Listener = NOBODY,
+    crew: Crew = ALONE,
 ) -> RunResult:
     """Goes on with the run in a folder where its newest checkpoint is; see `resume`, `start`."""
     config = config_file.load(folder, env)
@@ -160,7 +171,8 @@ def go_on(
             say(f"{folder} was stopped before its first checkpoint: starting it again")
         with watch.progress.compiling():
             provide(longer.devices, checkpoint.threads(folder))
-            problem = build(longer)
+            problem = crew.build(longer, goes_on=True)
+            _tell_devices(longer, problem, say)
             start = starting_point.newest(config, problem, folder, say)
         if longer != config:
             # From here on resuming goes on with this length. Checkpoints know the one before it.
@@ -174,6 +186,15 @@ def go_on(
                 "goes on as if it had always been"
             )
         return _train(longer, problem, folder, start, watch)
+
+
+def _tell_devices(config: Config, problem: Problem, say: Say) -> None:
+    """Says so if a run goes on with another number of devices than it began with."""
+    there = problem.mesh.size if problem.mesh else 1
+    if there != config.devices:
+        is_same = problem.spec.shards == config.devices
+        effect = "its last digits may differ" if is_same else "minibatches are drawn otherwise"
+        say(f"{config.folder} began on {config.devices} devices and goes on with {there}: {effect}")
 
 
 class _Watch(NamedTuple):
@@ -220,7 +241,7 @@ def _train(
         say(f"{folder} is complete: {start.iteration} iterations")
         return RunResult(folder, writers.newest_row(folder))
     with Recorder(config, folder, start.iteration) as recorder:
-        recorder.save(start.state)
+        recorder.save(loop_of(problem).whole(start.state))
         program = _compile(problem, start.state, watch.progress, config, folder)
         with contextlib.closing(program):
             host_loop.run_to_end(program, {0: recorder}, watch.stop, watch.report)

@@ -16,7 +16,7 @@ from smpo_jax.experiment.settings import config_file, presets
 from smpo_jax.experiment.settings.coercion import coerce, integer, number, path
 from smpo_jax.experiment.settings.config import Config, CostLimit, WhichCheckpoint, in_full
 from smpo_jax.experiment.settings.env_options import EnvOption, from_word
-from smpo_jax.experiment.settings.options import TrainOptions
+from smpo_jax.experiment.settings.options import Cluster, TrainOptions
 from smpo_jax.experiment.settings.shifts import Schedule, Sweep
 from smpo_jax.names import suggest
 
@@ -32,6 +32,7 @@ class TrainRequest(NamedTuple):
     resume: Path | None
     overwrite: bool
     steps: int | None = None  # in all, of a run that is resumed
+    cluster: Cluster | None = None  # the processes to train with
 
 
 def parse_train(arguments: Sequence[str]) -> TrainRequest:
@@ -44,10 +45,12 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
     if first.options.resume is not None and not _asks_for_help(arguments):
         if others or first.algo or first.options.config or first.options.overwrite:
             raise UserError(
-                "--resume goes on with the run as it is saved; the only other option is --steps"
+                "--resume goes on with the run as it is saved; the only other option is --steps, "
+                "besides --distributed and those that belong to it"
             )
         steps = None if first.steps == _UNSAID else first.steps
-        return TrainRequest(Config(), first.options.resume, overwrite=False, steps=steps)
+        resume, cluster = first.options.resume, first.options.cluster
+        return TrainRequest(Config(), resume, overwrite=False, steps=steps, cluster=cluster)
     overrides = {"algo": first.algo} if first.algo else {}
     if first.options.config is None:
         base = config_file.from_mapping({}, where="defaults", **overrides)
@@ -59,7 +62,8 @@ def parse_train(arguments: Sequence[str]) -> TrainRequest:
     )
     shape.__doc__ = f"Train a policy. The last group are the hyperparameters of {base.algo}."
     chosen = parse(shape, arguments, command="train", default=shape(first.options, base))
-    return TrainRequest(chosen.run, None, chosen.source.overwrite)
+    source = chosen.source
+    return TrainRequest(chosen.run, None, source.overwrite, cluster=source.cluster)
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:

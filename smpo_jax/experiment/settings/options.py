@@ -1,16 +1,46 @@
 """What each command accepts; the command line is read into these records."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config, CostLimit, EnvOptions, WhichCheckpoint
 from smpo_jax.experiment.settings.shifts import NO_SWEEP, Sweep
+from smpo_jax.ranges import MOST
 
 ExportFormat = Literal["npz", "onnx", "stablehlo"]
 ROBUSTNESS_SWEEP = Sweep(("hazards=4,8,12,16", "size=0.1,0.2,0.3,0.4", "extent=1.5,1.2,0.9"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Where the processes of a run meet; see `TrainOptions`, None is left to the scheduler.
+
+    Raises:
+        UserError: values that cannot be.
+    """
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    join_timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuses what JAX would end the process for."""
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise UserError(f"coordinator: expected HOST:PORT, got {self.coordinator!r}")
+        if self.num_processes is not None:
+            require_count("num_processes", self.num_processes)
+        if self.process_id is not None and self.process_id not in range(self.num_processes or MOST):
+            last = (self.num_processes or MOST) - 1
+            raise UserError(f"process_id: must be between 0 and {last}, got {self.process_id}")
+        if not 1 <= self.join_timeout < MOST:
+            raise UserError(f"join_timeout: must be at least 1 s, got {self.join_timeout}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +54,38 @@ class TrainOptions:
             length that it is to have. What decays over a run then goes on as if it had always been
             that long.
         overwrite: replace the run that is in the folder.
+        distributed: train together with the same command in other processes, on other hosts.
+            SLURM, Kubernetes or another scheduler that JAX knows says which; if there is none, the
+            next three do.
+        coordinator: HOST:PORT of process 0, with a port that is free there.
+        num_processes: how many there are.
+        process_id: which one this is, from 0; process 0 writes the run's folder.
+        join_timeout: seconds that they wait for each other at the start.
     """
 
     config: Path | None = None
     resume: Path | None = None
     overwrite: bool = False
+    distributed: bool = False
+    coordinator: str | None = Cluster.coordinator
+    num_processes: int | None = Cluster.num_processes
+    process_id: int | None = Cluster.process_id
+    join_timeout: float = Cluster.join_timeout
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The processes to train with; None if this one trains alone.
+
+        Raises:
+            UserError: options of a cluster, and none to train in, or values that cannot be.
+        """
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Cluster)}
+        if self.distributed:
+            return Cluster(**given)
+        for name, value in given.items():
+            if value != getattr(Cluster, name):
+                raise UserError(f"{name}: has no meaning without --distributed")
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +214,16 @@ class SuiteOptions:
         resume: go on with the suite in the folder; cells that are done are left as they are.
         batch: most cells that one program trains at the same time; they may differ in seed, cost
             limit and float hyperparameters. Unless given, 1 on a CPU, elsewhere what fits.
-        processes: how many programs run at the same time, each in a process of its own.
+        executor: what trains the cells: processes of this command; local, jobs on this machine that
+            go on without it; slurm, jobs of a SLURM cluster, which do, too; ray, tasks of the Ray
+            cluster at RAY_ADDRESS, or of Ray on this machine. All but the first keep the suite's
+            folder on a disk that the machines share.
+        processes: how many programs run at the same time, each in a process of its own; of the
+            executor of that name.
+        array: most jobs at a time, of the other executors. Unless given, as many as this machine
+            has cores with local, and else 1000.
+        resources: what each job asks for, NAME=VALUE: with slurm in the words of submitit and
+            sbatch (partition=gpu time=240 mem=8GB gpus_per_node=1), with ray in Ray's (num_gpus=1).
         steps: environment steps of every cell, instead of what the file says. Saved with the suite:
             with --resume it need not be given again.
         seeds: the seeds of every task and variant, instead of what the file says; saved likewise.
@@ -167,7 +233,10 @@ class SuiteOptions:
     out: Path | None = None
     resume: bool = False
     batch: int | None = None
+    executor: Literal["processes", "local", "slurm", "ray"] = "processes"
     processes: int = 1
+    array: int | None = None
+    resources: tuple[str, ...] = ()
     steps: int | None = None
     seeds: tuple[int, ...] = ()
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,11 @@ SHARE = 0.5  # of the free memory that a program may take
 
 
 def assign_batches(
-    before: Suite | None, cells: Sequence[Cell], folder: Path, batch: int | None
+    before: Suite | None,
+    cells: Sequence[Cell],
+    folder: Path,
+    batch: int | None,
+    default: Callable[[Config], int] | None = None,
 ) -> Suite:
     """The suite with every cell in a batch, those of `before` as far as they can stay.
 
@@ -35,7 +39,8 @@ def assign_batches(
         before: the suite that is in the folder.
         cells: what it is to be now.
         folder: its folder.
-        batch: most cells in a program; None for what `default_batch_size` says.
+        batch: most cells in a program; None for what is the default.
+        default: how many that is for a config; `default_batch_size` unless given.
     """
     by_name = {cell.name: cell for cell in cells}
 
@@ -60,7 +65,7 @@ def assign_batches(
         tuple(cell.name for cell in part)
         for group in groups.values()
         for part in split_evenly(
-            group, default_batch_size(group[0].config) if batch is None else batch
+            group, (default or default_batch_size)(group[0].config) if batch is None else batch
         )
     ]
     order = {cell.name: i for i, cell in enumerate(cells)}
@@ -101,6 +106,12 @@ def default_batch_size(config: Config) -> int:
         return 1
     free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return max(1, int(SHARE * free / run_memory(config)))
+
+
+def one_each(config: Config) -> int:
+    """A run in a program, where nothing is known of the machine that trains it."""
+    del config
+    return 1
 
 
 def run_memory(config: Config) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,19 +13,20 @@ from typing import NamedTuple
 import jax
 
 from smpo_jax.experiment.errors import DivergenceError, UserError, one_line
-from smpo_jax.experiment.problem import Problem, build, noted
+from smpo_jax.experiment.problem import Problem, build, noted, provide
 from smpo_jax.experiment.run import host_loop, run_folder, starting_point, writers
 from smpo_jax.experiment.run.program import Launch, Program, Say, VmappedRuns, loop_of
 from smpo_jax.experiment.run.recorder import Recorder
-from smpo_jax.experiment.run.signals import StopFlag
+from smpo_jax.experiment.run.signals import StopFlag, StopOnSignal
 from smpo_jax.experiment.run.starting_point import StartingPoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.config_file import CONFIG_FILE
 from smpo_jax.experiment.suite import suite_folder
-from smpo_jax.experiment.suite.displays import SuiteDisplay
+from smpo_jax.experiment.suite.displays import StatusLines, SuiteDisplay
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.suite_folder import DIVERGED, ERROR_FILE
+from smpo_jax.experiment.suite.status_table import StatusTable
+from smpo_jax.experiment.suite.suite_folder import DIVERGED
 
 
 class ProgramCache:
@@ -68,17 +70,48 @@ def train_batch(cells: Sequence[Cell], context: SuiteContext, programs: ProgramC
     What goes wrong is told to the display and written to the cell's `error.txt`, never raised: one
     that diverges leaves the others alone, anything else ends the whole batch.
     """
-    under_way = [cell for cell in cells if suite_folder.is_to_run(context.folder, cell)]
-    for cell in under_way:
-        context.display.started(cell.name)
+    under_way = _to_run(cells, context)
     try:
-        for cell in under_way:
-            _write_config(cell, context.folder / cell.name)
-        _train_together(cells, context, programs)
+        with contextlib.ExitStack() as stack:
+            for cell in under_way:
+                own = context.folder / cell.name
+                own.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(run_folder.locked(own))
+            under_way = _to_run(under_way, context)  # who had the lock before may have finished
+            for cell in under_way:
+                context.display.started(cell.name)
+                _write_config(cell, context.folder)
+            if under_way:
+                _train_together(cells, context, programs)
+    except run_folder.InUseError as error:
+        context.display.say(f"left alone: {error}")
     except Exception as error:  # whatever it is, the rest of the suite goes on
         for cell in under_way:
             if suite_folder.status(context.folder, cell) not in ("done", "failed"):
                 _report_failure(cell, context, error)
+
+
+def _to_run(cells: Sequence[Cell], context: SuiteContext) -> list[Cell]:
+    return [cell for cell in cells if suite_folder.is_to_run(context.folder, cell)]
+
+
+def train_named(folder: str, names: tuple[str, ...], *, stops_on_signal: bool) -> None:
+    """Trains a batch of the suite in a folder, and shows how it fares on stdout.
+
+    A batch that the suite no longer has, since it was divided otherwise, is left alone.
+    """
+    path = Path(folder)
+    suite = suite_folder.load(path)
+    by_name = {cell.name: cell for cell in suite.cells}
+    if names not in suite.batches or not by_name.keys() >= set(names):
+        print(f"{folder} no longer has a batch of {', '.join(names)}", flush=True)
+        return
+    cells = [by_name[name] for name in names]
+    provide(max(cell.config.devices for cell in cells), threads=1)
+    states = {cell.name: (cell, suite_folder.status(path, cell)) for cell in cells}
+    display = StatusLines(StatusTable(states), sys.stdout)
+    with StopOnSignal(listens=stops_on_signal) as stop:
+        train_batch(cells, SuiteContext(path, display, stop), ProgramCache())
 
 
 def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: ProgramCache) -> None:
@@ -90,7 +123,6 @@ def _train_together(cells: Sequence[Cell], context: SuiteContext, programs: Prog
             config = noted(dataclasses.replace(cell.config, observations=_known(own)), problem)
             is_to_run = suite_folder.is_to_run(context.folder, cell)
             if is_to_run:
-                stack.enter_context(run_folder.locked(own))
                 config_file.save(config, own)
             # A lane that is done or has diverged only fills its place.
             start = starting_point.newest(config, problem, own, context.display.say)
@@ -134,9 +166,9 @@ def _program(
     return program
 
 
-def _write_config(cell: Cell, own: Path) -> None:
-    own.mkdir(parents=True, exist_ok=True)
-    (own / ERROR_FILE).unlink(missing_ok=True)
+def _write_config(cell: Cell, folder: Path) -> None:
+    suite_folder.clear_error(folder, cell)
+    own = folder / cell.name
     config_file.save(dataclasses.replace(cell.config, observations=_known(own)), own)
 
 

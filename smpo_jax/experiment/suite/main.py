@@ -14,11 +14,17 @@ from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.experiment.settings.options import SuiteOptions
 from smpo_jax.experiment.suite import grid, suite_folder
-from smpo_jax.experiment.suite.batching import assign_batches, program_key
+from smpo_jax.experiment.suite.batching import (
+    assign_batches,
+    default_batch_size,
+    one_each,
+    program_key,
+)
 from smpo_jax.experiment.suite.displays import make_display
-from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
+from smpo_jax.experiment.suite.engines import make_engine
+from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext
 from smpo_jax.experiment.suite.grid import Cell
-from smpo_jax.experiment.suite.processes import train_in_processes
+from smpo_jax.experiment.suite.jobs import work_off
 from smpo_jax.experiment.suite.status_table import StatusTable
 from smpo_jax.experiment.suite.suite_folder import SUITE_FILE, Suite
 
@@ -33,6 +39,7 @@ def main(options: SuiteOptions) -> int:
         UserError: nothing was run, and no cell has changed.
     """
     _check(options)
+    engine = make_engine(options)
     file = presets.find(options.file, presets.suites())
     folder = options.out or Path("runs") / file.stem
     before = suite_folder.load(folder) if (folder / SUITE_FILE).is_file() else None
@@ -48,41 +55,36 @@ def main(options: SuiteOptions) -> int:
     for cell in cells:
         writers.require_installed(cell.config)
         programs.problem(cell.config)  # sizes that do not fit together are found now
-    _require_fit(cells, programs, options)
+    if engine.runs_here:
+        _require_fit(cells, programs, (options.batch or 1) * engine.room)
     for config in {_task_of(cell.config): cell.config for cell in cells}.values():
         check_task(config)
     _check_vacant(folder, resume=options.resume)
     suite_folder.check_unchanged(folder, cells)
+    engine.connect()
     folder.mkdir(parents=True, exist_ok=True)
-    with StopOnSignal() as stop, run_folder.locked(folder):
-        suite = assign_batches(before, cells, folder, options.batch)._replace(overrides=overrides)
+    with contextlib.closing(engine), StopOnSignal() as stop, run_folder.locked(folder):
+        default = default_batch_size if engine.runs_here else one_each
+        suite = assign_batches(before, cells, folder, options.batch, default)
+        suite = suite._replace(overrides=overrides)
         suite_folder.save(suite, folder)
         states = {cell.name: (cell, suite_folder.status(folder, cell)) for cell in cells}
         with contextlib.closing(make_display(StatusTable(states))) as display:
             display.say(f"{len(cells)} cells in {len(suite.batches)} programs, in {folder}")
-            context = SuiteContext(folder, display, stop)
-            _train(suite, context, programs, processes=options.processes)
+            work_off(_to_do(suite, folder), SuiteContext(folder, display, stop), engine)
             display.say(_outcome(cells, folder, options))
     if stop.is_set:
         return stop.exit_status
-    return 1 if any(suite_folder.status(folder, cell) == "failed" for cell in cells) else 0
+    return 0 if all(suite_folder.status(folder, cell) == "done" for cell in cells) else 1
 
 
-def _train(suite: Suite, context: SuiteContext, programs: ProgramCache, *, processes: int) -> None:
-    """Works off the batches in which something is to be done."""
+def _to_do(suite: Suite, folder: Path) -> list[list[Cell]]:
+    """The batches in which something is to be done."""
     by_name = {cell.name: cell for cell in suite.cells}
     batches = [[by_name[name] for name in names] for names in suite.batches]
-    batches = [
-        batch
-        for batch in batches
-        if any(suite_folder.is_to_run(context.folder, cell) for cell in batch)
+    return [
+        batch for batch in batches if any(suite_folder.is_to_run(folder, cell) for cell in batch)
     ]
-    if processes > 1:
-        train_in_processes(batches, context, processes)
-        return
-    for batch in batches:
-        if not context.stop.is_set:
-            train_batch(batch, context, programs)
 
 
 def _task_of(config: Config) -> str:
@@ -96,14 +98,14 @@ def _check(options: SuiteOptions) -> None:
             require_count(name, value)
 
 
-def _require_fit(cells: Sequence[Cell], programs: ProgramCache, options: SuiteOptions) -> None:
+def _require_fit(cells: Sequence[Cell], programs: ProgramCache, at_a_time: int) -> None:
     """Refuses cells that the memory has no room for, as many at a time as is asked for."""
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
         kinds.setdefault(program_key(cell.config), []).append(cell)
     for kind in kinds.values():
-        at_once = min(len(kind), (options.batch or 1) * options.processes)
         config = kind[0].config
+        at_once = min(len(kind), at_a_time)
         sizes.require_runs_fit(config, programs.problem(config), at_once, "cells")
 
 
@@ -129,4 +131,6 @@ def _outcome(cells: Sequence[Cell], folder: Path, options: SuiteOptions) -> str:
     lines.append(f"{done} of {len(cells)} cells are done, in {folder}")
     if done + states.count("failed") < len(cells):
         lines[-1] += f"; go on with: smpo-jax suite {options.file} --out {folder} --resume"
+        if options.executor != SuiteOptions.executor:
+            lines[-1] += f" --executor {options.executor}"
     return "\n".join(lines)

@@ -1,63 +1,148 @@
-"""A suite over several local processes, one for each batch: a crash ends no more than that."""
+"""A suite in this process, batch after batch, or over several: then a crash ends only one."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from smpo_jax.experiment.errors import one_line
 from smpo_jax.experiment.run.writers import Row
-from smpo_jax.experiment.suite import suite_folder
+from smpo_jax.experiment.suite.displays import SuiteDisplay
 from smpo_jax.experiment.suite.executor import ProgramCache, SuiteContext, train_batch
 from smpo_jax.experiment.suite.grid import Cell
-
-POLL = 0.5  # seconds until a stop that was asked for is passed on
+from smpo_jax.experiment.suite.jobs import Batch, Ending, Job
 
 
 class _Worker:
     """A process that trains a batch, and the end of the pipe that it reports to."""
 
-    def __init__(self, cells: Sequence[Cell], folder: Path, cores: Sequence[int]) -> None:
+    def __init__(self, cells: Batch, folder: Path, free: list[Sequence[int]]) -> None:
         context = multiprocessing.get_context("spawn")  # jax does not survive a fork
         self.cells = cells
-        self.cores = cores
-        self.reports, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_run_worker, args=(cells, folder, cores, theirs))
-        self.process.start()
+        self._free, self._cores = free, free.pop()
+        self._reports, theirs = context.Pipe(duplex=False)
+        arguments = (cells, folder, self._cores, theirs)
+        self._process = context.Process(target=_run_worker, args=arguments)
+        self._process.start()
         theirs.close()
 
+    @property
+    def name(self) -> str:
+        return f"process {self._process.pid}"
 
-def train_in_processes(
-    batches: Sequence[Sequence[Cell]], context: SuiteContext, number: int
-) -> None:
-    """As `train_batch` for every batch, up to `number` at a time.
+    def pass_on(self, display: SuiteDisplay) -> None:
+        show: dict[str, Callable[..., None]] = {
+            "say": display.say,
+            "started": display.started,
+            "update": display.update,
+            "finished": display.finished,
+            "failed": display.failed,
+        }
+        with contextlib.suppress(EOFError):
+            while self._reports.poll():
+                event, arguments = self._reports.recv()
+                show[event](*arguments)
 
-    Each process has its share of the cores to itself: XLA's threads get in each other's way.
+    def ending(self) -> Ending | None:
+        if self._process.is_alive():
+            return None
+        self._free.append(self._cores)
+        code = self._process.exitcode
+        if not code:
+            return Ending()
+        how = signal.Signals(-code).name if code < 0 else f"status {code}"
+        return Ending(f"its process ended with {how}")
+
+    def stop(self) -> bool:
+        self._process.terminate()
+        return True
+
+
+class Processes:
+    """Each batch in a process of its own, with its share of the cores to itself.
+
+    XLA's threads get in each other's way.
+
+    Args:
+        number: how many at a time.
     """
-    waiting, workers = list(batches), list[_Worker]()
-    free = list(_shares(number))
-    passed_on = False
-    try:
-        while workers or (waiting and not context.stop.is_set):
-            while waiting and free and not context.stop.is_set:
-                workers.append(_Worker(waiting.pop(0), context.folder, free.pop()))
-            if context.stop.is_set and not passed_on:
-                passed_on = True
-                for worker in workers:
-                    worker.process.terminate()
-            wait([worker.reports for worker in workers], POLL)
-            for worker in list(workers):
-                if not _forward(worker, context):
-                    workers.remove(worker)
-                    free.append(worker.cores)
-                    _report_death(worker, context)
-    finally:
-        for worker in workers:
-            worker.process.terminate()
+
+    tries = 1  # what crashed here once would do so again
+    pause = 0.1
+    runs_here = True
+
+    def __init__(self, number: int) -> None:
+        self.room = number
+        self._free = list(_shares(number))
+        self._workers: list[_Worker] = []
+
+    def connect(self) -> None:
+        """Nothing to reach."""
+
+    def found(self, batch: Batch, folder: Path) -> Job | None:
+        """None: processes end with the one that started them."""
+        del batch, folder
+
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
+        """Starts a process for each."""
+        new = [_Worker(batch, context.folder, self._free) for batch in batches]
+        self._workers += new
+        return [*new]
+
+    def close(self) -> None:
+        """Ends those that still run, if the suite ends by an error."""
+        for worker in self._workers:
+            worker.stop()
+
+
+class _Trained:
+    """A batch of which nothing is left to be told."""
+
+    name = "this process"
+
+    def __init__(self, cells: Batch) -> None:
+        self.cells = cells
+
+    def pass_on(self, display: SuiteDisplay) -> None:
+        """The display was told while it was trained."""
+
+    def ending(self) -> Ending:
+        return Ending()
+
+    def stop(self) -> bool:
+        return True
+
+
+class ThisProcess:
+    """One batch after another, with programs kept for the next one that needs the same."""
+
+    room = 1
+    tries = 1
+    pause = 0.05
+    runs_here = True
+
+    def __init__(self) -> None:
+        self._programs = ProgramCache()
+
+    def connect(self) -> None:
+        """Nothing to reach."""
+
+    def found(self, batch: Batch, folder: Path) -> Job | None:
+        """None: it has just begun."""
+        del batch, folder
+
+    def submit(self, batches: Sequence[Batch], context: SuiteContext) -> list[Job]:
+        """Trains each to its end before it returns."""
+        for batch in batches:
+            train_batch(batch, context, self._programs)
+        return [_Trained(batch) for batch in batches]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 def _shares(number: int) -> Iterator[Sequence[int]]:
@@ -65,39 +150,6 @@ def _shares(number: int) -> Iterator[Sequence[int]]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for i in range(number):
         yield cores[i::number] if len(cores) >= number else cores
-
-
-def _forward(worker: _Worker, context: SuiteContext) -> bool:
-    """Passes on what the worker has reported; False once it has nothing more to say."""
-    display = context.display
-    show: dict[str, Callable[..., None]] = {
-        "say": display.say,
-        "started": display.started,
-        "update": display.update,
-        "finished": display.finished,
-        "failed": display.failed,
-    }
-    try:
-        while worker.reports.poll():
-            event, arguments = worker.reports.recv()
-            show[event](*arguments)
-    except EOFError:
-        return False
-    return True
-
-
-def _report_death(worker: _Worker, context: SuiteContext) -> None:
-    """Waits for the end of a worker; of one that crashed, all that it has not finished failed."""
-    worker.process.join()
-    code = worker.process.exitcode
-    if not code or context.stop.is_set:
-        return
-    ending = signal.Signals(-code).name if code < 0 else f"status {code}"
-    for cell in worker.cells:
-        if suite_folder.status(context.folder, cell) in ("waiting", "begun"):
-            text = f"its process ended with {ending}"
-            suite_folder.write_error(context.folder, cell, f"{text}\n")
-            context.display.failed(cell.name, text)
 
 
 class _PipeDisplay:

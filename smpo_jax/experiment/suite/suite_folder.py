@@ -95,6 +95,11 @@ def write_error(folder: Path, cell: Cell, text: str) -> None:
         (own / ERROR_FILE).write_text(text, encoding="utf-8")
 
 
+def clear_error(folder: Path, cell: Cell) -> None:
+    """Forgets what went wrong in a cell: it is tried again."""
+    (folder / cell.name / ERROR_FILE).unlink(missing_ok=True)
+
+
 def is_to_run(folder: Path, cell: Cell) -> bool:
     """Whether it is worth (another) try: a cell that diverged would do so again."""
     state = status(folder, cell)

@@ -78,14 +78,14 @@ def process():
     """Starts `smpo-jax ...` in a process of its own; what still runs at the end is killed."""
     started = []
 
-    def start(*words):
+    def start(*words, env=None):
         program = "import sys; from smpo_jax.experiment.cli import main; sys.exit(main())"
         child = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
         )
         started.append(child)
         return child

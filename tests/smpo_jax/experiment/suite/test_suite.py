@@ -14,7 +14,7 @@ from smpo_jax.experiment import cli
 from smpo_jax.experiment.run import run_folder
 from smpo_jax.experiment.run.checkpoint import Checkpoints
 from smpo_jax.experiment.settings import config_file
-from smpo_jax.experiment.suite import displays, executor, main, suite_folder
+from smpo_jax.experiment.suite import displays, executor, processes, suite_folder
 
 # 6 iterations of 4 x 5 steps, four cells in which all is the same but floats and seeds
 SUITE = """
@@ -154,7 +154,7 @@ def test_cell_that_fails_for_another_reason_is_tried_again(command, monkeypatch)
 
 
 def test_finished_cells_are_not_run_again(command, whole, monkeypatch):
-    monkeypatch.setattr(main, "train_batch", None)
+    monkeypatch.setattr(processes, "train_batch", None)
     result = command("suite s.yaml --out 1 --resume")
     assert result.status == 0 and "4 of 4 cells are done, in 1" in result.out
 

@@ -1,0 +1,312 @@
+"""What a GPU's host does for a step and for an update: kernels that it begins, flags that it reads.
+
+Counted in the program that XLA compiles for an H100, which needs no GPU (see `targets`). How often
+loops run whose end depends on values is measured here, on a CPU that runs the same program.
+
+    JAX_PLATFORMS=cpu python tests/helpers/launches.py PointGoal1 ppo --out counts.json
+
+Parts are the named scopes of the code (`jax.named_scope`), which profilers show too.
+"""
+
+import argparse
+import collections
+import contextlib
+import itertools
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import targets
+from accelerator import shaped_for_an_accelerator
+
+import smpo_envs
+import smpo_jax as sx
+from smpo_envs import sparse
+from smpo_envs.safety_gym import layout
+from smpo_jax.training.rollout import collect
+
+ENVIRONMENTS = 65_536
+ROLLOUT = 32
+MEASURED_IN = 8192  # environments in which trips are measured
+WARM_UP, MEASURED = 20, 10  # steps
+
+# Time on an H100, by the model that the counts are for: of a kernel that is begun by itself, and of
+# a flag that is read before anything else can be begun.
+KERNEL, READ = 4e-6, 15e-6  # s
+
+PARTS = ("policy", "robot", "contact", "reset")
+REST = "rest"
+Counts = dict[str, dict[str, float]]
+
+
+# Programs ---------------------------------------------------------------------------------------
+
+
+class Programs(NamedTuple):
+    """A step of all environments, and an update, with the shapes of their arguments."""
+
+    start: Any
+    play: Any
+    learn: Any
+    state: Any
+    rollout: Any
+
+
+def programs(task: str, algo: str, num_envs: int, steps: int) -> Programs:
+    """What is counted."""
+    env = smpo_envs.VectorEnv(sx.augment(smpo_envs.make(task), algo), num_envs)
+    spec = sx.make_spec(env, rollout_length=steps, total_iterations=100)
+    algorithm = sx.make(algo, spec)
+
+    def start(key):
+        learner_key, env_key = jax.random.split(key)
+        return algorithm.init(learner_key), env.reset(env_key)
+
+    def play(learner, env_state, key):
+        return collect(algorithm.policy(learner), env, env_state, key, steps)
+
+    def learn(learner, env_state, transition, key):
+        tracking = sx.start_tracking(spec)
+        _, rollout = sx.track(spec, tracking, transition)
+        return algorithm.update(learner, rollout, key)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(start, key)
+    rollout = jax.eval_shape(play, *state, key)
+    return Programs(start, play, learn, (*state, key), (state[0], *rollout, key))
+
+
+# Loops whose trips depend on values ---------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def named_loops(record: Mapping[str, list[int]] | None = None) -> Iterator[None]:
+    """Where each `while` loop that is traced has a name of its own, and may tell of its trips.
+
+    Args:
+        record: where trips are noted when the program runs; None: nowhere.
+    """
+    original = jax.lax.while_loop
+    number = collections.defaultdict(itertools.count)
+
+    def while_loop(go_on, body, start):
+        place = body.__qualname__.split(".")[0].strip("_")
+        name = f"{place}_{next(number[place])}"
+        if record is None:
+            with jax.named_scope(f"loop:{name}"):
+                return original(go_on, body, start)
+        trips, end = original(
+            lambda carry: go_on(carry[1]),
+            lambda carry: (carry[0] + 1, body(carry[1])),
+            (jnp.int32(0), start),
+        )
+        _note(record[name], trips)
+        return end
+
+    with mock.patch.object(jax.lax, "while_loop", while_loop):
+        yield
+
+
+def _note(trips_of_loop: list[int], trips: jax.Array) -> None:
+    """Notes the trips of a loop; of a batch of loops, which go on together, the most."""
+
+    @jax.custom_batching.custom_vmap
+    def note(trips):
+        jax.debug.callback(lambda trips: trips_of_loop.append(int(trips)), trips)
+        return trips
+
+    @note.def_vmap
+    def _(size, batched, trips):
+        del size, batched
+        return note(trips.max()), False
+
+    note(trips)
+
+
+def measured_trips(task: str, algo: str) -> dict[str, dict[str, float]]:
+    """The mean trips of each loop, in steps under random actions and in a first update."""
+    whole = programs(task, algo, MEASURED_IN, MEASURED)
+    learner, env_state = jax.jit(whole.start)(jax.random.key(0))
+    with _loops_of_an_accelerator():
+        step_trips, play = _noted(whole.play, *whole.state)
+        update_trips, learn = _noted(whole.learn, *whole.rollout)
+    for key in jax.random.split(jax.random.key(1), 1 + WARM_UP // MEASURED):
+        step_trips.clear()  # the last ones stay
+        env_state, transition = jax.block_until_ready(play(learner, env_state, key))
+        jax.effects_barrier()
+    jax.block_until_ready(learn(learner, env_state, transition, jax.random.key(2)))
+    jax.effects_barrier()
+    stages = {"step": step_trips, "update": update_trips}
+    return {
+        stage: {name: round(statistics.fmean(seen), 2) for name, seen in record.items()}
+        for stage, record in stages.items()
+    }
+
+
+@contextlib.contextmanager
+def _loops_of_an_accelerator() -> Iterator[None]:
+    """Where loops that values end are as long as there, though all else is as on a CPU.
+
+    `shaped_for_an_accelerator` would do, but a CPU's compiler takes a quarter of an hour for it.
+    """
+    in_rounds = mock.patch.object(layout, "_search", layout._search_in_rounds)
+    with in_rounds, mock.patch.object(sparse, "LARGEST_GROUP", math.inf):
+        yield
+
+
+def _noted(function, *arguments) -> tuple[dict[str, list[int]], Any]:
+    """A compiled function, and the trips of its loops whenever it has run."""
+    record = collections.defaultdict(list)
+    with named_loops(record):
+        lowered = jax.jit(function).lower(*arguments)
+    return record, lowered.compile()
+
+
+# Counting ---------------------------------------------------------------------------------------
+
+# Instructions that are nothing when the program runs.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
+_FREE |= {"opt-barrier", "partition-id", "replica-id", "copy-done", "async-done"}
+_INSTRUCTION = re.compile(r"^(?:ROOT )?%?[\w.\-]+ = (.*)$")
+_OPERATION = re.compile(r"(?<![\w.\-])([a-z][a-z0-9\-]*)\(")
+
+
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The instructions of each computation of an HLO module, and the name of the first."""
+    found, entry, name = {}, "", ""
+    for line in text.splitlines():
+        head = re.match(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$", line)
+        if head:
+            name = head[2]
+            found[name] = []
+            entry = name if head[1] else entry
+        elif line.startswith("  ") and name:
+            found[name].append(line.strip())
+    return found, entry
+
+
+def count(text: str, trips: Mapping[str, float], trip_of_scan: int = 1) -> Counts:
+    """Kernels and reads of one run of a compiled program, by part.
+
+    Args:
+        text: the optimised HLO.
+        trips: of the loops that only values end.
+        trip_of_scan: a loop of that known length counts once: the steps of a rollout.
+    """
+    bodies, entry = computations(text)
+    totals: Counts = {"kernels": collections.Counter(), "reads": collections.Counter()}
+
+    def walk(computation: str, times: float, part: str) -> None:
+        for line in bodies[computation]:
+            stated = _INSTRUCTION.match(line)
+            operation = stated and _OPERATION.search(stated[1])
+            if not operation or operation[1] in _FREE:
+                continue
+            name = re.search(r'op_name="([^"]*)"', line)
+            scopes = name[1].split("/") if name else []
+            own = next((p for p in PARTS if p in scopes), part)
+            if operation[1] == "while":
+                known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+                if known:
+                    number = int(known[1])
+                    number = 1 if number == trip_of_scan else number
+                else:
+                    loop = [scope for scope in scopes if scope.startswith("loop:")][-1]
+                    number = trips[loop.removeprefix("loop:")]
+                    totals["reads"][own] += times * (number + 1)
+                    walk(_called(line, "condition"), times * (number + 1), own)
+                walk(_called(line, "body"), times * number, own)
+            elif operation[1] in ("call", "async-start"):
+                walk(_called(line, "to_apply|calls"), times, own)
+            elif operation[1] == "conditional":
+                raise NotImplementedError(f"a branch that the host decides: {line[:200]}")
+            else:
+                totals["kernels"][own] += times
+
+    walk(entry, 1, REST)
+    return {kind: dict(sorted(by_part.items())) for kind, by_part in totals.items()}
+
+
+def _called(line: str, key: str) -> str:
+    """The computation that an instruction names under one of some keys."""
+    return re.search(rf"\b(?:{key})=%?([\w.\-]+)", line)[1]
+
+
+def counted(
+    task: str, algo: str, num_envs: int, trips: Mapping[str, Mapping[str, float]]
+) -> dict[str, Counts]:
+    """Kernels and reads of a step and of an update of `num_envs` environments."""
+
+    def text(function, *arguments) -> str:
+        with shaped_for_an_accelerator(), named_loops():
+            return targets.compiled("h100", function, *arguments).as_text()
+
+    whole = programs(task, algo, num_envs, ROLLOUT)
+    return {
+        "step": count(text(whole.play, *whole.state), trips["step"], ROLLOUT),
+        "update": count(text(whole.learn, *whole.rollout), trips["update"]),
+    }
+
+
+def seconds(counts: Counts) -> float:
+    """Time by the model."""
+    return KERNEL * sum(counts["kernels"].values()) + READ * sum(counts["reads"].values())
+
+
+def report(
+    task: str, algo: str, num_envs: int, trips: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """All that is known of a task and a method, for a file."""
+    counts = counted(task, algo, num_envs, trips)
+    step, update = (seconds(counts[stage]) for stage in ("step", "update"))
+    return {
+        "task": task,
+        "algo": algo,
+        "environments": num_envs,
+        "rollout": ROLLOUT,
+        "trips": trips,
+        **{
+            stage: {
+                kind: {part: round(value, 1) for part, value in by_part.items()}
+                for kind, by_part in counts[stage].items()
+            }
+            for stage in counts
+        },
+        "model": {
+            "steps_per_second": round(num_envs / step),
+            "training_steps_per_second": round(num_envs * ROLLOUT / (ROLLOUT * step + update)),
+        },
+    }
+
+
+def main() -> None:
+    """Counts, tells and writes a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", nargs="?")
+    parser.add_argument("algo", nargs="?", default="ppo")
+    parser.add_argument("--num-envs", type=int, default=ENVIRONMENTS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--again", type=Path, help="a file with the trips that loops are to have")
+    options = parser.parse_args()
+    if options.again:
+        before = json.loads(options.again.read_text())
+        of_what = (before["task"], before["algo"], before["environments"])
+        trips = before["trips"]
+    else:
+        of_what = (options.task, options.algo, options.num_envs)
+        trips = measured_trips(*of_what[:2])
+    found = json.dumps(report(*of_what, trips), indent=2) + "\n"
+    print(found, end="")
+    if options.out:
+        options.out.write_text(found)
+
+
+if __name__ == "__main__":
+    main()
