@@ -157,8 +157,12 @@ def test_batch_starts_each_episode_with_a_fresh_layout(name):
     states, steps = episode(name)
     last, fresh = steps[LENGTH - 1].next_obs, states[LENGTH].obs
     # The final observation continues the episode; the next one belongs to another place.
-    seen = first_lidar(name)
-    assert_allclose(last[:, seen], states[LENGTH - 1].obs[:, seen], atol=0.05)
+    before, seen = states[LENGTH - 1].obs, first_lidar(name)
+    assert_allclose(last[:, 9:12], before[:, 9:12], atol=0.02)  # the magnetometer: headings
+    # What the robot nearly stands on is soon in another direction; else a step changes little.
+    (env, _, _), far = vector(name), np.max(before[:, seen], axis=1, initial=0) < 0.95
+    most = 2.5 * env.env.drawing.step_seconds
+    assert_allclose(last[far][:, seen], before[far][:, seen], atol=most)
     first, second = (s.env.pipeline_state for s in (states[0], states[LENGTH]))
     drawn = [(robot(states[0].env).start, robot(states[LENGTH].env).start)]
     if hasattr(first, "goal"):
