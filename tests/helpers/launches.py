@@ -137,15 +137,19 @@ def measured_trips(task: str, algo: str) -> dict[str, dict[str, float]]:
     with _loops_of_an_accelerator():
         step_trips, play = _noted(whole.play, *whole.state)
         update_trips, learn = _noted(whole.learn, *whole.rollout)
-    for key in jax.random.split(jax.random.key(1), 1 + WARM_UP // MEASURED):
-        step_trips.clear()  # the last ones stay
-        env_state, transition = jax.block_until_ready(play(learner, env_state, key))
-        jax.effects_barrier()
+    *warm_up, key = jax.random.split(jax.random.key(1), 1 + WARM_UP // MEASURED)
+    for other in warm_up:
+        env_state, _ = jax.block_until_ready(play(learner, env_state, other))
+    jax.effects_barrier()
+    for seen in step_trips.values():
+        seen.clear()
+    env_state, transition = play(learner, env_state, key)
     jax.block_until_ready(learn(learner, env_state, transition, jax.random.key(2)))
     jax.effects_barrier()
     stages = {"step": step_trips, "update": update_trips}
     return {
-        stage: {name: round(statistics.fmean(seen), 2) for name, seen in record.items()}
+        # A loop within one that never ran has told of nothing.
+        stage: {name: round(statistics.fmean(seen or [0]), 2) for name, seen in record.items()}
         for stage, record in stages.items()
     }
 
@@ -164,6 +168,7 @@ def _loops_of_an_accelerator() -> Iterator[None]:
 def _noted(function, *arguments) -> tuple[dict[str, list[int]], Any]:
     """A compiled function, and the trips of its loops whenever it has run."""
     record = collections.defaultdict(list)
+    jax.clear_caches()  # of the same function, traced before
     with named_loops(record):
         lowered = jax.jit(function).lower(*arguments)
     return record, lowered.compile()
@@ -201,7 +206,10 @@ def count(text: str, trips: Mapping[str, float], trip_of_scan: int = 1) -> Count
         trip_of_scan: a loop of that known length counts once: the steps of a rollout.
     """
     bodies, entry = computations(text)
-    totals: Counts = {"kernels": collections.Counter(), "reads": collections.Counter()}
+    totals: dict[str, dict[str, float]] = {
+        "kernels": collections.defaultdict(float),
+        "reads": collections.defaultdict(float),
+    }
 
     def walk(computation: str, times: float, part: str) -> None:
         for line in bodies[computation]:
@@ -236,7 +244,9 @@ def count(text: str, trips: Mapping[str, float], trip_of_scan: int = 1) -> Count
 
 def _called(line: str, key: str) -> str:
     """The computation that an instruction names under one of some keys."""
-    return re.search(rf"\b(?:{key})=%?([\w.\-]+)", line)[1]
+    found = re.search(rf"\b(?:{key})=%?([\w.\-]+)", line)
+    assert found, line
+    return found[1]
 
 
 def counted(
@@ -246,7 +256,7 @@ def counted(
 
     def text(function, *arguments) -> str:
         with shaped_for_an_accelerator(), named_loops():
-            return targets.compiled("h100", function, *arguments).as_text()
+            return targets.compiled("h100", function, *arguments).as_text() or ""
 
     whole = programs(task, algo, num_envs, ROLLOUT)
     return {

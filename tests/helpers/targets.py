@@ -70,14 +70,16 @@ def compiled(target: str, function, *arguments) -> jax.stages.Compiled:
     return jax.jit(function, out_shardings=place).lower(*there).compile()
 
 
-def sizes(target: str, task: str, algo: str, num_envs: int = 4096, steps: int = 32) -> dict:
+def sizes(target: str, task: str, algo: str) -> dict[str, str | int]:
     """What a whole iteration takes there: bytes for each environment, and of the program."""
+    num_envs = 4096
     env = smpo_envs.VectorEnv(sx.augment(smpo_envs.make(task), algo), num_envs)
-    spec = sx.make_spec(env, rollout_length=steps, total_iterations=10)
+    spec = sx.make_spec(env, rollout_length=32, total_iterations=10)
     algorithm = sx.make(algo, spec)
     state = jax.eval_shape(lambda key: loop.init(algorithm, env, key), jax.random.key(0))
     program = compiled(target, loop.iteration(algorithm, env, spec), state)
     memory = program.memory_analysis()
+    assert memory
     taken = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return {
         "target": target,

@@ -238,10 +238,11 @@ def _onnx(policy: "TrainedPolicy", about: dict[str, Any]) -> bytes:
     except ImportError as error:
         raise _needs("onnx", "jax2onnx onnxruntime") from error
 
-    # Traced before jax2onnx does, which knows neither noise for any N nor all of flax; the noise,
-    # of which nothing comes, goes.
+    # Traced before jax2onnx does, which knows neither noise for any N nor all of flax, nor, in
+    # 0.17.1, the inner functions of jax 0.12; the noise, of which nothing comes, goes.
     obs = _any_number(policy)  # once: an N is equal to no other
-    traced = jax.make_jaxpr(_program(policy))(obs)
+    with jax.disable_jit():
+        traced = jax.make_jaxpr(_program(policy))(obs)
     lean, _ = dce_jaxpr(traced.jaxpr, [True], instantiate=True)
     program = jaxpr_as_fun(ClosedJaxpr(lean, traced.consts))
     try:
