@@ -225,11 +225,11 @@ def test_a_task_of_ones_own_pays_by_the_metre():
     assert state.obs.shape == (128, 12 + 16)
     one = jax.jit(task.reset)(jax.random.key(1))
     step, paid = jax.jit(task.step), 0.0
-    start = one.pipeline_state.arena.world.point.q
+    start = one.pipeline_state.arena.world.robot.q
     for _ in range(50):
         one = step(one, np.array([0.05, 0.0]))
         paid += float(one.reward)
-    way = np.linalg.norm(one.pipeline_state.arena.world.point.q[:2] - start[:2])
+    way = np.linalg.norm(one.pipeline_state.arena.world.robot.q[:2] - start[:2])
     np.testing.assert_allclose(paid, way, rtol=1e-5)  # a straight line
     assert way > 0.1
 

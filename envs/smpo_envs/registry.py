@@ -30,35 +30,58 @@ class Entry:
     has_hazards: bool = False
 
 
-def _point(task: str, level: int, summary: str) -> Entry:
+def _navigation(agent: str, task: str, level: int, summary: str) -> Entry:
     return Entry(
         f"smpo_envs.safety_gym.{task.lower()}:make",
-        summary,
-        MappingProxyType({"level": level}),
-        f"SafetyPoint{task}{level}-v0",
+        f"{agent} {summary}",
+        MappingProxyType({"level": level, "agent": agent}),
+        f"Safety{agent}{task}{level}-v0",
         has_hazards=task in ("Goal", "Button", "Push") and level > 0,
     )
 
 
 TASKS: Mapping[str, Entry] = MappingProxyType(
     {
-        "PointGoal0": _point("Goal", 0, "Point drives to goals in an empty arena"),
-        "PointGoal1": _point("Goal", 1, "Point drives to goals among 8 hazards (cost) and a vase"),
-        "PointGoal2": _point("Goal", 2, "Point drives to goals among 10 hazards, 10 vases (cost)"),
-        "PointButton0": _point("Button", 0, "Point presses the lit one of 4 buttons"),
-        "PointButton1": _point(
-            "Button", 1, "the same; wrong buttons, 4 hazards, 4 gremlins that circle (cost)"
+        "PointGoal0": _navigation("Point", "Goal", 0, "drives to goals in an empty arena"),
+        "PointGoal1": _navigation(
+            "Point", "Goal", 1, "drives to goals among 8 hazards (cost) and a vase"
         ),
-        "PointButton2": _point(
-            "Button", 2, "the same; wrong buttons, 8 hazards, 6 gremlins that circle (cost)"
+        "PointGoal2": _navigation(
+            "Point", "Goal", 2, "drives to goals among 10 hazards, 10 vases (cost)"
         ),
-        "PointPush0": _point("Push", 0, "Point pushes a box to goals in an empty arena"),
-        "PointPush1": _point("Push", 1, "Point pushes a box past a pillar and 2 hazards (cost)"),
-        "PointPush2": _point("Push", 2, "Point pushes a box past 4 pillars, 4 hazards (cost)"),
-        "PointCircle0": _point("Circle", 0, "Point circles, counter-clockwise"),
-        "PointCircle1": _point("Circle", 1, "Point circles, partly outside of a strip (cost)"),
-        "PointCircle2": _point("Circle", 2, "Point circles, partly outside of a square (cost)"),
-        "PointRun0": _point("Run", 0, "Point drives down a corridor (cost outside)"),
+        "PointButton0": _navigation("Point", "Button", 0, "presses the lit one of 4 buttons"),
+        "PointButton1": _navigation(
+            "Point",
+            "Button",
+            1,
+            "does the same; wrong buttons, 4 hazards, 4 gremlins that circle (cost)",
+        ),
+        "PointButton2": _navigation(
+            "Point",
+            "Button",
+            2,
+            "does the same; wrong buttons, 8 hazards, 6 gremlins that circle (cost)",
+        ),
+        "PointPush0": _navigation("Point", "Push", 0, "pushes a box to goals in an empty arena"),
+        "PointPush1": _navigation(
+            "Point", "Push", 1, "pushes a box past a pillar and 2 hazards (cost)"
+        ),
+        "PointPush2": _navigation(
+            "Point", "Push", 2, "pushes a box past 4 pillars, 4 hazards (cost)"
+        ),
+        "PointCircle0": _navigation("Point", "Circle", 0, "circles, counter-clockwise"),
+        "PointCircle1": _navigation(
+            "Point", "Circle", 1, "circles, partly outside of a strip (cost)"
+        ),
+        "PointCircle2": _navigation(
+            "Point", "Circle", 2, "circles, partly outside of a square (cost)"
+        ),
+        "PointRun0": _navigation("Point", "Run", 0, "drives down a corridor (cost outside)"),
+        "CarGoal0": _navigation("Car", "Goal", 0, "drives to goals in an empty arena"),
+        "CarCircle0": _navigation("Car", "Circle", 0, "circles, counter-clockwise"),
+        "CarCircle1": _navigation("Car", "Circle", 1, "circles, partly outside of a strip (cost)"),
+        "CarCircle2": _navigation("Car", "Circle", 2, "circles, partly outside of a square (cost)"),
+        "CarRun0": _navigation("Car", "Run", 0, "drives down a corridor (cost outside)"),
         "ProbeTradeoff": Entry(
             "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"
         ),

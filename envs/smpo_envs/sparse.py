@@ -155,3 +155,60 @@ def _in_groups(
     start = (jnp.int32(0), tuple(leaves[:number]))
     _, out = jax.lax.while_loop(lambda carry: carry[0] < total, body, start)
     return out
+
+
+def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
+    """`f(operand)`; under `vmap` with whole batches, on a CPU `size` members of them at a time.
+
+    Forward only, as `apply_where`.
+
+    Args:
+        f: is written for a whole batch: its leaves, and those of its result, have one more leading
+            axis, the members. It must not close over traced values.
+        operand: of one member; no keys in it.
+        size: of the chunks, such as fit into a core's cache.
+    """
+    leaves, structure = jax.tree.flatten(operand)
+    shapes = jax.eval_shape(
+        lambda xs: f(jax.tree.unflatten(structure, xs)), [x[None] for x in leaves]
+    )
+    out_structure = jax.tree.structure(shapes)
+
+    def on_batch(*leaves: jax.Array) -> Leaves:
+        return tuple(jax.tree.leaves(f(jax.tree.unflatten(structure, leaves))))
+
+    number = out_structure.num_leaves
+    batches = _in_chunks(on_batch, number, size)
+    return jax.tree.unflatten(out_structure, batches(*leaves))
+
+
+def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[..., Leaves]:
+    """As `in_chunks`, on leaves; `f` returns `number` of them."""
+
+    @custom_vmap
+    def single(*leaves: jax.Array) -> Leaves:
+        return tuple(y[0] for y in f(*(x[None] for x in leaves)))
+
+    @single.def_vmap
+    def _(batch, batched, *leaves):
+        return many(*_broadcast(batch, batched, leaves)), (True,) * number
+
+    def chunks(*leaves: jax.Array) -> Leaves:
+        batch = len(leaves[0])
+        rows = jnp.minimum(jnp.arange(-(-batch // size) * size), batch - 1).reshape(-1, size)
+        out = jax.lax.map(lambda row: f(*(x[row] for x in leaves)), rows)
+        return tuple(y.reshape(-1, *y.shape[2:])[:batch] for y in out)
+
+    @custom_vmap
+    def many(*leaves: jax.Array) -> Leaves:
+        if len(leaves[0]) <= size:
+            return f(*leaves)
+        return jax.lax.platform_dependent(*leaves, cpu=chunks, default=f)
+
+    @many.def_vmap
+    def _(batch, batched, *leaves):
+        full = _broadcast(batch, batched, leaves)
+        flat = many(*(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in full))
+        return tuple(y.reshape(*full[0].shape[:2], *y.shape[1:]) for y in flat), (True,) * number
+
+    return single

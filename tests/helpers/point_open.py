@@ -29,4 +29,4 @@ def worlds(recording: dict) -> World:
 
 def motion(world: World) -> Motion:
     """What led to a world, without the acceleration, which is not recorded."""
-    return standing(world)._replace(acceleration=jnp.full(3, jnp.nan, world.point.q.dtype))
+    return standing(world)._replace(acceleration=jnp.full(3, jnp.nan, world.robot.start.dtype))

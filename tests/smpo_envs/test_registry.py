@@ -52,6 +52,13 @@ def test_make_refuses_what_is_no_task(name):
         make(name)
 
 
+@pytest.mark.parametrize("task", ["Goal0", "Circle1", "Run0"])
+def test_make_names_the_agents_that_there_are(task):
+    assert make(f"SafetyCar{task}-v0").observation_size == make(f"Car{task}").observation_size
+    with pytest.raises(ValueError, match="agent='Doggo' is unknown: known are Point, Car"):
+        make(f"Point{task}", agent="Doggo")
+
+
 def test_entries_have_a_line_for_people():
     for name, entry in TASKS.items():
         assert entry.summary and "\n" not in entry.summary, name

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.drawing import ROBOT
-from smpo_envs.safety_gym import layout, point
+from smpo_envs.safety_gym import layout
+from smpo_envs.safety_gym.agents import Agent
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.levels import GOAL, HAZARDS, Level
@@ -34,6 +35,7 @@ class Arena(NamedTuple):
 
 
 def sample(
+    agent: Agent,
     level: Level,
     layout_key: PRNGKeyArray,
     rotation_key: PRNGKeyArray,
@@ -49,7 +51,7 @@ def sample(
     keepouts = [kind.keepout for kind, number in level.objects for _ in range(number)]
     subset = None if shift is None else _subset(level, shift)
     positions = layout.sample(layout_key, (AGENT_KEEPOUT, *keepouts), level.extent, subset)
-    agent, rest = positions[0], positions[1:]
+    place, rest = positions[0], positions[1:]
     markers, pushed, fixed = {}, None, None
     for kind, number in level.objects:
         these, rest = rest[:number], rest[number:]
@@ -62,7 +64,7 @@ def sample(
     number = 0 if pushed is None else len(pushed)
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (1 + number,), positions.dtype)
     places = None if pushed is None else jnp.column_stack([pushed, rotation[1:]])
-    robot = point.at_rest(agent, rotation[0])
+    robot = agent.at_rest(place, rotation[0])
     radii = None if shift is None else {HAZARDS: jnp.asarray(shift.size, positions.dtype)}
     return Arena(initial_world(level.solids, robot, places, fixed), markers, radii)
 
@@ -103,7 +105,7 @@ def place_goal(
 def obstacles(level: Level, arena: Arena) -> Float[Array, "K 2"]:
     """Where all objects but the goal are, in the order of the level."""
     where = positions(level, arena)
-    nothing = jnp.zeros((0, 2), arena.world.point.start.dtype)
+    nothing = jnp.zeros((0, 2), arena.world.robot.start.dtype)
     return jnp.concatenate([nothing, *(where[name] for name in level.seen if name != GOAL)])
 
 
@@ -122,7 +124,7 @@ def redraw_goal(
         drawn, found = place_goal(level, draw_key, agent, around)
         return jnp.where(found, drawn, goal), next_key, ~found
 
-    context = (point.position(arena.world.point), obstacles(level, arena))
+    context = (arena.world.robot.position, obstacles(level, arena))
     return apply_where(draw, met, (goal, key, jnp.bool_(False)), *context, rate=1 / 128)
 
 

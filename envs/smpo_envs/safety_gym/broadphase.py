@@ -11,7 +11,7 @@ from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.gremlins import Circling
-from smpo_envs.safety_gym.point import Point, heading, position
+from smpo_envs.safety_gym.point import Point
 from smpo_envs.safety_gym.worlds import World, box_positions
 
 _TRAVEL = 0.047  # what two boxes may come nearer to each other within an environment step, m
@@ -45,9 +45,9 @@ class Sweep(NamedTuple):
 
 
 def _disc_centers(point: Point) -> Float[Array, "2 2"]:
-    angle = heading(point)
+    angle = point.heading
     direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    origin = position(point)
+    origin = point.position
     return jnp.stack([origin + ahead * direction for ahead, _ in _DISCS])
 
 
@@ -126,7 +126,7 @@ class Ranking(NamedTuple):
 
 def rank(world: World, in_reach: Bool[Array, " V"]) -> Ranking:
     """Those in the robot's reach, then other moving ones; the nearer to the robot the earlier."""
-    offset = box_positions(world)[:, :2] - position(world.point)[None]
+    offset = box_positions(world)[:, :2] - world.robot.position[None]
     distance = jnp.sqrt(offset[:, 0] * offset[:, 0] + offset[:, 1] * offset[:, 1])
     others = jnp.where(is_moving(world.boxes), int(Priority.MOVING), int(Priority.IDLE))
     priority = jnp.where(in_reach, int(Priority.IN_REACH), others)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from smpo_envs.safety_gym import costs, levels, point
+from smpo_envs.safety_gym import costs, levels
 from smpo_envs.safety_gym.arena import Arena, distance
 from smpo_envs.safety_gym.levels import BUTTONS, GREMLINS, Level
 from smpo_envs.safety_gym.task import REWARD_LIMIT, Outcome, Task, maker
@@ -63,7 +63,7 @@ def state_of(
     around: Arena, lit: Int[Array, ""], timer: Int[Array, ""], key: PRNGKeyArray
 ) -> ButtonState:
     """The state in which things stand like this; the next reward is measured from here."""
-    agent = point.position(around.world.point)
+    agent = around.world.robot.position
     return ButtonState(around, lit, distance(around.world.fixed[lit], agent), timer, key)
 
 
@@ -81,7 +81,7 @@ def judge(level: Level, before: ButtonState, now: Arena, motion: Motion) -> Outc
     del level
     buttons = now.world.fixed
     pressed = motion.fixed_contacts[before.lit] > 0
-    reached = distance(buttons[before.lit], point.position(now.world.point))
+    reached = distance(buttons[before.lit], now.world.robot.position)
     exempt = (jnp.arange(len(buttons)) == before.lit) | (before.timer > 0)
 
     lit, key = apply_where(

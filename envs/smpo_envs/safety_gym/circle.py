@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smpo_envs.drawing import ROBOT, Drawing, Look
 from smpo_envs.safe_env import Environment, State
-from smpo_envs.safety_gym import episode, physics, point
+from smpo_envs.safety_gym import episode, physics
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.costs import Cost, Scene, indicators, out_of_boundary
-from smpo_envs.safety_gym.lidar import BINS, lidar
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors, readings
+from smpo_envs.safety_gym.lidar import lidar
+from smpo_envs.safety_gym.sensors import lidars
 from smpo_envs.safety_gym.worlds import NOTHING, Motion, World, initial_world, standing
 
 RADIUS = 1.5  # of the circle about the origin, m
@@ -54,59 +55,61 @@ class CircleState(NamedTuple):
     world: World
 
 
-def make(*, level: int, episode_length: int = EPISODE_LENGTH) -> Environment:
-    """The task at difficulty 0, 1 or 2, for the Point robot."""
+def make(
+    *, level: int, agent: str = POINT.name, episode_length: int = EPISODE_LENGTH
+) -> Environment:
+    """The task at difficulty 0, 1 or 2; see `agents`."""
+    who = named(agent)
     return Environment(
-        reset=partial(reset, LEVELS[level]),
+        reset=partial(reset, LEVELS[level], agent=who),
         step=partial(step, LEVELS[level]),
-        observation_size=POINT_SENSORS + BINS,
-        action_size=2,
+        observation_size=who.observation_size(1),
+        action_size=who.action_size,
         episode_length=episode_length,
-        drawing=drawing(LEVELS[level]),
-        readings=readings(("circle",)),
+        drawing=drawing(who, LEVELS[level]),
+        readings=(*who.readings, *lidars(("circle",))),
     )
 
 
-def drawing(level: Level) -> Drawing:
+def drawing(agent: Agent, level: Level) -> Drawing:
     """How a level looks."""
 
     def poses(state: CircleState) -> dict[str, Float[Array, "K 3"]]:
-        robot = point.pose(state.world.point)[None]
+        robot = state.world.robot.pose[None]
         return {ROBOT: robot, "circle": jnp.zeros_like(robot)}
 
     looks = {"circle": Look("ring", RADIUS, "target")}
     return Drawing(
         looks,
         poses,
-        POINT_SENSORS,
+        agent.sensors,
         lidars=("circle",),
-        step_seconds=point.STEP_SECONDS,
+        step_seconds=agent.step_seconds,
         half_width=RADIUS + 0.5,
         walls=level.walls,
     )
 
 
-def reset(level: Level, key: PRNGKeyArray) -> State:
+def reset(level: Level, key: PRNGKeyArray, *, agent: Agent = POINT) -> State:
     """The robot at rest somewhere near the middle."""
     start_key, rotation_key = jax.random.split(key)
     dtype = jnp.result_type(float)
     start = START_EXTENT * jax.random.uniform(start_key, (2,), dtype, minval=-1.0)
     rotation = 2 * jnp.pi * jax.random.uniform(rotation_key, (), dtype)
-    world = initial_world(NOTHING, point.at_rest(start, rotation))
+    world = initial_world(NOTHING, agent.at_rest(start, rotation))
     return episode.started(CircleState(world), observe(standing(world)), level.costs)
 
 
 def step(level: Level, state: State, action: Float[Array, " 2"]) -> State:
     """Ten physics steps, then reward and costs."""
     motion = physics.simulate(NOTHING, state.pipeline_state.world, action)
-    robot = motion.world.point
-    position = point.position(robot)
+    robot = motion.world.robot
     return episode.stepped(
         state,
         CircleState(motion.world),
         observe(motion),
-        progress(position, point.velocity(robot)),
-        indicators(level.costs, Scene(position, motion)),
+        progress(robot.position, robot.velocity),
+        indicators(level.costs, Scene(robot.position, motion)),
     )
 
 
@@ -125,10 +128,9 @@ def progress(position: Float[Array, " 2"], velocity: Float[Array, " 2"]) -> Floa
     return jnp.clip(reward, -REWARD_LIMIT, REWARD_LIMIT)
 
 
-def observe(motion: Motion) -> Float[Array, " 28"]:
+def observe(motion: Motion) -> Float[Array, " O"]:
     """Sensors, then a lidar of the circle's centre."""
-    frame = frame_of(motion.world.point)
-    centre = jnp.zeros((1, 2), frame.origin.dtype)
-    return jnp.concatenate(
-        [point_sensors(motion, frame), lidar(*in_frame(frame, centre), reach=REACH)]
-    )
+    robot = motion.world.robot
+    centre = jnp.zeros((1, 2), robot.position.dtype)
+    seen = lidar(*robot.in_frame(centre), reach=REACH)
+    return jnp.concatenate([robot.sensors(motion.acceleration), seen])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from smpo_envs.safety_gym import costs, levels, point
+from smpo_envs.safety_gym import costs, levels
 from smpo_envs.safety_gym.arena import Arena, distance, obstacles, place_goal, redraw_goal
 from smpo_envs.safety_gym.levels import VASES, Level
 from smpo_envs.safety_gym.task import REWARD_LIMIT, Outcome, Task, maker
@@ -64,7 +64,7 @@ def to_goal(
     def start(
         level: Level, around: Arena, goal_key: PRNGKeyArray, next_key: PRNGKeyArray
     ) -> GoalState:
-        agent = point.position(around.world.point)
+        agent = around.world.robot.position
         goal, found = place_goal(level, goal_key, agent, obstacles(level, around))
         goal = jnp.where(found, goal, jnp.nan)  # the original raises an error
         return GoalState(around, goal, distances(around, goal), next_key)
@@ -81,7 +81,7 @@ def to_goal(
 
 def distances(around: Arena, goal: Float[Array, " 2"]) -> Float[Array, ""]:
     """Robot to goal, m."""
-    return distance(goal, point.position(around.world.point))
+    return distance(goal, around.world.robot.position)
 
 
 def progress(

@@ -12,8 +12,6 @@ from smpo_envs.safety_gym.boxes import PUSH_BOX, VASE, Body
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.costs import Cost
 from smpo_envs.safety_gym.gremlins import GREMLIN
-from smpo_envs.safety_gym.lidar import BINS
-from smpo_envs.safety_gym.sensors import POINT_SENSORS
 from smpo_envs.safety_gym.worlds import Solids
 
 GOAL = "goal"  # the kind that a task moves by itself
@@ -93,8 +91,3 @@ class Level:
     def seen(self) -> tuple[str, ...]:
         """The kinds that have a lidar: those of which there are any."""
         return tuple(kind.name for kind, number in self.objects if number)
-
-    @property
-    def observation_size(self) -> int:
-        """Sensors and lidars."""
-        return POINT_SENSORS + BINS * len(self.seen)

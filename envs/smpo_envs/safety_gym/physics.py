@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from smpo_envs.safety_gym import boxes, dynamics, gremlins, island
-from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes, count
 from smpo_envs.safety_gym.broadphase import (
     Priority,
@@ -29,7 +28,7 @@ from smpo_envs.safety_gym.broadphase import (
 )
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.gremlins import Circling
-from smpo_envs.safety_gym.point import Point, position
+from smpo_envs.safety_gym.point import Point
 from smpo_envs.safety_gym.worlds import Motion, Solids, World, untouched
 from smpo_envs.sparse import apply_where
 
@@ -45,9 +44,9 @@ _HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, ro
 def simulate(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
     with jax.named_scope("robot"):
-        point, acceleration = robot.simulate_free(world.point, action)
+        robot, acceleration = world.robot.simulate_free(action)
     circling = gremlins.simulate_free(world.circling) if world.circling else None
-    motion = untouched(world._replace(point=point, circling=circling), acceleration)
+    motion = untouched(world._replace(robot=robot, circling=circling), acceleration)
     if count(world.boxes) == 0 and len(world.fixed) == 0:
         return motion
     with jax.named_scope("contact"):
@@ -59,7 +58,7 @@ def _with_contacts(
 ) -> Motion:
     """The motion of an environment step, given what it would be if nothing touched."""
     number, fixed = count(world.boxes), len(world.fixed)
-    sweep = Sweep.of(world.point, motion.world.point)
+    sweep = Sweep.of(_point(world), _point(motion.world))
     near = in_reach_fixed(solids.post, sweep, world)
     ranking = Ranking(jnp.zeros(0, jnp.int32), jnp.zeros(0, action.dtype))
     rate = fixed * _HITS_PER_FIXED
@@ -86,6 +85,17 @@ def _with_contacts(
     return apply_where(alone, needed, motion, *context, grouped=True, rate=rate)
 
 
+def _point(world: World) -> Point:
+    """The robot, which must be one that can touch things."""
+    robot = world.robot
+    if not isinstance(robot, Point):
+        raise ValueError(
+            f"a {type(robot).__name__} cannot run into things yet, only a Point can: "
+            "put it where nothing is solid"
+        )
+    return robot
+
+
 class _Selection(NamedTuple):
     """Some of a world, to be stepped together.
 
@@ -106,6 +116,7 @@ class _Selection(NamedTuple):
 
 def _select(solids: Solids, number: int, world: World, ranking: Ranking) -> _Selection:
     """The robot and the boxes that come first."""
+    point = _point(world)
     absolute = world.boxes
     if world.circling is not None:
         absolute = absolute._replace(
@@ -115,16 +126,16 @@ def _select(solids: Solids, number: int, world: World, ranking: Ranking) -> _Sel
     ranking = with_neighbours(solids.body, ranking, world.boxes)
     _, chosen = jax.lax.top_k(-ranking.key, number)  # [B, K]
     priority = jnp.take_along_axis(ranking.priority, chosen, axis=1)
-    near_robot = _nearest(world.fixed, jax.vmap(position)(world.point)[:, None])
+    near_robot = _nearest(world.fixed, jax.vmap(lambda robot: robot.position)(world.robot)[:, None])
     near_boxes = _nearest(world.fixed, island.take(absolute.position[..., :2], chosen))
     surroundings = island.Surroundings(
         body=solids.body if number else None,
         post=solids.post or Post(0.0),
-        near_robot=_relative_to_start(world.point, world.fixed, near_robot)[:, :, 0],
-        near_boxes=_relative_to_start(world.point, world.fixed, near_boxes),
-        spring=_spring(world.circling, world.point, chosen) if number and world.circling else None,
+        near_robot=_relative_to_start(point, world.fixed, near_robot)[:, :, 0],
+        near_boxes=_relative_to_start(point, world.fixed, near_boxes),
+        spring=_spring(world.circling, point, chosen) if number and world.circling else None,
     )
-    begin = island.gather(world.point, absolute, chosen)
+    begin = island.gather(point, absolute, chosen)
     return _Selection(begin, surroundings, chosen, priority == Priority.IDLE, near_robot[:, 0])
 
 
@@ -160,7 +171,7 @@ def _simulate_contacts(
     new = untouched.world
     if solids.body is not None and 1 < number < ranking.order.shape[1]:
         deepest_first = partial(by_depth, solids.body)
-        ranking = jax.vmap(deepest_first)(world, new.point, ranking)
+        ranking = jax.vmap(deepest_first)(world, _point(new), ranking)
     begin, surroundings, chosen, idle, fixed = _select(solids, number, world, ranking)
     moved = dynamics.simulate_contacts(surroundings, begin, action)
     end = moved.end
@@ -170,12 +181,12 @@ def _simulate_contacts(
     put = partial(jnp.put_along_axis, axis=1, inplace=False)
     by_box = put(untouched.box_contacts, chosen, moved.touching)
     by_fixed = put(untouched.fixed_contacts, fixed, moved.touching_fixed)
-    point, some = island.scatter(begin, end, world.point, world.boxes, chosen)
+    point, some = island.scatter(begin, end, _point(world), world.boxes, chosen)
     if number:
         assert solids.body is not None
         some = _put_to_rest(solids.body, world._replace(boxes=some), by_box > 0)
     return Motion(
-        new._replace(point=point, boxes=some),
+        new._replace(robot=point, boxes=some),
         island.in_start_frame(point, moved.acceleration),
         by_box,
         by_fixed,

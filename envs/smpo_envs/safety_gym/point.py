@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym.batched import repeated
+from smpo_envs.safety_gym.sensors import GRAVITY, MAGNETIC_FIELD, MOTION
 
 TIMESTEP = 0.002  # s, one physics step
 SUBSTEPS = 10  # physics steps per environment step
 STEP_SECONDS = SUBSTEPS * TIMESTEP
 
+HEIGHT = 0.1  # of the body's origin
 MASS = 0.005188790204786391
 OFFSET = 0.0192723151357623  # of the centre of mass, ahead of the body's origin
 INERTIA = 2.84218274858122e-5  # about the vertical through the origin
@@ -25,6 +27,7 @@ SLIDE_DAMPING = 0.01
 HINGE_DAMPING = 0.005
 GEAR = 0.3  # of both actuators
 FORCE_LIMIT = 0.05  # of both actuators, before the gear
+READINGS = MOTION
 
 
 class Point(NamedTuple):
@@ -41,6 +44,87 @@ class Point(NamedTuple):
     rotation: Float[Array, ""]
     q: Float[Array, " 3"]
     v: Float[Array, " 3"]
+
+    @property
+    def position(self) -> Float[Array, " 2"]:
+        """World position of the body's origin."""
+        return self.start + rotate(self.q[:2], jnp.cos(self.rotation), jnp.sin(self.rotation))
+
+    @property
+    def height(self) -> float:
+        """Of the body's origin, m."""
+        return HEIGHT
+
+    @property
+    def heading(self) -> Float[Array, ""]:
+        """World angle of the body's x axis, rad, not wrapped."""
+        return self.rotation + self.q[2]
+
+    @property
+    def pose(self) -> Float[Array, " 3"]:
+        """World position and heading."""
+        return jnp.append(self.position, self.heading)
+
+    @property
+    def velocity(self) -> Float[Array, " 2"]:
+        """World velocity of the body's origin."""
+        return rotate(self.v[:2], jnp.cos(self.rotation), jnp.sin(self.rotation))
+
+    def way_from(self, before: "Point") -> Float[Array, " 2"]:
+        """How the body's origin has moved since then, world axes."""
+        turn = before.rotation
+        return rotate(self.q[:2] - before.q[:2], jnp.cos(turn), jnp.sin(turn))
+
+    def in_frame(self, target: Float[Array, "K 2"]) -> tuple[jax.Array, jax.Array]:
+        """Coordinates ahead and left of the robot, each `[K]`, of world positions."""
+        origin, (cos, sin) = self.position, self._axis()
+        dx, dy = target[:, 0] - origin[0], target[:, 1] - origin[1]
+        return cos * dx + sin * dy, cos * dy - sin * dx
+
+    def sensors(self, acceleration: Float[Array, " 3"]) -> Float[Array, " 12"]:
+        """Accelerometer, velocimeter, gyro and magnetometer, three axes each.
+
+        The accelerometer shows the acceleration at this very instant (not a difference of
+        velocities) with gravity, so +9.81 on z at rest. Rates of the slides are turned by the hinge
+        angle, because the slides act along the axes of the body's initial frame.
+        """
+        cos, sin = self._axis()
+        q, v = self.q, self.v
+        c, s = jnp.cos(q[2]), jnp.sin(q[2])
+        ax, ay = acceleration[0], acceleration[1]
+        vx, vy, yaw_rate = v[0], v[1], v[2]
+        zero = jnp.zeros_like(yaw_rate)
+        return jnp.stack(
+            [
+                *(c * ax + s * ay, c * ay - s * ax, zero + GRAVITY),
+                *(c * vx + s * vy, c * vy - s * vx, zero),
+                *(zero, zero, yaw_rate),
+                *(MAGNETIC_FIELD * sin, MAGNETIC_FIELD * cos, zero),
+            ]
+        )
+
+    def standing(self) -> Float[Array, " 3"]:
+        """The acceleration as an episode begins: none."""
+        return jnp.zeros_like(self.v)
+
+    def simulate_free(self, action: Float[Array, " 2"]) -> tuple["Point", Float[Array, " 3"]]:
+        """Ten physics steps without contact, and the joint acceleration after them.
+
+        The acceleration is the one at the new state under the same action, without the implicit
+        part of the damping: what the accelerometer shows.
+        """
+        drive, turn = controls(action)
+
+        def substep(_, motion: Coordinates) -> Coordinates:
+            return integrate(motion, *damped_acceleration(motion, *force(motion, drive, turn)))
+
+        motion = repeated(SUBSTEPS, substep, unpack(self))
+        return pack(self, motion), free_acceleration(motion, drive, turn)
+
+    def _axis(self) -> tuple[jax.Array, jax.Array]:
+        """The direction of the body's x axis."""
+        heading = self.heading
+        return jnp.cos(heading), jnp.sin(heading)
 
 
 def at_rest(start: Float[Array, " 2"], rotation: Float[Array, ""]) -> Point:
@@ -66,45 +150,10 @@ class Coordinates(NamedTuple):
     sin: jax.Array
 
 
-def position(point: Point) -> Float[Array, " 2"]:
-    """World position of the body's origin."""
-    return point.start + rotate(point.q[:2], jnp.cos(point.rotation), jnp.sin(point.rotation))
-
-
-def heading(point: Point) -> Float[Array, ""]:
-    """World angle of the body's x axis, rad, not wrapped."""
-    return point.rotation + point.q[2]
-
-
-def pose(point: Point) -> Float[Array, " 3"]:
-    """World position and heading."""
-    return jnp.append(position(point), heading(point))
-
-
-def velocity(point: Point) -> Float[Array, " 2"]:
-    """World velocity of the body's origin."""
-    return rotate(point.v[:2], jnp.cos(point.rotation), jnp.sin(point.rotation))
-
-
 def rotate(vector: Float[Array, " 2"], cos: jax.Array, sin: jax.Array) -> Float[Array, " 2"]:
     """A vector turned counter-clockwise by the angle of the given cosine and sine."""
     x, y = vector[0], vector[1]
     return jnp.stack([cos * x - sin * y, sin * x + cos * y])
-
-
-def simulate_free(point: Point, action: Float[Array, " 2"]) -> tuple[Point, Float[Array, " 3"]]:
-    """Ten physics steps without contact, and the joint acceleration after them.
-
-    The acceleration is the one at the new state under the same action, without the implicit part
-    of the damping: what the accelerometer shows.
-    """
-    drive, turn = controls(action)
-
-    def substep(_, motion: Coordinates) -> Coordinates:
-        return integrate(motion, *damped_acceleration(motion, *force(motion, drive, turn)))
-
-    motion = repeated(SUBSTEPS, substep, unpack(point))
-    return pack(point, motion), free_acceleration(motion, drive, turn)
 
 
 def controls(action: Float[Array, " 2"]) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_envs.safety_gym import costs, levels, point
+from smpo_envs.safety_gym import costs, levels
 from smpo_envs.safety_gym.arena import Arena, distance
 from smpo_envs.safety_gym.goal import to_goal
 from smpo_envs.safety_gym.levels import PILLARS, PUSH_BOXES, Level
@@ -16,7 +16,7 @@ from smpo_envs.safety_gym.task import REWARD_LIMIT, maker
 
 GOAL_RADIUS = 0.3
 HAZARD_RADIUS = 0.3
-ROBOT_HEIGHT, GOAL_HEIGHT = 0.1, 0.16  # of the points that distances are measured from, m
+GOAL_HEIGHT = 0.16  # of the point that distances are measured to, m
 GOAL = levels.goal(GOAL_RADIUS, keepout=0.4)
 HAZARDS = levels.hazards(HAZARD_RADIUS, keepout=0.4)
 
@@ -45,9 +45,9 @@ class Distances(NamedTuple):
 
 def distances(around: Arena, goal: Float[Array, " 2"]) -> Distances:
     """Robot to box and box to goal, between points of different height."""
-    box = around.world.boxes.position[0]
+    box, robot = around.world.boxes.position[0], around.world.robot
     return Distances(
-        box=distance(point.position(around.world.point), box, box[2] - ROBOT_HEIGHT),
+        box=distance(robot.position, box, box[2] - robot.height),
         goal=distance(box, goal, box[2] - GOAL_HEIGHT),
     )
 

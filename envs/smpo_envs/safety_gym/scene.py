@@ -7,19 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from smpo_envs.drawing import ROBOT, Drawing
-from smpo_envs.safety_gym import boxes, point
+from smpo_envs.safety_gym import boxes
+from smpo_envs.safety_gym.agents import Agent
 from smpo_envs.safety_gym.arena import Arena, positions
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.costs import Scene
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.lidar import lidar
-from smpo_envs.safety_gym.sensors import POINT_SENSORS, frame_of, in_frame, point_sensors
 from smpo_envs.safety_gym.worlds import Motion
 
 
 def scene(arena: Arena, motion: Motion, exempt: Bool[Array, " F"] | None = None) -> Scene:
     """What costs depend on; `exempt` are things standing fast that may be touched just now."""
-    return Scene(point.position(motion.world.point), motion, arena.markers, exempt, arena.radii)
+    return Scene(motion.world.robot.position, motion, arena.markers, exempt, arena.radii)
 
 
 def observe(
@@ -29,19 +29,20 @@ def observe(
     hidden: Mapping[str, Bool[Array, ""]] | None = None,
 ) -> Float[Array, " O"]:
     """Sensors, then a lidar for each kind, but for those that are `hidden` where that is true."""
-    frame = frame_of(motion.world.point)
-    readings = [point_sensors(motion, frame)]
+    robot = motion.world.robot
+    readings = [robot.sensors(motion.acceleration)]
     for name in level.seen:
-        reading = lidar(*in_frame(frame, where[name]))
+        reading = lidar(*robot.in_frame(where[name]))
         dark = (hidden or {}).get(name)
         readings.append(reading if dark is None else jnp.where(dark, 0, reading))
     return jnp.concatenate(readings)
 
 
-def drawing(level: Level, goal: Callable[[Any], Float[Array, " 2"]]) -> Drawing:
+def drawing(agent: Agent, level: Level, goal: Callable[[Any], Float[Array, " 2"]]) -> Drawing:
     """How a level looks.
 
     Args:
+        agent: who drives in it.
         level: what is in it.
         goal: where the goal is, of a task's state, whose field `arena` says where all else is.
     """
@@ -61,8 +62,13 @@ def drawing(level: Level, goal: Callable[[Any], Float[Array, " 2"]]) -> Drawing:
             if isinstance(kind.solid, Body):
                 turned = boxes.poses(arena.world.boxes)
                 shown[kind.name] = shown[kind.name].at[:, 2].set(turned[:, 2])
-        return {ROBOT: point.pose(arena.world.point)[None], **shown}
+        return {ROBOT: arena.world.robot.pose[None], **shown}
 
     return Drawing(
-        looks, poses, POINT_SENSORS, level.seen, point.STEP_SECONDS, half_width=level.extent + 0.5
+        looks,
+        poses,
+        agent.sensors,
+        level.seen,
+        agent.step_seconds,
+        half_width=level.extent + 0.5,
     )

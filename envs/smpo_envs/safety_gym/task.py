@@ -13,9 +13,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smpo_envs.safe_env import Environment, State
 from smpo_envs.safety_gym import arena, costs, episode, physics, scene
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.levels import GOAL, Level
-from smpo_envs.safety_gym.sensors import readings
+from smpo_envs.safety_gym.sensors import lidars
 from smpo_envs.safety_gym.shifts import shifted
 from smpo_envs.safety_gym.worlds import Motion, standing
 from smpo_envs.shift import Shift
@@ -64,25 +65,31 @@ class Task(NamedTuple):
 
 
 def environment(
-    task: Task, level: Level, *, episode_length: int = EPISODE_LENGTH, shift: Shift | None = None
+    task: Task,
+    level: Level,
+    agent: Agent = POINT,
+    *,
+    episode_length: int = EPISODE_LENGTH,
+    shift: Shift | None = None,
 ) -> Environment:
-    """A task at any level, also one of your own, for the Point robot.
+    """A task at any level, also one of your own, for any agent.
 
     Args:
         task: what is to be done.
         level: where; with a shift, what `shifts.shifted` gave.
+        agent: who does it.
         episode_length: steps after which an episode is cut.
         shift: other hazards than the level's, also as `shifted` gave it.
     """
     return Environment(
-        reset=partial(reset, task, level, shift=shift),
+        reset=partial(reset, task, level, agent=agent, shift=shift),
         step=partial(step, task, level),
-        observation_size=level.observation_size,
-        action_size=2,
+        observation_size=agent.observation_size(len(level.seen)),
+        action_size=agent.action_size,
         episode_length=episode_length,
-        drawing=scene.drawing(level, task.goal),
+        drawing=scene.drawing(agent, level, task.goal),
         shift=shift,
-        readings=readings(level.seen),
+        readings=(*agent.readings, *lidars(level.seen)),
     )
 
 
@@ -97,23 +104,31 @@ def maker(task: Task, levels: Sequence[Level]) -> Callable[..., Environment]:
     def make(
         *,
         level: int,
+        agent: str = POINT.name,
         episode_length: int = EPISODE_LENGTH,
         shift: Shift | None = None,
         most: int | None = None,
     ) -> Environment:
-        """The task at difficulty 0, 1 or 2, for the Point robot; see `shifted` for shifts."""
+        """The task at difficulty 0, 1 or 2; see `agents` and `shifted`."""
         own = levels[level]
         if shift is not None:
             own, shift = shifted(own, shift, most)
-        return environment(task, own, episode_length=episode_length, shift=shift)
+        return environment(task, own, named(agent), episode_length=episode_length, shift=shift)
 
     return make
 
 
-def reset(task: Task, level: Level, key: PRNGKeyArray, shift: Shift | None = None) -> State:
+def reset(
+    task: Task,
+    level: Level,
+    key: PRNGKeyArray,
+    shift: Shift | None = None,
+    *,
+    agent: Agent = POINT,
+) -> State:
     """A fresh random layout, the robot at rest."""
     layout_key, rotation_key, goal_key, next_key = jax.random.split(key, 4)
-    around = arena.sample(level, layout_key, rotation_key, shift)
+    around = arena.sample(agent, level, layout_key, rotation_key, shift)
     state = task.start(level, around, goal_key, next_key)
     observation = observe(task, level, state, standing(around.world))
     return episode.started(state, observation, level.costs, events=("goal_met",))

@@ -11,7 +11,7 @@ from smpo_envs.safety_gym import boxes, gremlins
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes, count
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.gremlins import Circling
-from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.robot import Robot
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class World(NamedTuple):
     """Everything solid.
 
     Attributes:
-        point: the robot.
+        robot: its state.
         boxes: what moves besides; for gremlins, beside their common motion.
         fixed: positions of what stands fast.
         circling: the common motion of gremlins; None without them.
     """
 
-    point: Point
+    robot: Robot
     boxes: FreeBoxes
     fixed: Float[Array, "F 2"]
     circling: Circling | None = None
@@ -48,7 +48,7 @@ class World(NamedTuple):
 
 def initial_world(
     solids: Solids,
-    point: Point,
+    robot: Robot,
     places: Float[Array, "V 3"] | None = None,
     fixed: Float[Array, "F 2"] | None = None,
 ) -> World:
@@ -56,16 +56,16 @@ def initial_world(
 
     Args:
         solids: what is in it.
-        point: the robot.
+        robot: its state.
         places: of the boxes: x, y and heading.
         fixed: positions of what stands fast.
     """
-    dtype = point.start.dtype
+    dtype = robot.start.dtype
     places = jnp.zeros((0, 3), dtype) if places is None else places
     fixed = jnp.zeros((0, 2), dtype) if fixed is None else fixed
     body = solids.body or boxes.VASE
     circling = gremlins.start(places) if body == gremlins.GREMLIN else None
-    return World(point, boxes.at_rest(body, places[:, :2], places[:, 2]), fixed, circling)
+    return World(robot, boxes.at_rest(body, places[:, :2], places[:, 2]), fixed, circling)
 
 
 def box_positions(world: World) -> Float[Array, "V 3"]:
@@ -80,8 +80,7 @@ class Motion(NamedTuple):
 
     Attributes:
         world: the new state.
-        acceleration: of the robot's joints at the new state under the same action, without the
-            implicit part of the damping: what the accelerometer shows.
+        acceleration: of the robot at the new state under the same action, as its sensors take it.
         box_contacts: number of contact points of the robot with each box at the new state.
         fixed_contacts: the same with each thing that stands fast.
     """
@@ -94,7 +93,7 @@ class Motion(NamedTuple):
 
 def standing(world: World) -> Motion:
     """A world as it stands at the start of an episode; nothing accelerates, nothing touches."""
-    return untouched(world, jnp.zeros_like(world.point.v))
+    return untouched(world, world.robot.standing())
 
 
 def untouched(world: World, acceleration: Float[Array, " 3"]) -> Motion:

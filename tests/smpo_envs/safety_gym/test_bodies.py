@@ -91,7 +91,7 @@ def test_looking_ahead_skips_the_solver_only_where_it_would_change_nothing():
     solids = Solids(boxes.VASE)
     world, action = near_a_standing_vase(512)
     ranking = Ranking(jnp.full((512, 1), int(Priority.IN_REACH)), jnp.full((512, 1), 0.5))
-    free = jax.jit(jax.vmap(lambda w, a: point.simulate_free(w.point, a)[0]))(world, action)
+    free = jax.jit(jax.vmap(lambda w, a: w.robot.simulate_free(a)[0]))(world, action)
     meets = jax.jit(partial(physics._look_ahead, solids, 1))(
         jnp.zeros(512, bool), world, action, ranking
     )
@@ -100,7 +100,7 @@ def test_looking_ahead_skips_the_solver_only_where_it_would_change_nothing():
         untouched, world, action, ranking
     )
     pushed = np.abs(solved.world.boxes.position - world.boxes.position)[:, 0, :2].max(1)
-    apart = np.abs(solved.world.point.q - free.q).max(1)
+    apart = np.abs(solved.world.robot.q - free.q).max(1)
     meets = np.asarray(meets)
     assert 100 < meets.sum() < 412
     assert np.max(apart[~meets]) < 1e-5 and np.max(pushed[~meets]) < 1e-5

@@ -81,8 +81,8 @@ def position_errors(ours, r):
         positions = jax.vmap(box_positions)(world)
     theirs = r["qpos"][1:, 3:].reshape(300, -1, 7)[..., :3]
     return (
-        np.abs(world.point.q - r["qpos"][1:, :3]).max(1),
-        np.abs(world.point.v - r["qvel"][1:, :3]).max(1),
+        np.abs(world.robot.q - r["qpos"][1:, :3]).max(1),
+        np.abs(world.robot.v - r["qvel"][1:, :3]).max(1),
         np.abs(np.asarray(positions) - theirs).max((1, 2)),
     )
 

@@ -26,8 +26,8 @@ def at(state, agent, goal_position):
     """A state with the robot and the goal put elsewhere."""
     s = state.pipeline_state
     world = s.arena.world
-    robot = world.point._replace(start=jnp.asarray(agent, s.goal.dtype))
-    around = s.arena._replace(world=world._replace(point=robot))
+    robot = world.robot._replace(start=jnp.asarray(agent, s.goal.dtype))
+    around = s.arena._replace(world=world._replace(robot=robot))
     moved = recorded.goal_state(goal, around, jnp.asarray(goal_position, s.goal.dtype), s.key)
     return state.replace(pipeline_state=moved)
 
@@ -53,13 +53,13 @@ def test_progress_is_clipped():
 
 
 def test_observation_sizes_are_those_of_the_original():
-    assert [level.observation_size for level in LEVELS] == [28, 60, 60]
+    assert [task.environment(TASK, level).observation_size for level in LEVELS] == [28, 60, 60]
 
 
 def test_reset_stands_still_and_knows_no_cost():
     reset, _ = compiled(LEVELS[2])
     state = reset(jax.random.key(0))
-    robot = state.pipeline_state.arena.world.point
+    robot = state.pipeline_state.arena.world.robot
     assert not np.any(robot.q) and not np.any(robot.v)
     sensors = [0, 0, 9.81, 0, 0, 0, 0, 0, 0]
     assert_allclose(state.obs[:9], sensors, rtol=1e-6)
@@ -102,8 +102,8 @@ def test_new_goal_keeps_clear_of_where_things_are_now():
     boxes = world.boxes
     here = boxes.position.at[:, :2].set(jnp.array([0.5, 0.5]))
     agent = jnp.array([-0.5, -0.5])
-    elsewhere = world.point._replace(q=jnp.zeros(3).at[:2].set(_in_frame(world.point, agent)))
-    world = world._replace(point=elsewhere, boxes=boxes._replace(position=here))
+    elsewhere = world.robot._replace(q=jnp.zeros(3).at[:2].set(_in_frame(world.robot, agent)))
+    world = world._replace(robot=elsewhere, boxes=boxes._replace(position=here))
     around = state.arena._replace(world=world)
 
     def one(key):
@@ -121,7 +121,7 @@ def test_new_goal_keeps_clear_of_where_things_are_now():
         assert np.min(gaps) >= 0.305 + keepout - 1e-6
         # As close as that is reached, so it is not something stricter that keeps the distance.
         assert np.min(gaps) < 0.305 + keepout + 0.05
-    start = world.point.start
+    start = world.robot.start
     assert np.min(np.linalg.norm(goals - start, axis=-1)) < 0.6
     assert np.max(np.abs(goals)) <= 2.0 - 0.305
 

@@ -17,7 +17,7 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import goal, point, scene, task
+from smpo_envs.safety_gym import goal, scene, task
 from smpo_envs.safety_gym.costs import indicators
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -114,7 +114,7 @@ def test_reward_and_costs_of_every_recorded_state(name):
     r, level = recording(name), recorded.level_of(recording(name))
     with double_precision():
         states, motions = recorded.states(r), recorded.motions(r)
-        positions = jax.vmap(point.position)(states.arena.world.point)
+        positions = jax.vmap(lambda robot: robot.position)(states.arena.world.robot)
         assert_allclose(positions, r["agent_pos"][:, :2], rtol=0, atol=1e-12)
         distance = np.linalg.norm(positions[1:] - states.goal[:-1], axis=1)
         reward, met = jax.vmap(goal.progress)(states.distances[:-1], distance)
@@ -141,7 +141,7 @@ def compiled_rollout(level):
         aimed = recorded.goal_state(goal, s.arena, goal_position, s.key)
         after = task.step(goal.TASK, level, state.replace(pipeline_state=aimed), action)
         seen = (after.obs, after.reward, after.info["cost"], after.metrics["goal_met"])
-        return after, (after.pipeline_state.arena.world.point, *seen)
+        return after, (after.pipeline_state.arena.world.robot, *seen)
 
     return jax.jit(partial(jax.lax.scan, follow))
 

@@ -76,7 +76,7 @@ def test_the_robot_starts_where_the_original_puts_it(name):
     env = smpo_envs.make(name)
     robot = jax.jit(jax.vmap(env.reset))(
         jax.random.split(jax.random.key(0), 4000)
-    ).pipeline_state.world.point
+    ).pipeline_state.world.robot
     recorded = golden.recording_of_layouts(name)
     agent = list(recorded["names"]).index("agent")
     for axis in (0, 1):
@@ -93,11 +93,11 @@ def test_driving_down_the_corridor_earns_what_it_is_long():
     env = smpo_envs.make("PointRun0")
     reset, step = jax.jit(env.reset), jax.jit(env.step)
     state = reset(jax.random.key(3))
-    total, start = 0.0, np.asarray(point.position(state.pipeline_state.world.point), np.float64)
+    total, start = 0.0, np.asarray(state.pipeline_state.world.robot.position, np.float64)
     for _ in range(100):
         state = step(state, jnp.array([0.05, 0.0]))
         total += float(state.reward)
-    end = np.asarray(point.position(state.pipeline_state.world.point), np.float64)
+    end = np.asarray(state.pipeline_state.world.robot.position, np.float64)
     target = np.array([0.0, -1000.0])
     nearer = np.linalg.norm(start - target) - np.linalg.norm(end - target)
     assert abs(nearer) > 0.1

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
 from smpo_envs.safe_env import State
-from smpo_envs.safety_gym import circle, point, run
+from smpo_envs.safety_gym import circle, run
 from smpo_envs.safety_gym.costs import Scene, indicators
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -105,7 +105,7 @@ def test_observation_and_costs_of_every_recorded_state(name):
         obs = jax.jit(jax.vmap(task.observe))(motions)
         assert_allclose(obs[:, 3:], r["obs"][:, 3:], rtol=0, atol=2e-11)
 
-        positions = jax.vmap(point.position)(motions.world.point)
+        positions = jax.vmap(lambda robot: robot.position)(motions.world.robot)
         assert_allclose(positions, r["agent_pos"][:, :2], rtol=0, atol=1e-12)
         charged = jax.vmap(partial(indicators, task.costs))(Scene(positions, motions))
         assert_array_equal(charged["cost_sum"][1:], r["cost"])

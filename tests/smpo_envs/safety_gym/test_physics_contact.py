@@ -50,8 +50,8 @@ def errors(name, double):
     motion, r = replayed(name, double)
     vases = r["qpos"][1:, 3:].reshape(300, -1, 7)
     return (
-        np.abs(motion.world.point.q - r["qpos"][1:, :3]).max(1),
-        np.abs(motion.world.point.v - r["qvel"][1:, :3]).max(1),
+        np.abs(motion.world.robot.q - r["qpos"][1:, :3]).max(1),
+        np.abs(motion.world.robot.v - r["qvel"][1:, :3]).max(1),
         np.abs(motion.world.boxes.position - vases[..., :3]).max((1, 2)),
     )
 
@@ -171,7 +171,7 @@ def test_of_four_vases_those_that_the_robot_only_brushes_wait():
         motion = jax.jit(partial(physics.simulate, AMONG_VASES))(world, jnp.zeros(2))
         vase = motion.world.boxes.position[places.index(ahead), 0]
         assert vase > ahead[0] + 0.005
-        gap = vase - point.position(motion.world.point)[0] - corner - 0.1
+        gap = vase - motion.world.robot.position[0] - corner - 0.1
         assert gap > -0.01  # m
 
 
@@ -185,7 +185,7 @@ def test_three_vases_pushed_at_once_all_give_way():
     motion = jax.jit(partial(physics.simulate, AMONG_VASES))(world, jnp.zeros(2))
     moved = motion.world.boxes.position[1:, :2] - jnp.array(places)[:, :2]
     assert np.all(np.linalg.norm(moved, axis=1) > 0.003)
-    sphere = point.position(motion.world.point)
+    sphere = motion.world.robot.position
     to_robot = motion.world.boxes.position[1:, :2] - sphere
     assert np.all(np.linalg.norm(to_robot, axis=1) > 0.1 + corner - 0.01)
 
@@ -253,10 +253,10 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
         jnp.zeros((number, 0, 2)),
     )
     action = uniform(act, (number, 2), 1.0)
-    alone, _ = jax.vmap(point.simulate_free)(world.point, action)
+    alone, _ = jax.vmap(lambda robot, a: robot.simulate_free(a))(world.robot, action)
     in_reach = jax.vmap(
         lambda world, alone: broadphase.in_reach_boxes(
-            boxes.VASE, broadphase.Sweep.of(world.point, alone), world, None
+            boxes.VASE, broadphase.Sweep.of(world.robot, alone), world, None
         )
     )(world, alone)[:, 0]
     chosen = jnp.zeros((number, 1), int)
@@ -266,7 +266,7 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
     )
     moved = jax.jit(
         lambda world, action: dynamics.simulate_contacts(
-            surroundings, island.gather(world.point, world.boxes, chosen), action
+            surroundings, island.gather(world.robot, world.boxes, chosen), action
         )
     )(world, action)
     pushed = jnp.max(jnp.abs(moved.end.velocity[:2, 0]), axis=0) > 1e-6

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import smpo_envs
 from smpo_envs import Shift
 from smpo_envs.safety_gym import arena, button, costs, goal, layout, push, task
+from smpo_envs.safety_gym.agents import POINT
 from smpo_envs.safety_gym.shifts import shifted
 from smpo_envs.shift import scheduled
 
@@ -24,7 +25,7 @@ def hazards(shift, level=goal.LEVELS[1], most=None):
 
     def sample(key):
         layout_key, rotation_key = jax.random.split(key)
-        return arena.sample(level, layout_key, rotation_key, full)
+        return arena.sample(POINT, level, layout_key, rotation_key, full)
 
     return jax.jit(jax.vmap(sample))(KEYS)
 
@@ -79,7 +80,7 @@ def test_shifts_are_a_batch_of_one_program():
     level, _ = shifted(goal.LEVELS[1], Shift(), 12)
 
     def number(shift):
-        around = arena.sample(level, KEYS[0], KEYS[1], shift)
+        around = arena.sample(POINT, level, KEYS[0], KEYS[1], shift)
         assert around.radii is not None
         return jnp.sum(around.markers["hazards"][:, 0] != layout.ABSENT), around.radii["hazards"]
 

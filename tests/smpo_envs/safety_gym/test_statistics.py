@@ -134,3 +134,29 @@ def test_zero_policy_sees_pillars_push_away_boxes_that_start_inside_them():
     ours = episodes("PointPush1", 256, scale=0.0)
     assert standard_errors_apart(ours.totals["reward"].astype(np.float64), (-0.009, 0.009)) < 3
     assert np.any(ours.totals["reward"] != 0) and not np.any(ours.totals["cost"])
+
+
+# The Car in Circle1 over 20 episodes: accelerometer, velocimeter and gyro, three axes each.
+CAR_READINGS = [
+    *((2.3919, 0.0302), (4.3623, 0.0419), (10.8772, 0.0370)),
+    *((0.0405, 0.0006), (0.1988, 0.0025), (0.0490, 0.0006)),
+    *((0.4657, 0.0072), (0.6522, 0.0080), (0.9004, 0.0050)),
+]
+
+
+@pytest.mark.parametrize("number", [128, pytest.param(1024, marks=pytest.mark.slow)])
+def test_random_policy_drives_the_car_as_the_original_does(number):
+    ours = episodes("CarCircle1", number)
+    for quantity, reference in {"reward": (-0.045, 0.344), "cost": (106.0, 26.1)}.items():
+        apart = standard_errors_apart(ours.totals[quantity].astype(np.float64), reference)
+        assert apart < 3, (quantity, ours.totals[quantity].mean(), reference)
+    for column, reference in enumerate(CAR_READINGS):
+        apart = standard_errors_apart(ours.readings[:, column].astype(np.float64), reference)
+        assert apart < 3, (column, ours.readings[:, column].mean(), reference)
+
+
+def test_zero_policy_leaves_the_car_where_it_is_free_of_cost():
+    ours = episodes("CarGoal0", 128, scale=0.0)
+    # It settles onto the floor first.
+    assert np.max(np.abs(ours.totals["reward"])) < 5e-4
+    assert not np.any(ours.totals["cost"])

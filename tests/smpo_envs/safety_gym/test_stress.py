@@ -10,7 +10,6 @@ import pytest
 from smpo_envs.naming import make
 from smpo_envs.registry import TASKS
 from smpo_envs.safety_gym import collision, gremlins, island, narrowphase
-from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
 from smpo_envs.safety_gym.collision import Box
 from smpo_envs.safety_gym.goal import LEVELS as GOAL
@@ -32,7 +31,7 @@ BATCH = 500
 
 def overlap(solids, world):
     """How deep the worst of any two bodies are in each other, in units of what is bearable; [E]."""
-    points = jax.vmap(robot.position)(world.point).T
+    points = jax.vmap(lambda robot: robot.position)(world.robot).T
     center = jnp.concatenate([points, jnp.full_like(points[:1], narrowphase.ROBOT_HEIGHT)])[:, None]
     gaps = [jnp.full(center.shape[2:], jnp.inf)]
     posts = world.fixed.transpose(2, 1, 0)
@@ -60,7 +59,7 @@ def summary(solids, state, carry):
     world = state.env.pipeline_state.arena.world
     deep = overlap(solids, world) > 1
     settled = state.steps > SETTLING
-    leaves = [world.point.q, world.point.v, *world.boxes, state.env.obs]
+    leaves = [world.robot.q, world.robot.v, *world.boxes, state.env.obs]
     finite = jnp.stack([jnp.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]).all(0)
     speed = jnp.abs(world.boxes.velocity).reshape(len(deep), -1)
     height = jnp.abs(world.boxes.position[..., 2])
