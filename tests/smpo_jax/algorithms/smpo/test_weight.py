@@ -49,7 +49,7 @@ def test_weight_is_finite_falling_and_anchored_for_any_base_and_threshold(base, 
     f = weight(x, threshold, base=base)
     assert np.all(np.isfinite(f.value)) and np.all(np.isfinite(f.slope))
     # To the last bit or two: XLA's expm1 of a vector and of a number may round differently.
-    np.testing.assert_allclose(f.value[0], 1, rtol=2 ** -22)
+    np.testing.assert_allclose(f.value[0], 1, rtol=2**-22)
     assert np.all(np.diff(f.value) <= 0) and np.all(f.value >= -5.000001)
     assert weight(0.0, threshold, base=base).value == 0
 
