@@ -19,6 +19,7 @@ from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, stored, total
 from smpo_envs.safety_gym.contact import Rows
 
 MAX_ITERATIONS = 20
+_UNASKED = 4  # iterations that an accelerator makes at least
 _UNROLLED = 9  # largest system that a CPU eliminates in straight-line code
 
 
@@ -186,9 +187,12 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
 
     value = _components(system, start) + bias
     done = jnp.zeros((batch,), bool)
-    y, _, _, iterations = jax.lax.while_loop(
-        unfinished, improve, (start, value, done, jnp.zeros((batch,), jnp.int32))
-    )
+    carry = (start, value, done, jnp.zeros((batch,), jnp.int32))
+    # An accelerator's host waits for the answer whether there is another iteration. Some member of
+    # a large group nearly always needs a few, so that it need not ask before.
+    unasked = partial(jax.lax.fori_loop, 0, _UNASKED, lambda _, carry: improve(carry))
+    carry = jax.lax.platform_dependent(carry, cpu=lambda carry: carry, default=unasked)
+    y, _, _, iterations = jax.lax.while_loop(unfinished, improve, carry)
     return y, iterations
 
 

@@ -1,0 +1,59 @@
+"""A GPU that is not there: XLA's compiler for an H100 runs on any machine.
+
+It comes with packages that nothing else here needs, and which must be of jaxlib's version:
+
+    pip install --no-deps jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION
+
+Neither a driver nor CUDA is wanted. A process that is to compile has `ENVIRONMENT` from its start:
+otherwise jax looks for the device itself.
+"""
+
+import importlib.util
+
+import jax
+from jax.experimental import topologies
+
+PACKAGE = "jax_plugins.xla_cuda12"
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # it cannot hold a program for another device
+}
+
+# What the compiler asks of the device; numbers of the H100 SXM as openxla describes it.
+_H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84942979072
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  driver_version: "13.0.0" runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0"
+  dnn_version: "9.10.0"
+}
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+runtime_version { major: 12 minor: 8 }
+dnn_version_info { major: 9 minor: 10 }
+"""
+
+
+def is_installed() -> bool:
+    """Whether the compiler is here."""
+    try:
+        return importlib.util.find_spec(PACKAGE) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def compiled(function, *arguments) -> jax.stages.Compiled:
+    """A function for one device, given the shapes of its arguments."""
+    topology = topologies.get_topology_desc("", "cuda", target_config=_H100, topology="1x1x1")
+    place = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    there = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), arguments
+    )
+    return jax.jit(function, out_shardings=place).lower(*there).compile()
