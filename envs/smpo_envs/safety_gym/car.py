@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safe_env import Reading
-from smpo_envs.safety_gym import car_body, car_floor, scalars
+from smpo_envs.safety_gym import car_body, car_floor
+from smpo_envs.safety_gym.scalars import rotation_matrices
 from smpo_envs.safety_gym.sensors import GRAVITY, MAGNETIC_FIELD, MOTION
 from smpo_envs.sparse import in_chunks
 
@@ -73,7 +74,7 @@ class Car(NamedTuple):
         """
         r = self._rotation()
         up = jnp.zeros_like(acceleration).at[2].set(GRAVITY)
-        ball = _rotation_matrix(self.ball)
+        ball = rotation_matrices(self.ball)
         return jnp.concatenate(
             [
                 _seen_from(r, acceleration + up),
@@ -97,7 +98,7 @@ class Car(NamedTuple):
         return in_chunks(_simulate, (self, action), _CHUNK)
 
     def _rotation(self) -> Float[Array, "3 3"]:
-        return _rotation_matrix(self.quaternion)
+        return rotation_matrices(self.quaternion)
 
 
 def at_rest(start: Float[Array, " 2"], rotation: Float[Array, ""]) -> Car:
@@ -126,11 +127,6 @@ def _simulate(
     end, acceleration = car_floor.simulate(motion, car_body.torques(action.T))
     moved = Car(start.start, *(jnp.stack(x, axis=1) for x in end))
     return moved, jnp.stack(acceleration, axis=1)
-
-
-def _rotation_matrix(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
-    w, x, y, z = jnp.unstack(quaternion)
-    return jnp.stack([jnp.stack(row) for row in scalars.rotation_matrix((w, x, y, z))])
 
 
 def _seen_from(rotation: Float[Array, "3 3"], vector: Float[Array, " 3"]) -> Float[Array, " 3"]:

@@ -11,8 +11,9 @@ from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Touch
 from smpo_envs.safety_gym.contact import LENGTH
-from smpo_envs.safety_gym.island import Island, Spring, Surroundings, rotated, rotation_matrix
+from smpo_envs.safety_gym.island import Island, Spring, Surroundings, rotated
 from smpo_envs.safety_gym.narrowphase import system_of, touches_of_robot
+from smpo_envs.safety_gym.scalars import rotation_matrices
 
 GRAVITY = 9.81
 
@@ -96,7 +97,7 @@ def dynamics(
         control: of the robot's two actuators.
         warm: a guess of what contacts add, such as the last step's.
     """
-    rotation = rotation_matrix(island.quaternion)
+    rotation = rotation_matrices(island.quaternion)
     if surroundings.body is None:
         free = Free(warm, solver.Inertia(island.position[0], rotation))  # of no boxes
     elif surroundings.spring is None:
@@ -192,7 +193,7 @@ def would_touch(
     All boxes are taken to move by `displacement` (m), steadily.
     """
     control = robot.controls(action.T)
-    rotation = rotation_matrix(island.quaternion)
+    rotation = rotation_matrices(island.quaternion)
 
     def gap(point, position) -> Float[Array, " B"]:
         now = island._replace(point=point, position=position)

@@ -47,18 +47,6 @@ class Surroundings(NamedTuple):
     spring: Spring | None
 
 
-def rotation_matrix(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
-    """Rotation matrix of a unit quaternion: its columns are the body's axes."""
-    w, x, y, z = quaternion
-    return jnp.stack(
-        [
-            jnp.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]),
-            jnp.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]),
-            jnp.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]),
-        ]
-    )
-
-
 def rotated(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) -> jax.Array:
     """A unit quaternion after a small rotation given in body axes (its length is the angle)."""
     square = batched.dot(rotation, rotation) / 4

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym.batched import Tree
 
@@ -96,6 +97,12 @@ def rotation_matrix(quaternion: Quaternion) -> Matrix:
         (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     )
+
+
+def rotation_matrices(quaternion: Float[Array, "4 *s"]) -> Float[Array, "3 3 *s"]:
+    """`rotation_matrix` of arrays, components first."""
+    w, x, y, z = quaternion
+    return jnp.stack([jnp.stack(row) for row in rotation_matrix((w, x, y, z))])
 
 
 def product(first: Quaternion, second: Quaternion) -> Quaternion:

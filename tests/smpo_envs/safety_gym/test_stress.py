@@ -9,7 +9,7 @@ import pytest
 
 from smpo_envs.naming import make
 from smpo_envs.registry import TASKS
-from smpo_envs.safety_gym import collision, gremlins, island, narrowphase
+from smpo_envs.safety_gym import collision, gremlins, narrowphase, scalars
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
 from smpo_envs.safety_gym.collision import Box
 from smpo_envs.safety_gym.goal import LEVELS as GOAL
@@ -41,7 +41,7 @@ def overlap(solids, world):
         gaps.append(gap / DEEP)
     if solids.body is not None and world.boxes.position.shape[1]:
         position = jax.vmap(box_positions)(world).transpose(2, 1, 0)
-        axes = island.rotation_matrix(world.boxes.quaternion.transpose(2, 1, 0))
+        axes = scalars.rotation_matrices(world.boxes.quaternion.transpose(2, 1, 0))
         boxes, half = narrowphase._core(solids.body, position, axes), solids.body.core
         bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
         gap = collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0)
