@@ -2,9 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from unittest import mock
 
 import jax
+
+# A CPU's compiler drops the barriers that keep written out loops from being fused, works out what
+# they share again and again, and needs half a minute for a step. Unfused they take a millisecond.
+jit = partial(jax.jit, compiler_options={"xla_disable_hlo_passes": "fusion"})
 
 
 @contextlib.contextmanager

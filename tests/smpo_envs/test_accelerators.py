@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import accelerator
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_step_is_the_same_on_an_accelerator_to_rounding(task, num_envs):
     with double_precision():
         states, here = jax.jit(play)(jax.random.key(0))
         with shaped_for_an_accelerator():
-            there = jax.jit(lambda *x: jax.lax.map(lambda x: act(*x), x))(states, keys)
+            there = accelerator.jit(lambda *x: jax.lax.map(lambda x: act(*x), x))(states, keys)
     goes_on = ~np.asarray(here[1].truncated, bool)
     for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         if not jax.dtypes.issubdtype(ours.dtype, jax.dtypes.prng_key):
