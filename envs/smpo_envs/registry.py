@@ -82,6 +82,14 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "CarCircle1": _navigation("Car", "Circle", 1, "circles, partly outside of a strip (cost)"),
         "CarCircle2": _navigation("Car", "Circle", 2, "circles, partly outside of a square (cost)"),
         "CarRun0": _navigation("Car", "Run", 0, "drives down a corridor (cost outside)"),
+        "StirredTank": Entry(
+            "smpo_envs.plants.stirred_tank:make",
+            "a reactor that follows set points between two temperatures (cost beyond them)",
+        ),
+        "FourTanks": Entry(
+            "smpo_envs.plants.four_tanks:make",
+            "two pumps hold two levels; the other two must not rise too high (cost above)",
+        ),
         "ProbeTradeoff": Entry(
             "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"
         ),

@@ -1,0 +1,1 @@
+"""Plants of process control: continuous processes that must follow set points within limits."""
