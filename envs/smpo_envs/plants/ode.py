@@ -1,7 +1,7 @@
 """Ordinary differential equations, solved to a tolerance.
 
 The pair of Dormand and Prince (1980), J. Comput. Appl. Math. 6(1), 19-26, of orders 5 and 4: the
-difference of the two estimates how wrong a step is, and the next one is made as long as that allows.
+difference of the two estimates how wrong a step is, and the next is made as long as that allows.
 Steps of one length would not do: a reactor that runs away heats up by 100 K within a thousandth of
 the time between two decisions.
 """
@@ -69,7 +69,7 @@ def integrate(
 
 
 def _step(rates, state, slope, duration):
-    """The state after a step of the fifth order, the slope there, and what the fourth differs by."""
+    """The state after a step of order 5, the slope there, and by how much order 4 differs."""
     slopes, after = [slope], state
     for weights in _STAGES:
         move = sum(w * k for w, k in zip(weights, slopes, strict=True) if w)

@@ -262,7 +262,7 @@ def unscaled(quantities: tuple[Quantity, ...], values: Float[Array, " Q"]) -> Fl
 def _observe(
     plant: Plant, faults: Faults, inside: PlantState
 ) -> tuple[PlantState, Float[Array, " O"]]:
-    """Readings of the state, the set points of the coming step, and the disturbances of the last."""
+    """Readings of the state, set points of the coming step, and disturbances of the last."""
     state, scenario, time = inside.state, inside.scenario, inside.time
     readings, key = state, inside.key
     if faults.noise:
