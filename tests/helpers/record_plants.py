@@ -4,7 +4,7 @@ Run in an environment of its own, since pcgym brings newer packages than the tes
 
     python -m venv pcgym-env
     pcgym-env/bin/pip install --no-deps pcgym==0.1.8
-    pcgym-env/bin/pip install casadi gymnasium do-mpc matplotlib diffrax equinox jax tqdm
+    pcgym-env/bin/pip install "numpy<2.4" casadi do-mpc diffrax equinox gymnasium jax matplotlib
     pcgym-env/bin/python tests/helpers/record_plants.py
 
 It writes tests/data/plants/{StirredTank,FourTanks}.npz. pcgym integrates with one of two solvers.
@@ -43,6 +43,9 @@ class Episode(NamedTuple):
     disturbances: np.ndarray
 
 
+Limit = tuple[str, float, str]  # state, value, "<=" or ">="
+
+
 class Model(NamedTuple):
     """How pcgym is told of a plant; ranges are (low, high) rows."""
 
@@ -54,7 +57,7 @@ class Model(NamedTuple):
     targets: np.ndarray
     inputs: np.ndarray
     disturbances: dict[str, tuple[float, float]]
-    limits: tuple[tuple[str, float, str], ...]
+    limits: tuple[Limit, ...]
 
 
 STIRRED_TANK = Model(
@@ -77,25 +80,21 @@ FOUR_TANKS = Model(
     targets=np.array([[0.0] * 2, [0.6] * 2]),
     inputs=np.array([[0.1] * 2, [10.0] * 2]),
     disturbances={},
-    limits=(("h1", 0.22, "<="), ("h2", 0.22, "<=")),
+    limits=(("h1", 0.25, "<="), ("h2", 0.25, "<=")),
 )
 
 
-def make(model: Model, episode: Episode, limit: tuple[str, float, str] | None, method: str):
-    """pcgym's environment for one episode, with at most one limit.
-
-    It notes only the first limit that is broken in a step, so each gets an environment.
-    """
+def settings(model: Model, episode: Episode, limits: tuple[Limit, ...], method: str) -> dict:
+    """What pcgym is told of one episode."""
     targets = {name: list(episode.set_points[:, i]) for i, name in enumerate(model.tracked)}
-    start = np.concatenate([episode.start, episode.set_points[0]])
     space = np.concatenate([model.states, model.targets], axis=1)
-    settings = {
+    told = {
         "N": N,
         "tsim": model.duration,
         "SP": targets,
         "o_space": {"low": space[0], "high": space[1]},
         "a_space": {"low": model.inputs[0], "high": model.inputs[1]},
-        "x0": start,
+        "x0": np.concatenate([episode.start, episode.set_points[0]]),
         "r_scale": dict(zip(model.tracked, model.weights, strict=True)),
         "model": model.name,
         "normalise_a": True,
@@ -109,22 +108,24 @@ def make(model: Model, episode: Episode, limit: tuple[str, float, str] | None, m
     }
     if changing:
         bounds = np.array([model.disturbances[name] for name in changing]).T
-        settings["disturbances"] = changing
-        settings["disturbance_bounds"] = {"low": bounds[0], "high": bounds[1]}
-    if limit is not None:
-        state, value, sign = limit
-        settings |= {
-            "constraints": {state: [value]},
-            "cons_type": {state: [sign]},
+        told["disturbances"] = changing
+        told["disturbance_bounds"] = {"low": bounds[0], "high": bounds[1]}
+    if limits:
+        states = {state: [x for x in limits if x[0] == state] for state, _, _ in limits}
+        told |= {
+            "constraints": {state: [x[1] for x in each] for state, each in states.items()},
+            "cons_type": {state: [x[2] for x in each] for state, each in states.items()},
             "done_on_cons_vio": False,
             "r_penalty": False,
         }
-    return pcgym.make_env(settings)
+    return told
 
 
-def play(model: Model, episode: Episode, limit=None, method: str = "jax") -> dict[str, np.ndarray]:
-    """States, rewards, observations, and by how much the limit is broken."""
-    env = make(model, episode, limit, method)
+def play(
+    model: Model, episode: Episode, limits: tuple[Limit, ...] = (), method: str = "jax"
+) -> dict[str, np.ndarray]:
+    """States, rewards, observations, and by how much the one limit is broken."""
+    env = pcgym.make_env(settings(model, episode, limits, method))
     obs = [env.reset()[0]]
     if method == "jax":
         controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
@@ -139,7 +140,7 @@ def play(model: Model, episode: Episode, limit=None, method: str = "jax") -> dic
         obs.append(np.array(seen, float))
     assert done  # pcgym's episode is over here
     out = {"states": np.array(states), "rewards": np.array(rewards), "obs": np.array(obs)}
-    if limit is not None:
+    if limits:
         out["violations"] = info["cons_info"][0, : N - 1, 0]
     return out
 
@@ -149,7 +150,8 @@ def record(model: Model, episodes: dict[str, Episode], path: Path) -> None:
     width = model.states.shape[1] + len(model.tracked)
     rows: dict[str, list[np.ndarray]] = {}
     for name, episode in episodes.items():
-        by_limit = [play(model, episode, limit) for limit in model.limits]
+        # pcgym notes only the first limit that is broken in a step.
+        by_limit = [play(model, episode, (limit,)) for limit in model.limits]
         casadi = play(model, episode, method="casadi")["states"]
         one = by_limit[0]
         apart = np.abs(casadi - one["states"]).max(0)

@@ -26,7 +26,7 @@ from smpo_envs.safe_env import Environment
 
 EPISODE_LENGTH = 59
 STEP = 1000 / 60  # s
-HIGHEST = 0.22  # level that the lower tanks should not exceed, m
+HIGHEST = 0.25  # level that the lower tanks should not exceed, m
 START = (0.141, 0.112, 0.072, 0.42)
 SET_POINTS = ((0.5, 0.2), (0.1, 0.3))  # of tanks 3 and 4, half an episode each
 CENTIMETRES = 100.0  # in a metre
@@ -137,7 +137,7 @@ def drawn(key: PRNGKeyArray, *, steps: int = EPISODE_LENGTH) -> Scenario:
         start_key, (4,), minval=0.05, maxval=jnp.array([HIGHEST, HIGHEST, 0.5, 0.5])
     )
     targets = jax.random.uniform(
-        target_key, (2, 2), minval=jnp.array([0.1, 0.1]), maxval=jnp.array([0.5, 0.4])
+        target_key, (2, 2), minval=jnp.array([0.1, 0.1]), maxval=jnp.array([0.5, 0.3])
     )
     return _scenario(start, targets, steps)
 
