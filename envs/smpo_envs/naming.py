@@ -69,6 +69,11 @@ class Source:
         return self.entry is not None and self.entry.has_hazards
 
     @property
+    def has_options(self) -> bool:
+        """Whether what makes it takes options by name."""
+        return self.entry is None or self.entry.has_options
+
+    @property
     def task_id(self) -> str | None:
         """What it is called in the real Safety-Gymnasium; None where it is not there."""
         kind, _, rest = self.name.partition(":")

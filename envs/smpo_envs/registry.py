@@ -21,6 +21,7 @@ class Entry:
         arguments: the keyword arguments that make it this environment.
         task_id: the original's name; None where there is no original.
         has_hazards: its factory takes a shift (`smpo_envs.shift.Shift`).
+        has_options: its factory takes other arguments, too, which `--env-option` gives it.
     """
 
     factory: str
@@ -28,6 +29,7 @@ class Entry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     task_id: str | None = None
     has_hazards: bool = False
+    has_options: bool = False
 
 
 def _navigation(agent: str, task: str, level: int, summary: str) -> Entry:
@@ -85,10 +87,12 @@ TASKS: Mapping[str, Entry] = MappingProxyType(
         "StirredTank": Entry(
             "smpo_envs.plants.stirred_tank:make",
             "a reactor that follows set points between two temperatures (cost beyond them)",
+            has_options=True,
         ),
         "FourTanks": Entry(
             "smpo_envs.plants.four_tanks:make",
             "two pumps hold two levels; the other two must not rise too high (cost above)",
+            has_options=True,
         ),
         "ProbeTradeoff": Entry(
             "smpo_envs.probes:tradeoff", "test problem: reward a, cost max(a, 0)"

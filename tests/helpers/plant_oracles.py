@@ -32,7 +32,7 @@ from record_plants import DATA, FOUR_TANKS, STIRRED_TANK, Episode, Model, N, set
 HORIZONS = {"StirredTank": 20, "FourTanks": 19}  # of the paper's scripts
 MODELS = {"StirredTank": STIRRED_TANK, "FourTanks": FOUR_TANKS}
 PRICES = {"StirredTank": 1.0, "FourTanks": 100.0}
-BUDGETS = {"StirredTank": (0, 2, 5, 10, 20, 40, math.inf), "FourTanks": (10, 20, 40, 60, math.inf)}
+BUDGETS = {"StirredTank": (0, 2, 5, 10, 20, 40, math.inf), "FourTanks": (0, 2, 5, 10, 20, math.inf)}
 STATES = {"cstr": ("Ca", "T"), "four_tank": ("h1", "h2", "h3", "h4")}
 SUBSTEPS = 20
 NONE_FOUND = {"return": None, "violation": None, "steps_violated": None}

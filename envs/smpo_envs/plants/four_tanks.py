@@ -19,6 +19,7 @@ from smpo_envs.plants.plant import (
     Quantity,
     Scenario,
     environment,
+    is_on,
     pieces,
     with_values,
 )
@@ -120,7 +121,7 @@ def make(
         parameters: others than pcgym's, by the names of `Parameters`.
     """
     plant = replace(PLANT, parameters=with_values(PLANT.parameters, parameters))
-    draw = partial(benchmark if fixed else drawn, steps=episode_length)
+    draw = partial(benchmark if is_on("fixed", fixed) else drawn, steps=episode_length)
     return environment(plant, draw, episode_length, Faults(spread, noise, delay))
 
 

@@ -5,6 +5,7 @@ compared: the input is held while the equations are solved over the step; the st
 for being beyond its limits and paid by how far it is from the set point of that time.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smpo_envs.plants.ode import integrate
 from smpo_envs.safe_env import Environment, Reading, State
 
+MOST_DELAY = 100  # steps
 Parameters = Any  # a plant's own NamedTuple of numbers
 
 
@@ -90,6 +92,10 @@ class Plant:
     step: float
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Faults:
     """How far a plant and its instruments are from the ones on paper.
@@ -109,12 +115,13 @@ class Faults:
     delay: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.spread < 1.0:
-            raise ValueError(f"spread={self.spread}: expected a share, 0 or more and below 1")
-        if not 0.0 <= self.noise < 1.0:
-            raise ValueError(f"noise={self.noise}: expected a share, 0 or more and below 1")
-        if self.delay < 0 or int(self.delay) != self.delay:
-            raise ValueError(f"delay={self.delay}: expected a whole number of steps, 0 or more")
+        for name, value in (("spread", self.spread), ("noise", self.noise)):
+            if not (_is_number(value) and 0.0 <= value < 1.0):
+                raise ValueError(f"{name}={value!r}: expected a share, 0 or more and below 1")
+        if not (_is_number(self.delay) and self.delay in range(MOST_DELAY + 1)):
+            raise ValueError(
+                f"delay={self.delay!r}: expected a whole number of steps, 0 to {MOST_DELAY}"
+            )
 
 
 PERFECT = Faults()
@@ -165,6 +172,17 @@ def environment(
     )
 
 
+def is_on(name: str, value: Any) -> bool:
+    """The value of a switch.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be true or false")
+    return value
+
+
 def with_values(parameters: Parameters, values: dict[str, float]) -> Parameters:
     """The parameters with others in place of some.
 
@@ -175,7 +193,7 @@ def with_values(parameters: Parameters, values: dict[str, float]) -> Parameters:
         if name not in parameters._fields:
             known = ", ".join(parameters._fields)
             raise ValueError(f"{name}={value!r}: no such option; parameters are {known}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not (_is_number(value) and 0 < value < math.inf):
             raise ValueError(f"{name}={value!r} must be a number above 0")
     return parameters._replace(**values)
 

@@ -136,7 +136,7 @@ class Config:
         source = _source(self.env)
         object.__setattr__(self, "env", source.name)
         object.__setattr__(self, "env_options", merged(self.env_options))
-        if self.env_options and source.is_native:
+        if self.env_options and not source.has_options:
             raise UserError(f"env_options: {self.env} takes none")
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)

@@ -148,7 +148,11 @@ def test_parameters_can_be_others(name):
         ({"flow": -1.0}, "flow=-1.0 must be a number above 0"),
         ({"spread": 1.0}, "spread=1.0: expected a share, 0 or more and below 1"),
         ({"noise": -0.1}, "noise=-0.1: expected a share, 0 or more and below 1"),
-        ({"delay": 1.5}, "delay=1.5: expected a whole number of steps, 0 or more"),
+        ({"noise": "much"}, "noise='much': expected a share, 0 or more and below 1"),
+        ({"delay": 1.5}, "delay=1.5: expected a whole number of steps, 0 to 100"),
+        ({"delay": -1}, "delay=-1: expected a whole number of steps, 0 to 100"),
+        ({"fixed": "perhaps"}, "fixed='perhaps' must be true or false"),
+        ({"volume": float("inf")}, "volume=inf must be a number above 0"),
     ],
 )
 def test_options_that_are_none_are_refused(option, message):

@@ -160,6 +160,10 @@ def test_a_batch_is_one_program_on_a_task_of_ones_own(command):
         ("--env own_task:make --env-option pirce=3", "its options are price, later"),
         ("--env own_task:make --env-option 3", "expected NAME=VALUE, got '3'"),
         ("--env PointGoal1 --env-option price=3", "env_options: PointGoal1 takes none"),
+        (
+            "--env StirredTank --env-option flwo=3",
+            "env: flwo=3: no such option; parameters are flow, volume",
+        ),
         ("--env own_task:make --episode-length 0", "episode_length: must be at least 1, got 0"),
         ("--env own_task:make --hazard-shift size=0.3", "has no hazards that can be shifted"),
         ("--env own_task:make --env-option price=-1", "costs must be 0 or more"),
