@@ -147,11 +147,22 @@ class PlantState(NamedTuple):
     key: PRNGKeyArray
 
 
+def minus_error(error: Float[Array, ""]) -> Float[Array, ""]:
+    """The reward of pcgym, 0 at best."""
+    return -error
+
+
+def closeness(error: Float[Array, ""]) -> Float[Array, ""]:
+    """A reward between 0 and 1, for methods that multiply rewards: 1 / (1 + error)."""
+    return 1.0 / (1.0 + error)
+
+
 def environment(
     plant: Plant,
     draw: Callable[[PRNGKeyArray], Scenario],
     episode_length: int,
     faults: Faults = PERFECT,
+    pay: Callable[[Float[Array, ""]], Float[Array, ""]] = minus_error,
 ) -> Environment:
     """A task of a plant.
 
@@ -160,11 +171,12 @@ def environment(
         draw: the scenario of an episode.
         episode_length: steps after which it is cut.
         faults: what is not as on paper.
+        pay: the reward of a tracking error.
     """
     shown = (*plant.states, *plant.targets, *plant.disturbances)
     return Environment(
         partial(reset, plant, draw, faults),
-        partial(step, plant, faults),
+        partial(step, plant, faults, pay),
         len(shown),
         len(plant.inputs),
         episode_length,
@@ -221,11 +233,17 @@ def reset(
     )
     inside, obs = _observe(plant, faults, inside)
     zero = jnp.zeros((), dtype)
-    metrics = {"cost_sum": zero, "violated": zero}
+    metrics = {"cost_sum": zero, "violated": zero, "error": zero}
     return State(inside, obs, zero, zero, metrics=metrics, info={"cost": zero})
 
 
-def step(plant: Plant, faults: Faults, state: State, action: Float[Array, " A"]) -> State:
+def step(
+    plant: Plant,
+    faults: Faults,
+    pay: Callable[[Float[Array, ""]], Float[Array, ""]],
+    state: State,
+    action: Float[Array, " A"],
+) -> State:
     """One step: the input is held, then the new state is charged and paid."""
     before = state.pipeline_state
     given = unscaled(plant.inputs, jnp.clip(action, -1.0, 1.0))
@@ -239,13 +257,14 @@ def step(plant: Plant, faults: Faults, state: State, action: Float[Array, " A"])
         plant, faults, before._replace(state=after, waiting=waiting[1:], time=time)
     )
     cost = violation(plant, after)
-    violated = (cost > 0).astype(cost.dtype)
+    error = tracking_error(plant, after, before.scenario.set_points[time])
+    shown = {"cost_sum": cost, "violated": (cost > 0).astype(cost.dtype), "error": error}
     return state.replace(
         pipeline_state=inside,
         obs=obs,
-        reward=-tracking_error(plant, after, before.scenario.set_points[time]),
+        reward=pay(error),
         done=jnp.zeros((), cost.dtype),
-        metrics={**state.metrics, "cost_sum": cost, "violated": violated},
+        metrics={**state.metrics, **shown},
         info={**state.info, "cost": cost},
     )
 

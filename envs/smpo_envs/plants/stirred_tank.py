@@ -19,8 +19,10 @@ from smpo_envs.plants.plant import (
     Plant,
     Quantity,
     Scenario,
+    closeness,
     environment,
     is_on,
+    minus_error,
     pieces,
     with_values,
 )
@@ -101,6 +103,7 @@ PLANT = Plant(
 def make(
     *,
     fixed: bool = False,
+    bounded: bool = False,
     spread: float = 0.0,
     noise: float = 0.0,
     delay: int = 0,
@@ -112,6 +115,7 @@ def make(
     Args:
         fixed: every episode is pcgym's benchmark; otherwise its start, set points and feed are
             drawn anew for each.
+        bounded: the reward is 1 / (1 + error) instead of minus the error.
         spread: see `plant.Faults`.
         noise: see `plant.Faults`.
         delay: see `plant.Faults`.
@@ -120,7 +124,8 @@ def make(
     """
     plant = replace(PLANT, parameters=with_values(PLANT.parameters, parameters))
     draw = partial(benchmark if is_on("fixed", fixed) else drawn, steps=episode_length)
-    return environment(plant, draw, episode_length, Faults(spread, noise, delay))
+    pay = closeness if is_on("bounded", bounded) else minus_error
+    return environment(plant, draw, episode_length, Faults(spread, noise, delay), pay)
 
 
 def benchmark(key: PRNGKeyArray | None = None, *, steps: int = EPISODE_LENGTH) -> Scenario:

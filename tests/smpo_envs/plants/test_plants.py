@@ -176,6 +176,15 @@ def test_spread_draws_the_uncertain_parameters_anew_for_each_episode(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_rewards_are_minus_the_error_or_bounded(name):
+    usual, bounded = (smpo_envs.make(name, fixed=True, bounded=x) for x in (False, True))
+    (_, one), (_, other) = (played(env, ramp(env)) for env in (usual, bounded))
+    assert_array_equal(one.obs, other.obs)
+    assert_array_equal(one.metrics["error"], -one.reward)
+    assert_allclose(other.reward, 1 / (1 + one.metrics["error"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_noise_is_in_what_is_read_and_not_in_the_plant(name):
     plant = {"StirredTank": stirred_tank, "FourTanks": four_tanks}[name].PLANT
     quiet, noisy = (smpo_envs.make(name, fixed=True, noise=x) for x in (0.0, 0.01))

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
 from smpo_envs.plants import four_tanks, stirred_tank
-from smpo_envs.plants.plant import PERFECT, Scenario, reset, step
+from smpo_envs.plants.plant import PERFECT, Scenario, minus_error, reset, step
 
 DATA = Path(__file__).parents[2] / "data" / "plants"
 PLANTS = {"StirredTank": stirred_tank.PLANT, "FourTanks": four_tanks.PLANT}
@@ -37,7 +37,7 @@ def replayed(name, episode):
         first = reset(plant, lambda _: scenario, PERFECT, jax.random.key(0))
 
         def play(state, action):
-            after = step(plant, PERFECT, state, action)
+            after = step(plant, PERFECT, minus_error, state, action)
             return after, after
 
         _, after = jax.jit(partial(jax.lax.scan, play))(first, jnp.array(given["actions"]))
