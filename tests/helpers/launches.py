@@ -1,7 +1,8 @@
-"""What a GPU's host does for a step and for an update: kernels that it begins, flags that it reads.
+"""What a GPU does for a step and for an update: kernels that run, flags that its host reads.
 
-Counted in the program that XLA compiles for an H100, which needs no GPU (see `h100`). How often
-loops run whose end depends on values is measured here, on a CPU that runs the same program.
+Counted in the program that XLA compiles for an H100, which needs no GPU (see `targets`), as are
+those that the host begins one by one (see `thunks`). How often loops run whose end depends on
+values is measured here, on a CPU that runs the same program.
 
     JAX_PLATFORMS=cpu python tests/helpers/launches.py PointGoal1 ppo --out counts.json
 
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import h100
 import jax
 import jax.numpy as jnp
+import targets
 from accelerator import shaped_for_an_accelerator
+from thunks import Launched, Loop, launched, parse
 
 import smpo_envs
 import smpo_jax as sx
@@ -35,9 +37,9 @@ ROLLOUT = 32
 MEASURED_IN = 8192  # environments in which trips are measured, unless said
 WARM_UP, MEASURED = 300, 10  # steps; at first nothing is near anything
 
-# Time on an H100, by the model that the counts are for: of a kernel that is begun by itself, and of
-# a flag that is read before anything else can be begun.
-KERNEL, READ = 4e-6, 15e-6  # s
+# Time on an H100, s, by the model that the counts are for: of a kernel that is begun by itself, of
+# a CUDA graph, of a kernel in one, and of a flag that is read before anything else can be begun.
+COST = Launched(loose=4e-6, graphs=10e-6, in_graphs=2e-6, reads=15e-6)
 
 PARTS = ("policy", "robot", "contact", "reset")
 REST = "rest"
@@ -212,34 +214,67 @@ def count(text: str, trips: Mapping[str, float], trip_of_scan: int = 1) -> Count
     }
 
     def walk(computation: str, times: float, part: str) -> None:
-        for line in bodies[computation]:
-            stated = _INSTRUCTION.match(line)
-            operation = stated and _OPERATION.search(stated[1])
-            if not operation or operation[1] in _FREE:
-                continue
-            name = re.search(r'op_name="([^"]*)"', line)
-            scopes = re.findall(r"[\w:]+", name[1]) if name else []  # also of vmap(contact)
+        for operation, line in _operations(bodies[computation]):
+            scopes = _scopes(line)
             own = next((p for p in PARTS if p in scopes), part)
-            if operation[1] == "while":
-                known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                if known:
-                    number = int(known[1])
-                    number = 1 if number == trip_of_scan else number
-                else:
-                    loop = [scope for scope in scopes if scope.startswith("loop:")][-1]
-                    number = trips[loop.removeprefix("loop:")]
+            if operation == "while":
+                number, asks = _turns(line, trips, trip_of_scan)
+                if asks:
                     totals["reads"][own] += times * (number + 1)
                     walk(_called(line, "condition"), times * (number + 1), own)
                 walk(_called(line, "body"), times * number, own)
-            elif operation[1] in ("call", "async-start"):
+            elif operation in _CALLS:
                 walk(_called(line, "to_apply|calls"), times, own)
-            elif operation[1] == "conditional":
+            elif operation == "conditional":
                 raise NotImplementedError(f"a branch that the host decides: {line[:200]}")
             else:
                 totals["kernels"][own] += times
 
     walk(entry, 1, REST)
     return {kind: dict(sorted(by_part.items())) for kind, by_part in totals.items()}
+
+
+def loops(text: str, trips: Mapping[str, float], trip_of_scan: int = 1) -> list[Loop]:
+    """The loops of a compiled program, in the order in which they run; arguments as `count`."""
+    bodies, entry = computations(text)
+
+    def within(computation: str) -> Iterator[Loop]:
+        for operation, line in _operations(bodies[computation]):
+            if operation == "while":
+                inner = list(within(_called(line, "body")))
+                yield Loop(*_turns(line, trips, trip_of_scan), inner)
+            elif operation in _CALLS:
+                yield from within(_called(line, "to_apply|calls"))
+
+    return list(within(entry))
+
+
+_CALLS = ("call", "async-start")
+
+
+def _operations(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """The operations that are more than nothing when the program runs, each with its line."""
+    for line in lines:
+        stated = _INSTRUCTION.match(line)
+        operation = stated and _OPERATION.search(stated[1])
+        if operation and operation[1] not in _FREE:
+            yield operation[1], line
+
+
+def _scopes(line: str) -> list[str]:
+    """The named scopes of an instruction, also those within `vmap(contact)`."""
+    name = re.search(r'op_name="([^"]*)"', line)
+    return re.findall(r"[\w:]+", name[1]) if name else []
+
+
+def _turns(line: str, trips: Mapping[str, float], trip_of_scan: int) -> tuple[float, bool]:
+    """How often a loop goes round, and whether only values say so."""
+    known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+    if known:
+        number = int(known[1])
+        return (1 if number == trip_of_scan else number), False
+    loop = [scope for scope in _scopes(line) if scope.startswith("loop:")][-1]
+    return trips[loop.removeprefix("loop:")], True
 
 
 def _called(line: str, key: str) -> str:
@@ -249,25 +284,35 @@ def _called(line: str, key: str) -> str:
     return found[1]
 
 
+# Each way in which a program may be compiled, and whether it has loops in graphs.
+WAYS = {"loops_apart": False, "loops_in_graphs": True}
+
+
 def counted(
     task: str, algo: str, num_envs: int, trips: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Counts]:
-    """Kernels and reads of a step and of an update of `num_envs` environments."""
-
-    def text(function, *arguments) -> str:
-        with shaped_for_an_accelerator(), named_loops():
-            return h100.compiled(function, *arguments).as_text() or ""
-
+    """What a step and an update of `num_envs` environments are: by part, and as begun."""
     whole = programs(task, algo, num_envs, ROLLOUT)
-    return {
-        "step": count(text(whole.play, *whole.state), trips["step"], ROLLOUT),
-        "update": count(text(whole.learn, *whole.rollout), trips["update"]),
+    stages = {
+        "step": (whole.play, whole.state, ROLLOUT),
+        "update": (whole.learn, whole.rollout, 1),
     }
+    found = {}
+    for stage, (function, arguments, trip_of_scan) in stages.items():
+        with shaped_for_an_accelerator(), named_loops():
+            lowered = targets.lowered("h100", function, *arguments)
+        found[stage] = {}
+        for way, loops_in_graphs in WAYS.items():
+            program = targets.told(lowered, loops_in_graphs=loops_in_graphs)
+            of_program = loops(program.hlo, trips[stage], trip_of_scan)
+            begun = launched(parse(program.thunks), of_program)
+            found[stage] |= count(program.hlo, trips[stage], trip_of_scan) | {way: begun._asdict()}
+    return found
 
 
-def seconds(counts: Counts) -> float:
-    """Time by the model."""
-    return KERNEL * sum(counts["kernels"].values()) + READ * sum(counts["reads"].values())
+def seconds(begun: Mapping[str, float]) -> float:
+    """Time by the model, of what is begun."""
+    return sum(cost * begun[name] for name, cost in COST._asdict().items())
 
 
 def report(
@@ -275,7 +320,13 @@ def report(
 ) -> dict[str, Any]:
     """All that is known of a task and a method, for a file."""
     counts = counted(task, algo, num_envs, trips)
-    step, update = (seconds(counts[stage]) for stage in ("step", "update"))
+    model = {}
+    for way in WAYS:
+        step, update = (seconds(counts[stage][way]) for stage in ("step", "update"))
+        model[way] = {
+            "steps_per_second": round(num_envs / step),
+            "training_steps_per_second": round(num_envs * ROLLOUT / (ROLLOUT * step + update)),
+        }
     return {
         "task": task,
         "algo": algo,
@@ -284,15 +335,12 @@ def report(
         "trips": trips,
         **{
             stage: {
-                kind: {part: round(value, 1) for part, value in by_part.items()}
-                for kind, by_part in counts[stage].items()
+                kind: {name: round(value, 1) for name, value in by.items()}
+                for kind, by in counts[stage].items()
             }
             for stage in counts
         },
-        "model": {
-            "steps_per_second": round(num_envs / step),
-            "training_steps_per_second": round(num_envs * ROLLOUT / (ROLLOUT * step + update)),
-        },
+        "model": model,
     }
 
 
