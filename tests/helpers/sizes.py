@@ -19,7 +19,7 @@ ENVIRONMENTS, ROLLOUT = 4096, 32
 
 
 def sizes(target: str, task: str, algo: str) -> dict[str, str | int]:
-    """Bytes for each environment, of what is kept and of all, and bytes of the program."""
+    """Bytes for each environment, of what is kept and of all, and of the program on disk."""
     env = smpo_envs.VectorEnv(sx.augment(smpo_envs.make(task), algo), ENVIRONMENTS)
     spec = sx.make_spec(env, rollout_length=ROLLOUT, total_iterations=10)
     algorithm = sx.make(algo, spec)
@@ -34,7 +34,7 @@ def sizes(target: str, task: str, algo: str) -> dict[str, str | int]:
         "algo": algo,
         "kept_bytes_per_environment": memory.argument_size_in_bytes // ENVIRONMENTS,
         "bytes_per_environment": (taken + memory.temp_size_in_bytes) // ENVIRONMENTS,
-        "program_bytes": memory.generated_code_size_in_bytes,
+        "program_bytes": len(program.runtime_executable().serialize()),
     }
 
 

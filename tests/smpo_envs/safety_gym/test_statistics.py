@@ -108,7 +108,7 @@ def standard_errors_apart(values, reference):
     return abs(values.mean() - mean) / np.hypot(ours, error)
 
 
-@pytest.mark.parametrize("number", [256, pytest.param(4096, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [128, pytest.param(4096, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_policy_has_the_statistics_of_the_original(name, number):
     ours = episodes(name, number)
@@ -123,7 +123,7 @@ def test_random_policy_has_the_statistics_of_the_original(name, number):
 
 @pytest.mark.parametrize("name", [name for name in RANDOM if "Push" not in name])
 def test_zero_policy_stays_still_free_of_cost(name):
-    ours = episodes(name, 256, scale=0.0)
+    ours = episodes(name, 128, scale=0.0)
     # The first distance is rounded in another compiled function than the second: once.
     assert np.max(np.abs(ours.totals.pop("reward"))) < 1e-6
     for quantity, total in ours.totals.items():
@@ -131,7 +131,7 @@ def test_zero_policy_stays_still_free_of_cost(name):
 
 
 def test_zero_policy_sees_pillars_push_away_boxes_that_start_inside_them():
-    ours = episodes("PointPush1", 256, scale=0.0)
+    ours = episodes("PointPush1", 128, scale=0.0)
     assert standard_errors_apart(ours.totals["reward"].astype(np.float64), (-0.009, 0.009)) < 3
     assert np.any(ours.totals["reward"] != 0) and not np.any(ours.totals["cost"])
 
