@@ -25,8 +25,8 @@ def sizes(target: str, task: str, algo: str) -> dict[str, str | int]:
     algorithm = sx.make(algo, spec)
     state = jax.eval_shape(lambda key: loop.init(algorithm, env, key), jax.random.key(0))
     program = targets.lowered(target, loop.iteration(algorithm, env, spec), state).compile()
-    memory = program.memory_analysis()
-    assert memory
+    memory, executable = program.memory_analysis(), program.runtime_executable()
+    assert memory and executable
     taken = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return {
         "target": target,
@@ -34,7 +34,7 @@ def sizes(target: str, task: str, algo: str) -> dict[str, str | int]:
         "algo": algo,
         "kept_bytes_per_environment": memory.argument_size_in_bytes // ENVIRONMENTS,
         "bytes_per_environment": (taken + memory.temp_size_in_bytes) // ENVIRONMENTS,
-        "program_bytes": len(program.runtime_executable().serialize()),
+        "program_bytes": len(executable.serialize()),
     }
 
 
