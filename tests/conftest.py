@@ -9,11 +9,6 @@ from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
 os.environ.setdefault("PJRT_NPROC", "1")  # XLA's threads: two processes of tests share two cores
-# The code generator that training uses (`smpo_envs.compilation`), for all that is compiled here and
-# in processes that are started: it takes about half the time. Newer versions have none but theirs.
-if jax.__version_info__ < (0, 11):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 
