@@ -4,28 +4,13 @@ Equations: Johansson (2000), The quadruple-tank process, IEEE Trans. Control Sys
 456-465; numbers, ranges and set points: pcgym 0.1.8, whose tanks are larger (see README.md).
 """
 
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smpo_envs.plants.plant import (
-    Faults,
-    Limit,
-    Plant,
-    Quantity,
-    Scenario,
-    closeness,
-    environment,
-    is_on,
-    minus_error,
-    pieces,
-    with_values,
-)
-from smpo_envs.safe_env import Environment
+from smpo_envs.plants.plant import Limit, Plant, Quantity, Scenario, maker, pieces
 
 EPISODE_LENGTH = 59
 STEP = 1000 / 60  # s
@@ -99,35 +84,8 @@ PLANT = Plant(
     weights=(1e2, 1e2),
     limits=tuple(Limit(tank, 0.0, HIGHEST, CENTIMETRES) for tank in (0, 1)),
     step=STEP,
+    shares=("split_1", "split_2"),
 )
-
-
-def make(
-    *,
-    fixed: bool = False,
-    bounded: bool = False,
-    spread: float = 0.0,
-    noise: float = 0.0,
-    delay: int = 0,
-    episode_length: int = EPISODE_LENGTH,
-    **parameters: float,
-) -> Environment:
-    """The task.
-
-    Args:
-        fixed: every episode is pcgym's benchmark; otherwise its start and set points are drawn
-            anew for each.
-        bounded: the reward is 1 / (1 + error) instead of minus the error.
-        spread: see `plant.Faults`.
-        noise: see `plant.Faults`.
-        delay: see `plant.Faults`.
-        episode_length: steps after which an episode is cut.
-        parameters: others than pcgym's, by the names of `Parameters`.
-    """
-    plant = replace(PLANT, parameters=with_values(PLANT.parameters, parameters))
-    draw = partial(benchmark if is_on("fixed", fixed) else drawn, steps=episode_length)
-    pay = closeness if is_on("bounded", bounded) else minus_error
-    return environment(plant, draw, episode_length, Faults(spread, noise, delay), pay)
 
 
 def benchmark(key: PRNGKeyArray | None = None, *, steps: int = EPISODE_LENGTH) -> Scenario:
@@ -151,3 +109,6 @@ def drawn(key: PRNGKeyArray, *, steps: int = EPISODE_LENGTH) -> Scenario:
 def _scenario(start: Float[Array, " 4"], targets: Float[Array, "2 2"], steps: int) -> Scenario:
     set_points = pieces(targets, steps)
     return Scenario(start, set_points, jnp.zeros((steps + 1, 0)))
+
+
+make = maker(PLANT, benchmark, drawn, EPISODE_LENGTH)

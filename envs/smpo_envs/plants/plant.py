@@ -7,9 +7,9 @@ for being beyond its limits and paid by how far it is from the set point of that
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,7 @@ class Plant:
         weights: of the squared errors of the tracked states, in the reward.
         limits: on its states.
         step: time from one decision to the next.
+        shares: the parameters that cannot be above 1.
     """
 
     rates: Callable[..., Float[Array, " S"]]
@@ -90,6 +91,7 @@ class Plant:
     weights: tuple[float, ...]
     limits: tuple[Limit, ...]
     step: float
+    shares: tuple[str, ...] = ()
 
 
 def _is_number(value: Any) -> bool:
@@ -184,23 +186,68 @@ def environment(
     )
 
 
-def is_on(name: str, value: Any) -> bool:
-    """The value of a switch.
+class Draw(Protocol):
+    """How the scenario of an episode of so many steps is drawn."""
 
-    Raises:
-        ValueError: it is neither true nor false.
+    def __call__(self, key: PRNGKeyArray, *, steps: int) -> Scenario:
+        """A scenario of `steps` + 1 rows."""
+        ...
+
+
+def maker(plant: Plant, benchmark: Draw, drawn: Draw, usual_length: int) -> Callable:
+    """The function that makes a plant's task, with its options by name.
+
+    Args:
+        plant: as published.
+        benchmark: the scenario of `fixed` episodes.
+        drawn: that of the others.
+        usual_length: of an episode, in steps.
     """
+
+    def make(
+        *,
+        fixed: bool = False,
+        bounded: bool = False,
+        spread: float = 0.0,
+        noise: float = 0.0,
+        delay: int = 0,
+        episode_length: int = usual_length,
+        **parameters: float,
+    ) -> Environment:
+        """The task.
+
+        Args:
+            fixed: every episode is pcgym's benchmark; otherwise it is drawn anew.
+            bounded: the reward is 1 / (1 + error) instead of minus the error.
+            spread: see `Faults`.
+            noise: see `Faults`.
+            delay: see `Faults`.
+            episode_length: steps after which an episode is cut.
+            parameters: others than those published, by their names.
+
+        Raises:
+            ValueError: an option or a value that does not make sense.
+        """
+        faults = Faults(spread, noise, delay)
+        own = replace(plant, parameters=_with_values(plant.parameters, parameters))
+        for name in own.shares:
+            share = getattr(own.parameters, name)
+            if share * (1 + spread) > 1:
+                raise ValueError(f"{name}={share!r}, spread={spread!r}: a share cannot be above 1")
+        draw = partial(benchmark if _is_on("fixed", fixed) else drawn, steps=episode_length)
+        pay = closeness if _is_on("bounded", bounded) else minus_error
+        return environment(own, draw, episode_length, faults, pay)
+
+    return make
+
+
+def _is_on(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name}={value!r} must be true or false")
     return value
 
 
-def with_values(parameters: Parameters, values: dict[str, float]) -> Parameters:
-    """The parameters with others in place of some.
-
-    Raises:
-        ValueError: there is none of a name, or it is not a positive number.
-    """
+def _with_values(parameters: Parameters, values: dict[str, float]) -> Parameters:
     for name, value in values.items():
         if name not in parameters._fields:
             known = ", ".join(parameters._fields)

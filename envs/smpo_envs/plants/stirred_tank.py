@@ -5,28 +5,13 @@ limits, ranges and set points: pcgym 0.1.8 (see README.md). With the jacket at 3
 long the reaction runs away, to 480 K within seconds.
 """
 
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smpo_envs.plants.plant import (
-    Faults,
-    Limit,
-    Plant,
-    Quantity,
-    Scenario,
-    closeness,
-    environment,
-    is_on,
-    minus_error,
-    pieces,
-    with_values,
-)
-from smpo_envs.safe_env import Environment
+from smpo_envs.plants.plant import Limit, Plant, Quantity, Scenario, maker, pieces
 
 EPISODE_LENGTH = 59
 STEP = 26 / 60  # min
@@ -100,34 +85,6 @@ PLANT = Plant(
 )
 
 
-def make(
-    *,
-    fixed: bool = False,
-    bounded: bool = False,
-    spread: float = 0.0,
-    noise: float = 0.0,
-    delay: int = 0,
-    episode_length: int = EPISODE_LENGTH,
-    **parameters: float,
-) -> Environment:
-    """The task.
-
-    Args:
-        fixed: every episode is pcgym's benchmark; otherwise its start, set points and feed are
-            drawn anew for each.
-        bounded: the reward is 1 / (1 + error) instead of minus the error.
-        spread: see `plant.Faults`.
-        noise: see `plant.Faults`.
-        delay: see `plant.Faults`.
-        episode_length: steps after which an episode is cut.
-        parameters: others than those published, by the names of `Parameters`.
-    """
-    plant = replace(PLANT, parameters=with_values(PLANT.parameters, parameters))
-    draw = partial(benchmark if is_on("fixed", fixed) else drawn, steps=episode_length)
-    pay = closeness if is_on("bounded", bounded) else minus_error
-    return environment(plant, draw, episode_length, Faults(spread, noise, delay), pay)
-
-
 def benchmark(key: PRNGKeyArray | None = None, *, steps: int = EPISODE_LENGTH) -> Scenario:
     """The set points of pcgym's benchmark, and a feed that does not change."""
     del key
@@ -152,3 +109,6 @@ def _scenario(
     temperatures = pieces(jnp.stack([usual, feed, feed, usual]), steps)
     disturbances = jnp.stack([temperatures, jnp.ones_like(temperatures)], axis=1)
     return Scenario(start, pieces(targets, steps)[:, None], disturbances)
+
+
+make = maker(PLANT, benchmark, drawn, EPISODE_LENGTH)

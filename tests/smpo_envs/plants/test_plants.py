@@ -160,6 +160,13 @@ def test_options_that_are_none_are_refused(option, message):
         smpo_envs.make("StirredTank", **option)
 
 
+@pytest.mark.parametrize("option", [{"split_2": 1.1}, {"split_2": 0.9, "spread": 0.2}])
+def test_more_than_all_of_a_flow_is_refused(option):
+    with pytest.raises(ValueError, match=r"split_2=.* a share cannot be above 1"):
+        smpo_envs.make("FourTanks", **option)
+    smpo_envs.make("FourTanks", split_2=0.8, spread=0.25)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_spread_draws_the_uncertain_parameters_anew_for_each_episode(name):
     plant = {"StirredTank": stirred_tank, "FourTanks": four_tanks}[name].PLANT
