@@ -80,7 +80,9 @@ def make(
         f, weights = weight.product(
             each(lambda view, q, d: modulation.weigh(view, q.value, d, is_on=is_on), views, q, d)
         )
-        reward = modulation.reward(transition.reward, f, modulation.shift(transition))
+        shift = modulation.shift(transition)
+        reward = modulation.reward(transition.reward, f, shift)
+        inverted = weight.is_paid_for_excess(transition.reward, f, shift)
         advantage, target = recipes.advantages(ac, reward, transition, estimates)
         # Eqs. 10-13: what the policy pays for the change of Q^c that it makes.
         charges = each(lambda own: modulation.charge(own, transition), weights)
@@ -94,6 +96,7 @@ def make(
             **_explain(f, d, price, views, aux),
             **_calibration(critics, q, views),
             "value/explained_variance": recipes.explained_variance(estimates.value, target),
+            "smpo/inverted_share": jnp.mean(jnp.asarray(inverted, f.dtype)),
             "smpo/critic_gradient_norm": gradient.norm(ac, term, learner, batch),
         }
         # The policy moves, and V learns, as the improver does it.

@@ -155,6 +155,15 @@ def modulated_reward(reward: Steps, f: Steps, shift: Steps) -> Steps:
     return reward + (f - 1.0) * (reward + shift)
 
 
+def is_paid_for_excess(reward: Steps, f: Steps, shift: Steps) -> Bool[Array, "T N"]:
+    """Where a step beyond the budget earns: f < 0 times r + shift < 0 is a gain.
+
+    It should be nowhere, since the shift is there to leave no reward negative. Where it is, further
+    cost raises the modulated reward, so that the limit is worked against.
+    """
+    return (f < 0.0) & (reward + shift < 0.0)
+
+
 def shifted_reward(reward: Steps, f: Steps, shift: Steps) -> Steps:
     """The reward itself, where f multiplies the advantage."""
     del f

@@ -57,6 +57,15 @@ def test_without_a_limit_smpo_modulates_nothing(name, reference, same):
 
 
 @pytest.mark.usefixtures("quick_compilation")
+def test_a_shift_that_leaves_rewards_negative_is_told():
+    """A limit of nearly nothing makes every weight negative; rewards of the toy go below 0."""
+    tight = {"threshold_minimum": 1e-6}
+    low, high = (toy.two_iterations("smpo-ppo", 1e-6, shift_amount=x, **tight) for x in (0.0, 1e3))
+    assert np.all(low[1]["smpo/inverted_share"] > 0) and np.all(high[1]["smpo/inverted_share"] == 0)
+    assert np.all(low[1]["smpo/inverted_share"] <= low[1]["smpo/negative_share"])
+
+
+@pytest.mark.usefixtures("quick_compilation")
 def test_with_full_weight_and_no_critic_gradient_smpo_is_trpo():
     run = toy.two_iterations(
         "smpo", warmup_epochs=1e9, critic_gradient="off", target_kl=0.01, target_kl_decay=1.0

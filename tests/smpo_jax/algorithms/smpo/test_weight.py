@@ -116,6 +116,18 @@ def test_rewards_are_shifted_before_and_unshifted_after():
     np.testing.assert_allclose(code.advantage(r, f), [[0.5, 1.0]])
 
 
+def test_a_step_beyond_the_budget_earns_where_the_shift_leaves_a_negative_reward():
+    r, f, shift = (
+        jnp.array([x]) for x in ([-0.5, -0.5, -0.5, 2.0], [-1, -1, 0.5, -1.0], [0.1, 1, 0.1, 0.1])
+    )
+    # -1 * -0.4 is a gain; -1 * 0.5 and -1 * 2.1 are losses, and so is less of a positive weight.
+    earns = weights.is_paid_for_excess(r, f, shift)
+    np.testing.assert_array_equal(earns, [[True, False, False, False]])
+    np.testing.assert_array_equal(
+        earns, (f < 0) & (modulation_of().reward(r, f, shift) + shift > 0) & (r < 0)
+    )
+
+
 def test_shifting_by_the_running_minimum_leaves_no_negative_reward():
     r = rollout([0.5, -2.0, 1.0], [0.0] * 3)
     shift = modulation_of(shift="minimum").shift(r.transition)
