@@ -4,7 +4,8 @@ Run in the environment of `record_plants.py`, after `plant_scenarios.py`:
 
     pcgym-env/bin/python tests/helpers/plant_oracles.py
 
-It writes tests/data/plants/oracles.json. All control pcgym's own plant, without noise:
+It writes tests/data/plants/oracles.json, and in jackets.json the inputs of two in StirredTank's
+benchmark. All control pcgym's own plant, without noise:
 
 - `published`: pcgym's nonlinear MPC as it is. It reads the schedules two steps late, and the last
   row of them in its first step.
@@ -44,12 +45,13 @@ def play(model: Model, episode: Episode, decide, price: float) -> dict[str, Any]
     env.reset()
     size = len(episode.start)
     low, high = model.inputs
-    total, violation, broken, seconds = 0.0, 0.0, 0, []
+    total, violation, broken, seconds, given = 0.0, 0.0, 0, [], []
     for t in range(N - 1):
         state = np.array(env.state[:size], float)
         began = time.perf_counter()
         inputs = np.asarray(decide(t, state), float).ravel()
         seconds.append(time.perf_counter() - began)
+        given.append(inputs.round(4).tolist())
         _, reward, _, _, _ = env.step(2 * (np.clip(inputs, low, high) - low) / (high - low) - 1)
         over = price * beyond(model, env.state)
         total, violation, broken = total + float(reward), violation + over, broken + (over > 0)
@@ -58,6 +60,7 @@ def play(model: Model, episode: Episode, decide, price: float) -> dict[str, Any]
         "violation": round(violation, 4),
         "steps_violated": int(broken),
         "seconds": seconds,
+        "inputs": given,
     }
 
 
@@ -155,6 +158,8 @@ def optimal(model: Model, episode: Episode, budget: float, price: float) -> np.n
 def summary(episodes: list[dict[str, Any]]) -> dict[str, Any]:
     """What is written of a controller: a list of each number, and how long it thinks."""
     seconds = np.concatenate([each.pop("seconds") for each in episodes])
+    for each in episodes:
+        each.pop("inputs", None)
     out: dict[str, Any] = {key: [each[key] for each in episodes] for key in episodes[0]}
     out["ms_mean"] = round(1e3 * seconds.mean(), 2)
     out["ms_99"] = round(1e3 * float(np.quantile(seconds, 0.99)), 2)
@@ -176,6 +181,7 @@ def main(plants: list[str]) -> None:
             for s, p, d in zip(*rows, strict=True)
         ]
         results: dict[str, Any] = {}
+        jackets: dict[str, list[float]] = {}
         for name, is_told, within in (
             ("published", False, False),
             ("published_within", False, True),
@@ -189,6 +195,9 @@ def main(plants: list[str]) -> None:
                 )
                 one = play(model, episode, decide, price)
                 played.append(one | {"solver_failures": sum(failures)})
+            if plant == "StirredTank" and is_told:
+                jackets[name] = [jacket for (jacket,) in played[0]["inputs"]]
+                (DATA / "jackets.json").write_text(json.dumps(jackets))
             results[name] = summary(played)
             tell(plant, name, results[name])
         for budget in BUDGETS[plant]:
