@@ -160,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--sees", nargs="+", default=["vectors", "pictures"])
     parser.add_argument("--out", type=Path, default=Path("configs/suites/reports/scale"))
     options = parser.parse_args()
@@ -167,7 +168,7 @@ def main() -> None:
     table, bins = options.out / "pixels.csv", options.out / "calibration.csv"
     for seed in range(options.seeds):
         for sees in options.sees:
-            for method in METHODS:
+            for method in options.methods:
                 name = (method, sees, str(seed))
                 if table.exists() and any(
                     (row["method"], row["sees"], row["seed"]) == name
