@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import yaml
 
 import smpo_jax as sx
 from smpo_envs.plants import four_tanks, stirred_tank
@@ -25,7 +26,8 @@ from smpo_jax.experiment.results import intervals
 
 DATA = Path(__file__).parents[2] / "tests" / "data" / "plants"
 PLANTS = {"StirredTank": stirred_tank.PLANT, "FourTanks": four_tanks.PLANT}
-LIMITS = {"StirredTank": 5, "FourTanks": 10}  # of plants.yaml
+TASKS = yaml.safe_load(Path(__file__).with_name("plants.yaml").read_text())["tasks"]
+LIMITS = {plant: settings["cost_limit"] for plant, settings in TASKS.items()}
 
 
 class Score(NamedTuple):

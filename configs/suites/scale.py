@@ -3,10 +3,11 @@
     python configs/suites/scale.py count    # arithmetic alone: writes operations.csv and the figure
     python configs/suites/scale.py measure  # seconds and bytes too: adds to measured.csv
 
-Counted are the multiplications and additions of matrix products and convolutions, of all passes
-that an update can make; what is left, a few per cent, is not. The compiler's own count takes every
-loop's body once, so it is not used. The environment is made up: its observations are a fixed vector
-of the size that is asked for, times a number that a step changes.
+Counted are the multiplications and additions of matrix products, of all passes that an update can
+make; what is left is not. A convolution is refused: `pixels.py` writes its own as products. The
+compiler's own count takes every loop's body once, so it is not used. The environment is made up:
+its observations are a fixed vector of the size that is asked for, times a number that a step
+changes.
 """
 
 import argparse
@@ -118,10 +119,11 @@ def subject(method: str, cell: Cell) -> Subject:
 def operations(subject: Subject) -> float:
     """Multiplications and additions of an update that makes all its passes."""
     program = jax.make_jaxpr(subject.update)(subject.learner, subject.rollout, subject.key)
-    return _count(program.jaxpr)
+    return counted(program.jaxpr)
 
 
-def _count(jaxpr: Any) -> float:
+def counted(jaxpr: Any) -> float:
+    """Those of a program."""
     return sum(_of(equation) for equation in jaxpr.eqns)
 
 
@@ -132,10 +134,12 @@ def _of(equation: Any) -> float:
         shape = equation.invars[0].aval.shape
         return 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
     if name == "conv_general_dilated":
-        raise NotImplementedError("convolutions are written as products of patches here")
+        raise ValueError(
+            "convolutions are not counted: write them as products of patches (pixels.py)"
+        )
     if name == "cond":
-        return max(_count(branch.jaxpr) for branch in given["branches"])
-    inner = sum(_count(program) for program in _programs(given))
+        return max(counted(branch.jaxpr) for branch in given["branches"])
+    inner = sum(counted(program) for program in _programs(given))
     if name == "scan":
         return given["length"] * inner
     return (_most(given) if name == "while" else 1) * inner
