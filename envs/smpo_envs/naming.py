@@ -338,7 +338,7 @@ def _of_real(rest: str) -> Source:
         return _or_value_error(safety_gymnasium_task, rest, episode_length)
 
     if not rest:
-        raise ValueError("safety-gymnasium: is followed by an id, as in SafetyCarGoal1-v0")
+        raise ValueError("safety-gymnasium: is followed by an id, as in SafetyDoggoGoal1-v0")
     return Source(f"safety-gymnasium:{rest}", make, is_outside=True)
 
 
@@ -379,7 +379,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "safety-gymnasium": Kind(
             "safety-gymnasium:ID",
-            "the real package's, as in SafetyCarGoal1-v0, SafetyAntVelocity-v1 (it has to be "
+            "the real package's, as in SafetyDoggoGoal1-v0, SafetyAntVelocity-v1 (it has to be "
             "installed)",
             _of_real,
         ),

@@ -42,48 +42,31 @@ def _navigation(agent: str, task: str, level: int, summary: str) -> Entry:
     )
 
 
+_SUMMARIES: Mapping[tuple[str, int], str] = MappingProxyType(
+    {
+        ("Goal", 0): "drives to goals in an empty arena",
+        ("Goal", 1): "drives to goals among 8 hazards (cost) and a vase",
+        ("Goal", 2): "drives to goals among 10 hazards, 10 vases (cost)",
+        ("Button", 0): "presses the lit one of 4 buttons",
+        ("Button", 1): "does the same; wrong buttons, 4 hazards, 4 gremlins that circle (cost)",
+        ("Button", 2): "does the same; wrong buttons, 8 hazards, 6 gremlins that circle (cost)",
+        ("Push", 0): "pushes a box to goals in an empty arena",
+        ("Push", 1): "pushes a box past a pillar and 2 hazards (cost)",
+        ("Push", 2): "pushes a box past 4 pillars, 4 hazards (cost)",
+        ("Circle", 0): "circles, counter-clockwise",
+        ("Circle", 1): "circles, partly outside of a strip (cost)",
+        ("Circle", 2): "circles, partly outside of a square (cost)",
+        ("Run", 0): "drives down a corridor (cost outside)",
+    }
+)
+
 TASKS: Mapping[str, Entry] = MappingProxyType(
     {
-        "PointGoal0": _navigation("Point", "Goal", 0, "drives to goals in an empty arena"),
-        "PointGoal1": _navigation(
-            "Point", "Goal", 1, "drives to goals among 8 hazards (cost) and a vase"
-        ),
-        "PointGoal2": _navigation(
-            "Point", "Goal", 2, "drives to goals among 10 hazards, 10 vases (cost)"
-        ),
-        "PointButton0": _navigation("Point", "Button", 0, "presses the lit one of 4 buttons"),
-        "PointButton1": _navigation(
-            "Point",
-            "Button",
-            1,
-            "does the same; wrong buttons, 4 hazards, 4 gremlins that circle (cost)",
-        ),
-        "PointButton2": _navigation(
-            "Point",
-            "Button",
-            2,
-            "does the same; wrong buttons, 8 hazards, 6 gremlins that circle (cost)",
-        ),
-        "PointPush0": _navigation("Point", "Push", 0, "pushes a box to goals in an empty arena"),
-        "PointPush1": _navigation(
-            "Point", "Push", 1, "pushes a box past a pillar and 2 hazards (cost)"
-        ),
-        "PointPush2": _navigation(
-            "Point", "Push", 2, "pushes a box past 4 pillars, 4 hazards (cost)"
-        ),
-        "PointCircle0": _navigation("Point", "Circle", 0, "circles, counter-clockwise"),
-        "PointCircle1": _navigation(
-            "Point", "Circle", 1, "circles, partly outside of a strip (cost)"
-        ),
-        "PointCircle2": _navigation(
-            "Point", "Circle", 2, "circles, partly outside of a square (cost)"
-        ),
-        "PointRun0": _navigation("Point", "Run", 0, "drives down a corridor (cost outside)"),
-        "CarGoal0": _navigation("Car", "Goal", 0, "drives to goals in an empty arena"),
-        "CarCircle0": _navigation("Car", "Circle", 0, "circles, counter-clockwise"),
-        "CarCircle1": _navigation("Car", "Circle", 1, "circles, partly outside of a strip (cost)"),
-        "CarCircle2": _navigation("Car", "Circle", 2, "circles, partly outside of a square (cost)"),
-        "CarRun0": _navigation("Car", "Run", 0, "drives down a corridor (cost outside)"),
+        **{
+            f"{agent}{task}{level}": _navigation(agent, task, level, summary)
+            for agent in ("Point", "Car")
+            for (task, level), summary in _SUMMARIES.items()
+        },
         "StirredTank": Entry(
             "smpo_envs.plants.stirred_tank:make",
             "a reactor that follows set points between two temperatures (cost beyond them)",

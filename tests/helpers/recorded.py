@@ -4,6 +4,7 @@ import importlib
 from functools import partial
 from types import ModuleType
 
+import car_recorded
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from precision import double_precision
 
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import gremlins
+from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes, yaw_quaternion
 from smpo_envs.safety_gym.collision import Post
@@ -18,6 +20,7 @@ from smpo_envs.safety_gym.goal import GoalState
 from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.worlds import Motion, World
 
 # How the original calls the objects of a kind, but for their number.
@@ -38,8 +41,12 @@ def task_of(recording: dict) -> ModuleType:
     return importlib.import_module(f"smpo_envs.safety_gym.{recording['meta']['task'][:-1].lower()}")
 
 
+def agent_of(recording: dict) -> Agent:
+    return named(recording["meta"]["agent"])
+
+
 def level_of(recording: dict) -> Level:
-    return task_of(recording).LEVELS[int(recording["meta"]["task"][-1])]
+    return agent_of(recording).fitted(task_of(recording).LEVELS[int(recording["meta"]["task"][-1])])
 
 
 def _rows(recording: dict, kind: str) -> list[int]:
@@ -71,14 +78,17 @@ def _arenas(recording: dict) -> Arena:
         return jnp.asarray(x, dtype)
 
     q, v = recording["qpos"], recording["qvel"]
-    number = (q.shape[1] - 3) // 7
-    boxes_q, boxes_v = q[:, 3:].reshape(rows, number, 7), v[:, 3:].reshape(rows, number, 6)
+    boxes_q, boxes_v = boxes_of(recording)
     boxes = FreeBoxes(
         varying(boxes_q[..., :3]),
         varying(boxes_q[..., 3:]),
         varying(boxes_v[..., :3]),
         varying(boxes_v[..., 3:]),
     )
+    if agent_of(recording) == POINT:
+        robot = Point(constant(xy[0]), constant(rotation[0]), varying(q[:, :3]), varying(v[:, :3]))
+    else:
+        robot = car_recorded.cars(recording)
     markers, fixed, circling = {}, np.zeros((0, 2)), None
     for kind, _ in level.objects:
         if kind.name == GOAL:
@@ -90,16 +100,26 @@ def _arenas(recording: dict) -> Arena:
             markers[kind.name] = constant(xy[these])
         elif kind.solid == gremlins.GREMLIN:
             home = np.concatenate([xy[these], rotation[these, None]], axis=1)
-            circling = _circling(rows, home)
+            circling = _circling(rows, home, robot.timing)
             boxes = _beside(boxes, circling)
-    robot = Point(constant(xy[0]), constant(rotation[0]), varying(q[:, :3]), varying(v[:, :3]))
     return Arena(World(robot, boxes, constant(fixed), circling), markers)
 
 
-def _circling(rows: int, home: np.ndarray) -> Circling:
+def boxes_of(recording: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Recorded coordinates and rates of what can be pushed, `[T + 1, V, 7]` and `[T + 1, V, 6]`."""
+    q, v = recording["qpos"], recording["qvel"]
+    number = q.shape[1] // 7 - (agent_of(recording) != POINT)
+    rows = len(q)
+    return (
+        q[:, q.shape[1] - 7 * number :].reshape(rows, number, 7),
+        v[:, v.shape[1] - 6 * number :].reshape(rows, number, 6),
+    )
+
+
+def _circling(rows: int, home: np.ndarray, timing: Timing) -> Circling:
     """The common motion of gremlins, from our own integration of it."""
     start = gremlins.start(jnp.asarray(home, jnp.result_type(float)))
-    _, steps = jax.lax.scan(lambda c, _: (gremlins.simulate_free(c), c), start, length=rows)
+    _, steps = jax.lax.scan(lambda c, _: (gremlins.simulate_free(c, timing), c), start, length=rows)
     return steps
 
 

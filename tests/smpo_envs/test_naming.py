@@ -84,7 +84,7 @@ def test_one_can_be_made_while_a_program_is_traced():
     ("name", "expected"),
     [
         ("PointGaol1", "did you mean 'PointGoal1'"),
-        ("SafetyCarGoal1-v0", "is stepped outside JAX: see smpo_envs.host$"),
+        ("SafetyDoggoGoal1-v0", "is stepped outside JAX: see smpo_envs.host$"),
         ("own_taks:make", "no module 'own_taks' in .*; did you mean own_task:make"),
         ("brxa:ant", "no module 'brxa' .*; did you mean brax:ant"),
         ("own_task:mak", "has no 'mak'; did you mean own_task:make"),

@@ -70,7 +70,7 @@ class HostTask:
 
 
 def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> HostTask:
-    """A task of the real Safety-Gymnasium, e.g. `SafetyCarGoal1-v0`.
+    """A task of the real Safety-Gymnasium, e.g. `SafetyDoggoGoal1-v0`.
 
     Raises:
         ImportError: the real package is not installed; says what to run.

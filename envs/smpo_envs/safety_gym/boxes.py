@@ -56,19 +56,19 @@ class Body:
     def outline(self) -> float:
         """Half width of the square around the body, m."""
         if self.corners is None:
-            return self.core.side
-        return max(self.core.side, self.corners.offset + self.corners.half.side)
+            return self.core.x
+        return max(self.core.x, self.corners.offset + self.corners.half.x)
 
     @property
     def is_cube(self) -> bool:
         """Whether it looks the same whichever of its faces it stands on."""
-        return self.corners is None and self.core.side == self.core.height
+        return self.corners is None and self.core.x == self.core.z
 
 
 def cube(half: float, mass: float, **fields) -> Body:
     """A cube; fields as of `Body`."""
     inertia = mass * (2 * half) ** 2 / 6  # about any axis through the centre
-    return Body(Half(half, half), mass, (inertia, inertia), weight=1 / mass, **fields)
+    return Body(Half(half, half, half), mass, (inertia, inertia), weight=1 / mass, **fields)
 
 
 # Deviation: the original lets vases settle for ever; a rest at a fifth of the speed that is charged
@@ -79,8 +79,8 @@ VASE = cube(0.1, 8e-6, height=0.09996, most_at_once=3, resting_speed=2e-5)
 # which it then sinks; what stands still is not looked after, so it begins with a fall too slow to
 # matter.
 PUSH_BOX = Body(
-    core=Half(0.2, 0.2),
-    corners=Corners(0.2, Half(0.1, 0.2)),
+    core=Half.square(0.2, 0.2),
+    corners=Corners(0.2, Half.square(0.1, 0.2)),
     mass=1.28e-4,
     inertia=(5.333333333333333e-6, 7.253333333333333e-6),
     height=0.2,
@@ -88,6 +88,20 @@ PUSH_BOX = Body(
     initial_fall=1e-9,
     collide_with_each_other=False,
     activity=1 / 16,  # pushed all the time once a policy has learnt to
+)
+
+
+# The same, smaller and lighter, as the Car is given it.
+SMALL_PUSH_BOX = Body(
+    core=Half.square(0.125, 0.125),
+    corners=Corners(0.125, Half.square(0.0625, 0.125)),
+    mass=1.5625e-5,
+    inertia=(2.5431315104166666e-7, 3.4586588541666664e-7),
+    height=0.125,
+    weight=64000.0,
+    initial_fall=1e-9,
+    collide_with_each_other=False,
+    activity=1 / 16,
 )
 
 

@@ -1,5 +1,6 @@
 """Which bodies may touch within a step, cheaply: only those are simulated with contacts."""
 
+import functools
 import math
 from enum import IntEnum
 from typing import NamedTuple
@@ -7,48 +8,74 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.gremlins import Circling
-from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.robot import Robot
 from smpo_envs.safety_gym.worlds import World, box_positions
 
 _TRAVEL = 0.047  # what two boxes may come nearer to each other within an environment step, m
-# For where the robot may touch something its outline is two discs, the sphere and the one around
-# the arrow, in which the robot's rates may exceed those at both ends of the step by a little.
-_DISCS = ((0.0, 0.1), (0.1, 0.0708))  # how far ahead, radius, m
-_INNER_RADII = (0.1, 0.05)  # of the largest discs there within the outline, m
-_MARGIN = 2e-3  # m
-# rad/s; the turn servo changes the rate by up to 0.8 within a physics step.
-_SPIN_MARGIN = 1.0
+
+
+class Disc(NamedTuple):
+    """Part of a robot's outline as seen from above, in the axes of its front, m.
+
+    Attributes:
+        ahead: of the robot's origin.
+        left: of the robot's origin.
+        radius: the disc covers its part of the outline.
+        inner: radius of the largest disc there within the outline.
+    """
+
+    ahead: float
+    left: float
+    radius: float
+    inner: float
+
+
+class Outline(NamedTuple):
+    """A robot as seen from above.
+
+    Attributes:
+        discs: they cover it.
+        margin: by how much more it may move in an environment step than its speed at both ends of
+            the step says, m.
+        spin_margin: by how much its rate of turning may exceed those at both ends, rad/s.
+    """
+
+    discs: tuple[Disc, ...]
+    margin: float
+    spin_margin: float
 
 
 class Sweep(NamedTuple):
-    """What the robot's two discs may cover in a step, if nothing is in the way."""
+    """What the discs of a robot's outline may cover in a step, if nothing is in the way."""
 
-    centers: Float[Array, "2 2"]
-    radii: Float[Array, " 2"]
+    centers: Float[Array, "D 2"]
+    radii: Float[Array, " D"]
 
     @staticmethod
-    def of(start: Point, end: Point) -> "Sweep":
+    def of(outline: Outline, start: Robot, end: Robot) -> "Sweep":
         """From where the robot is to where it would be without contacts."""
-        squares = [v[0] * v[0] + v[1] * v[1] for v in (start.v, end.v)]
-        path = robot.STEP_SECONDS * jnp.sqrt(jnp.maximum(*squares)) + _MARGIN
-        swing = robot.STEP_SECONDS * (
-            jnp.maximum(jnp.abs(start.v[2]), jnp.abs(end.v[2])) + _SPIN_MARGIN
-        )
-        return Sweep(
-            _disc_centers(start),
-            jnp.stack([radius + path + ahead * swing for ahead, radius in _DISCS]),
-        )
+        seconds = start.timing.seconds
+        squares = [v[0] * v[0] + v[1] * v[1] for v in (start.velocity, end.velocity)]
+        path = seconds * jnp.sqrt(jnp.maximum(*squares)) + outline.margin
+        rate = jnp.maximum(jnp.abs(start.turning), jnp.abs(end.turning)) + outline.spin_margin
+        swing = seconds * rate
+        radii = [
+            disc.radius + path + math.hypot(disc.ahead, disc.left) * swing for disc in outline.discs
+        ]
+        return Sweep(_disc_centers(outline, start), jnp.stack(radii))
 
 
-def _disc_centers(point: Point) -> Float[Array, "2 2"]:
-    angle = point.heading
-    direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    origin = point.position
-    return jnp.stack([origin + ahead * direction for ahead, _ in _DISCS])
+def _disc_centers(outline: Outline, robot: Robot) -> Float[Array, "D 2"]:
+    x, y, angle = robot.pose
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    places = [
+        jnp.stack([x + ahead * c - left * s, y + ahead * s + left * c])
+        for ahead, left, *_ in outline.discs
+    ]
+    return jnp.stack(places)
 
 
 def in_reach_fixed(post: Post | None, sweep: Sweep, world: World) -> Bool[Array, " F"]:
@@ -78,7 +105,7 @@ def in_reach_boxes(
 
 
 def _square_distances(
-    body: Body, world: World, points: Float[Array, "2 2"]
+    body: Body, world: World, points: Float[Array, "D 2"]
 ) -> list[Float[Array, " V"]]:
     """From points, seen from above, to each box; 0 within it."""
     places = box_positions(world)
@@ -133,15 +160,15 @@ def rank(world: World, in_reach: Bool[Array, " V"]) -> Ranking:
     return Ranking(priority.astype(jnp.int32), distance / (1.0 + distance))
 
 
-def by_depth(body: Body, world: World, free: Point, ranking: Ranking) -> Ranking:
+def by_depth(outline: Outline, body: Body, world: World, free: Robot, ranking: Ranking) -> Ranking:
     """Of boxes in reach that one first which the robot, free, ends deepest in.
 
     So what has to wait is what the robot only brushes or pushes along.
     """
-    squares = _square_distances(body, world, _disc_centers(free))
-    # The arrow's outer disc would be deep in a vase that the arrow only pushes along.
-    gaps = [jnp.sqrt(x) - radius for x, radius in zip(squares, _INNER_RADII, strict=True)]
-    gap = jnp.clip(jnp.minimum(*gaps), -0.5, 0.49)
+    squares = _square_distances(body, world, _disc_centers(outline, free))
+    # A disc that covers a corner would be deep in a vase that the corner only pushes along.
+    gaps = [jnp.sqrt(x) - disc.inner for x, disc in zip(squares, outline.discs, strict=True)]
+    gap = jnp.clip(functools.reduce(jnp.minimum, gaps), -0.5, 0.49)
     in_reach = ranking.priority == Priority.IN_REACH
     return ranking._replace(order=jnp.where(in_reach, 0.5 + gap, ranking.order))
 

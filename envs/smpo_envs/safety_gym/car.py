@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from smpo_envs.safe_env import Reading
 from smpo_envs.safety_gym import car_body, car_floor
+from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.scalars import rotation_matrices
 from smpo_envs.safety_gym.sensors import GRAVITY, MAGNETIC_FIELD, MOTION
 from smpo_envs.sparse import in_chunks
@@ -32,6 +33,11 @@ class Car(NamedTuple):
     ball_spin: Float[Array, " 3"]
 
     @property
+    def timing(self) -> Timing:
+        """Physics steps of 4 ms, ten in an environment step."""
+        return car_body.TIMING
+
+    @property
     def position(self) -> Float[Array, " 2"]:
         """World position of the body's origin."""
         return self.start + self.offset[:2]
@@ -51,6 +57,12 @@ class Car(NamedTuple):
     def velocity(self) -> Float[Array, " 2"]:
         """World velocity of the body's origin."""
         return self.linear[:2]
+
+    @property
+    def turning(self) -> Float[Array, ""]:
+        """Rate about the vertical, rad/s."""
+        r = self._rotation()
+        return r[2, 0] * self.spin[0] + r[2, 1] * self.spin[1] + r[2, 2] * self.spin[2]
 
     def way_from(self, before: "Car") -> Float[Array, " 2"]:
         """How the body's origin has moved since then, world axes."""

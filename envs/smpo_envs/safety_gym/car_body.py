@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym import scalars
+from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.scalars import Matrix, Quaternion, Scalar, Vector
 from smpo_envs.safety_gym.sensors import GRAVITY
 
-TIMESTEP = 0.004  # s, one physics step
-SUBSTEPS = 10  # physics steps per environment step
-STEP_SECONDS = SUBSTEPS * TIMESTEP
+TIMING = Timing(timestep=0.004, substeps=10)
 
 HEIGHT = 0.1  # of the body's origin at reset
 DENSITY = 5.0
@@ -175,7 +174,7 @@ def integrate(motion: Motion, acceleration: Acceleration, rotation: Matrix) -> M
     put into moments of inertia, and what is left is a small equation for the body's rotation, whose
     right side they are.
     """
-    h, origin, turn, wheels, ball = TIMESTEP, *acceleration
+    h, origin, turn, wheels, ball = TIMING.timestep, *acceleration
     x, y, z = scalars.scale(_BALL_DRAG, ball)
     extra = _linked(_IMPLICIT, (x + _WHEEL_DRAG * (wheels[0] + wheels[1]), y, z))
     back = scalars.apply(rotation, scalars.cross(CENTRE, extra))
@@ -210,7 +209,7 @@ def _linked(matrix: np.ndarray, a: Vector) -> Vector:
 
 
 _INVERSE_INERTIA = np.linalg.inv(MASSES.inertia)
-_DAMPED = TIMESTEP * DAMPING
+_DAMPED = TIMING.timestep * DAMPING
 _WHEEL_DRAG = _DAMPED * MASSES.wheel / (MASSES.wheel + _DAMPED)
 _BALL_DRAG = _DAMPED * MASSES.ball / (MASSES.ball + _DAMPED)
 _IMPLICIT = np.linalg.inv(

@@ -365,13 +365,14 @@ def simulate(start: Motion, torques: tuple[Scalar, Scalar]) -> tuple[Motion, Vec
 
     def substep(k, carry):
         motion, _ = carry
-        go = k <= car_body.SUBSTEPS
+        go = k <= car_body.TIMING.substeps
         rotation = separately(go, scalars.rotation_matrix, motion.quaternion)
         now = forward(go, motion, torques, rotation)
         after = car_body.integrate(motion, now, rotation)
-        moved = jax.tree.map(lambda a, b: jnp.where(k < car_body.SUBSTEPS, b, a), motion, after)
+        moves = k < car_body.TIMING.substeps
+        moved = jax.tree.map(lambda a, b: jnp.where(moves, b, a), motion, after)
         return moved, now.origin
 
     zero = jnp.zeros_like(start.offset[0])
     # Not `repeated`: each turn has a loop of its own, so that there is nothing to win written out.
-    return jax.lax.fori_loop(0, car_body.SUBSTEPS + 1, substep, (start, (zero, zero, zero)))
+    return jax.lax.fori_loop(0, car_body.TIMING.substeps + 1, substep, (start, (zero, zero, zero)))

@@ -4,7 +4,7 @@ Arrays are laid out as in `batched`: components first, batch last. A shape with 
 number of candidates; a candidate with a positive distance is no contact.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,16 @@ from smpo_envs.safety_gym.batched import cross, dot, total
 
 
 class Half(NamedTuple):
-    """Half the sizes of a box, m."""
+    """Half the sizes of a box along its axes, m; arrays where there are several boxes, `[*s]`."""
 
-    side: float
-    height: float
+    x: Any
+    y: Any
+    z: Any
+
+    @staticmethod
+    def square(side: float, height: float) -> "Half":
+        """Of a box with a square base."""
+        return Half(side, side, height)
 
 
 class Post(NamedTuple):
@@ -46,7 +52,7 @@ class Touch(NamedTuple):
 
 
 class Box(NamedTuple):
-    """An oriented box with a square base; its size is given apart, as `Half`.
+    """An oriented box; its size is given apart, as `Half`.
 
     Attributes:
         center: world.
@@ -56,6 +62,25 @@ class Box(NamedTuple):
 
     center: Float[Array, "3 *s"]
     axes: Float[Array, "3 3 *s"]
+
+
+class Cylinder(NamedTuple):
+    """Where a cylinder is; its size is given apart, as `Round`.
+
+    Attributes:
+        center: world.
+        axis: unit vector.
+    """
+
+    center: Float[Array, "3 *s"]
+    axis: Float[Array, "3 *s"]
+
+
+class Round(NamedTuple):
+    """The size of a cylinder, m."""
+
+    radius: float
+    half_length: float
 
 
 def upright_cube(center: Float[Array, "3 *s"], axes: Float[Array, "3 3 *s"]) -> Box:
@@ -79,7 +104,7 @@ def floor_and_box(box: Box, half: Half) -> Touch:
     The simulator tests the corners below the centre and keeps the first four that are in the floor;
     only corners of the lowest face ever are.
     """
-    x, y, up = (c * box.axes[:, i] for i, c in enumerate((half.side, half.side, half.height)))
+    x, y, up = (c * box.axes[:, i] for i, c in enumerate(half))
     corners = [a * x + b * y - up for a in (-1, 1) for b in (-1, 1)]
     point = box.center[:, None] + jnp.stack(corners, axis=1)
     distance = point[2]
@@ -106,8 +131,7 @@ def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: 
     """The point of a box nearest to a sphere; slots [1]."""
     offset = center - box.center
     local = (box.axes * offset[:, None]).sum(0)
-    extent = np.reshape((half.side, half.side, half.height), (3, *(1,) * (local.ndim - 1)))
-    extent = jnp.asarray(extent, local.dtype)
+    extent = _sizes(half, local)
     to_surface = jnp.clip(local, -extent, extent) - local
     square = dot(to_surface, to_surface)
     outside = square > 0
@@ -121,6 +145,78 @@ def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: 
     distance = jnp.where(outside, gap, least) - radius
     point = center + normal * (radius + distance / 2)
     return Touch(normal[:, None], point[:, None], distance[None])
+
+
+def sphere_and_cylinder(
+    center: Float[Array, "3 *s"], radius: float, cylinder: Cylinder, size: Round
+) -> Touch:
+    """The point of a cylinder nearest to a sphere; slots [1]."""
+    offset = center - cylinder.center
+    along = dot(cylinder.axis, offset)
+    across = offset - along * cylinder.axis
+    far = jnp.sqrt(dot(across, across))
+    outward = across / jnp.where(far > 0, far, 1)
+    end = jnp.clip(along, -size.half_length, size.half_length)
+    nearest = end * cylinder.axis + jnp.minimum(far, size.radius) * outward
+    to_surface = nearest - offset
+    gap = jnp.sqrt(dot(to_surface, to_surface))
+    outside = gap > 0
+    # With its centre inside the cylinder, the sphere leaves through the nearer of side and end.
+    to_side, to_end = size.radius - far, size.half_length - jnp.abs(along)
+    inward = jnp.where(to_side < to_end, -outward, -jnp.sign(along) * cylinder.axis)
+    normal = jnp.where(outside, to_surface / jnp.where(outside, gap, 1), inward)
+    distance = jnp.where(outside, gap, -jnp.minimum(to_side, to_end)) - radius
+    point = center + normal * (radius + distance / 2)
+    return Touch(normal[:, None], point[:, None], distance[None])
+
+
+def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> Touch:
+    """A cylinder against a box, at one point; slots [1].
+
+    Of the faces of both, and of the direction from the axis to the nearest point of the box, the
+    normal is that through which the line between the two centres leaves their overlap first: what
+    the simulator's version 2 looks for. The point is that of the cylinder which is deepest along
+    the normal; of a line or a disc that is equally deep, where the box is nearest.
+
+    Deviation: of a contact along a line or a face the simulator takes some point.
+    """
+    axis = cylinder.axis
+    between = box.center - cylinder.center
+    local = (box.axes * between[:, None]).sum(0)
+    extent = _sizes(half, local)
+    nearest = between + (box.axes * jnp.clip(-local, -extent, extent)[None]).sum(1)
+    across = nearest - dot(nearest, axis) * axis
+    far = jnp.sqrt(dot(across, across))
+    radial = jnp.where(far > 0, across / jnp.where(far > 0, far, 1), axis)
+    faces = [box.axes[:, i] for i in range(3)]
+    axis, *faces = jnp.broadcast_arrays(axis, *faces, radial)
+    *faces, radial = faces
+    normals = jnp.stack([*faces, axis, radial], axis=1)  # [3, 5, *s]
+    normals = jnp.where(dot(normals, between[:, None]) < 0, -normals, normals)
+    towards = dot(normals, between[:, None])
+    along_axis = dot(normals, axis[:, None])
+    roundness = jnp.sqrt(jnp.maximum(1 - along_axis * along_axis, 0))
+    reach = size.half_length * jnp.abs(along_axis) + size.radius * roundness
+    for i in range(3):
+        reach = reach + extent[i] * jnp.abs(dot(normals, box.axes[:, i][:, None]))
+    depth = reach - towards
+    # How far along the line between the centres; the longest gap if there is any.
+    way = depth / jnp.maximum(towards, 1e-9)
+    chosen, _ = _first_largest(jnp.where(depth < 0, 1 - depth, -way / (1 + jnp.abs(way))))
+
+    pick = lambda x: total(jnp.where(chosen == i, x[i], 0) for i in range(5))  # noqa: E731
+    normal = total(jnp.where(chosen == i, normals[:, i], 0) for i in range(5))
+    depth, cosine = pick(depth), pick(along_axis)
+    flat = 1e-3  # sine of the angle below which a line or an end lies flat
+    side = normal - cosine * axis
+    length = jnp.sqrt(dot(side, side))
+    on_end = length < flat
+    rim = size.radius * side / jnp.where(on_end, 1, length)
+    held = across * jnp.minimum(1, size.radius / jnp.where(far > 0, far, 1))
+    end = jnp.clip(dot(nearest, axis), -size.half_length, size.half_length)
+    end = jnp.where(jnp.abs(cosine) < flat, end, jnp.sign(cosine) * size.half_length)
+    point = cylinder.center + end * axis + jnp.where(on_end, held, rim) - normal * (depth / 2)
+    return Touch(normal[:, None], point[:, None], -depth[None])
 
 
 def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half) -> Touch:
@@ -142,7 +238,7 @@ def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half)
     rise = box.axes[:, 2]
     height = dot(rise, middle - box.center)
     # The points of the axis that are level with the ends of the box, as the box sees it.
-    ends = [middle.at[2].add((end - height) / rise[2]) for end in (-half.height, half.height)]
+    ends = [middle.at[2].add((end - height) / rise[2]) for end in (-half.z, half.z)]
     lower, upper = (sphere_and_box(end, post.radius, box, half) for end in ends)
     deeper = upper.distance < lower.distance
     return jax.tree.map(lambda a, b: jnp.where(deeper, a, b), upper, lower)
@@ -161,8 +257,8 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     too.)
     """
     between = second.center - first.center
-    gap_first = _side_gaps(first, first_half.side, second, second_half)
-    gap_second = _side_gaps(second, second_half.side, first, first_half)
+    gap_first = _side_gaps(first, first_half, second, second_half)
+    gap_second = _side_gaps(second, second_half, first, first_half)
     best_first, best_second = gap_first.max(0), gap_second.max(0)
     swap = best_second > best_first
     face_gap = jnp.maximum(best_first, best_second)
@@ -181,41 +277,54 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     between, outward = jnp.where(swap, -between, between), normal
     normal = jnp.where(swap, -normal, normal)
 
-    axis, along = _nearest_side(reference, normal)
-    face_axis, edge = _nearest_side(incident, -normal)
-    face = between + incident_half.side * face_axis  # centre of that face, from the reference
+    axis, along, half_axis, half_along = _nearest_side(reference, half, normal)
+    face_axis, edge, half_face, half_edge = _nearest_side(incident, incident_half, -normal)
+    face = between + half_face * face_axis  # centre of that face, from the reference
     rise = incident.axes[:, 2]
     # Coordinates on the reference face of what is seen along the normal.
     cosine = dot(normal, axis)
 
     def seen(direction: jax.Array) -> tuple[jax.Array, jax.Array]:
         slant = dot(normal, direction) / cosine
-        return direction - slant * axis, slant * half.side
+        return direction - slant * axis, slant * half_axis
 
     across, from_middle = seen(along)
     up, from_centre = seen(reference.axes[:, 2])
     corners = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)], normal.dtype)
     side, end = corners.T.reshape(2, 4, *(1,) * (normal.ndim - 1))
-    foot = face[:, None] + side * (incident_half.side * edge)[:, None]  # [3, 4, *s]
-    height = (end * half.height - from_centre - dot(foot, up[:, None])) / dot(rise, up)
-    extent = incident_half.height
+    foot = face[:, None] + side * (half_edge * edge)[:, None]  # [3, 4, *s]
+    height = (end * half.z - from_centre - dot(foot, up[:, None])) / dot(rise, up)
+    extent = incident_half.z
     relative = foot + jnp.clip(height, -extent, extent) * rise[:, None]
     lateral = dot(relative, across[:, None]) + from_middle
-    excess = lateral - jnp.clip(lateral, -half.side, half.side)
+    excess = lateral - jnp.clip(lateral, -half_along, half_along)
     relative = relative - excess / dot(edge, across) * edge[:, None]
-    depth = (dot(relative, axis[:, None]) - half.side) / cosine
+    depth = (dot(relative, axis[:, None]) - half_axis) / cosine
     apart = jnp.maximum(face_gap, edge_gap) > 0
     distance = jnp.where(apart, jnp.maximum(depth, 0), depth)
     point = reference.center[:, None] + relative - normal[:, None] * (distance / 2)
     return Touch(jnp.broadcast_to(outward[:, None], point.shape), point, distance)
 
 
-def _nearest_side(box: Box, direction: Float[Array, "3 *s"]) -> tuple[jax.Array, jax.Array]:
-    """The normal of the side face that looks most in a direction, and the axis along that face."""
+def _nearest_side(
+    box: Box, half: Half, direction: Float[Array, "3 *s"]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The side face that looks most in a direction.
+
+    Its normal, the axis along it, and half the box's sizes along these two.
+    """
     facing = (box.axes[:, :2] * direction[:, None]).sum(0)
     y_faces = jnp.abs(facing[1]) > jnp.abs(facing[0])
     axis, along = _swap(y_faces, box.axes[:, 0], box.axes[:, 1])
-    return jnp.where(dot(axis, direction) < 0, -axis, axis), along
+    half_axis, half_along = _swap(y_faces, half.x, half.y)
+    return jnp.where(dot(axis, direction) < 0, -axis, axis), along, half_axis, half_along
+
+
+def _sizes(half: Half, like: jax.Array) -> Float[Array, "3 *#s"]:
+    """Half the sizes of boxes as one array, given one that has an axis of components in front."""
+    shape = np.broadcast_shapes(*(np.shape(x) for x in half))
+    full = jnp.stack([jnp.broadcast_to(jnp.asarray(x, like.dtype), shape) for x in half])
+    return full.reshape(3, *(1,) * (like.ndim - 1 - len(shape)), *shape)
 
 
 def _between_edges(
@@ -232,7 +341,7 @@ def _between_edges(
     normal = normal * jax.lax.rsqrt(dot(normal, normal))
     gap = jnp.abs(dot(normal, (second.center - first.center)[:, None]))
     for box, half in ((first, first_half), (second, second_half)):
-        for j, size in enumerate((half.side, half.side, half.height)):
+        for j, size in enumerate(half):
             gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
     chosen, best = _first_largest(gap)
     return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(4)), best
@@ -251,13 +360,14 @@ def _first_largest(x: Float[Array, "n *s"]) -> tuple[jax.Array, jax.Array]:
     return chosen, best
 
 
-def _side_gaps(box: Box, half_side: float, other: Box, other_half: Half) -> Float[Array, "2 *s"]:
+def _side_gaps(box: Box, half: Half, other: Box, other_half: Half) -> Float[Array, "2 *s"]:
     """How far apart two boxes are along the two side axes of the first; negative: they overlap."""
     sides = box.axes[:, :2]
     centers = jnp.abs((sides * (other.center - box.center)[:, None]).sum(0))
     along = jnp.abs((sides[:, :, None] * other.axes[:, None]).sum(0))
-    reach = other_half.side * (along[:, 0] + along[:, 1]) + other_half.height * along[:, 2]
-    return centers - half_side - reach
+    x, y, z = other_half
+    reach = x * along[:, 0] + y * along[:, 1] + z * along[:, 2]
+    return centers - _sizes(half, centers)[:2] - reach
 
 
 def _swap(condition, a, b):

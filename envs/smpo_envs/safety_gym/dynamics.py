@@ -1,31 +1,138 @@
-"""Ten physics steps of an island under contacts, and whether the robot would have any."""
+"""Ten physics steps of an island under contacts, and whether the robot would have any.
 
-from typing import NamedTuple
+What all robots have in common: the boxes, and the order of things. How a kind of robot moves, and
+what it touches, is its `Mechanics`.
+"""
+
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from smpo_envs.safety_gym import batched, contact, gremlins, solver
-from smpo_envs.safety_gym import point as robot
+from smpo_envs.safety_gym import batched, contact, gremlins
 from smpo_envs.safety_gym.boxes import Body
-from smpo_envs.safety_gym.collision import Touch
+from smpo_envs.safety_gym.broadphase import Outline
 from smpo_envs.safety_gym.contact import LENGTH
 from smpo_envs.safety_gym.island import Island, Spring, Surroundings, rotated
-from smpo_envs.safety_gym.narrowphase import system_of, touches_of_robot
+from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.scalars import rotation_matrices
+from smpo_envs.safety_gym.solver import Inertia
 
 GRAVITY = 9.81
 
 
-class Free(NamedTuple):
-    """What the robot and the boxes do without contacts, and how they resist them."""
+class Acting(NamedTuple):
+    """What acts at a state.
 
-    change: solver.Change
-    inertia: solver.Inertia
+    Attributes:
+        boxes: accelerations of the boxes (twists, solver units).
+        robot: what its own `advance` needs.
+        warm: a guess for the next step's contacts.
+        felt: acceleration of the robot, as its sensors take it but in world axes.
+        touching_fixed: contact points of the robot with each fixed thing.
+        touching: contact points of the robot with each box.
+    """
+
+    boxes: Float[Array, "6 K B"]
+    robot: Any
+    warm: Any
+    felt: Float[Array, "3 B"]
+    touching_fixed: Int[Array, "F B"]
+    touching: Int[Array, "K B"]
 
 
-def _free_fall(body: Body, island: Island, rotation: Float[Array, "3 3 K B"]) -> Free:
+class Mechanics(Protocol):
+    """How a kind of robot moves among things. Batches come last, but where said otherwise."""
+
+    @property
+    def timing(self) -> Timing:
+        """Physics steps."""
+        ...
+
+    @property
+    def outline(self) -> Outline:
+        """The robot as seen from above."""
+        ...
+
+    def gather(self, robot: Any) -> Any:
+        """Coordinates in world axes, about where it started, of states with the batch in front."""
+        ...
+
+    def scatter(self, robot: Any, begin: Any, end: Any) -> Any:
+        """The state, batch in front, with what happened between two of its coordinates."""
+        ...
+
+    def felt(self, robot: Any, acceleration: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
+        """An acceleration in world axes, as the sensors take it."""
+        ...
+
+    def controls(self, action: Float[Array, "2 B"]) -> Any:
+        """What an action does to the actuators."""
+        ...
+
+    def unwarmed(self, island: Island) -> Any:
+        """`Acting.warm` before the first step."""
+        ...
+
+    def act(
+        self, surroundings: Surroundings, island: Island, boxes: "Boxes", control: Any, warm: Any
+    ) -> Acting:
+        """Accelerations under contacts."""
+        ...
+
+    def advance(self, coordinates: Any, control: Any, acting: Acting) -> Any:
+        """The robot after a physics step."""
+        ...
+
+    @property
+    def grazing(self) -> float:
+        """A little more than a free step and `path` differ by, m."""
+        ...
+
+    def path(self, begin: Any, end: Any, control: Any) -> Any:
+        """Coordinates before each physics step of an environment step without contacts, and after.
+
+        They have one more axis in front. `end` is where the step leads.
+        """
+        ...
+
+    def gap(
+        self, surroundings: Surroundings, island: Island, rotation: Float[Array, "3 3 K B"]
+    ) -> Float[Array, " B"]:
+        """Distance of what is nearest to the robot, as far as that is within reach."""
+        ...
+
+
+class Boxes(NamedTuple):
+    """The boxes of an island without contacts, and how they resist them.
+
+    Attributes:
+        rotation: body to world.
+        free: accelerations without contacts (twists, solver units).
+        inertia: as the solver takes it.
+    """
+
+    rotation: Float[Array, "3 3 K B"]
+    free: Float[Array, "6 K B"]
+    inertia: Inertia
+
+
+def _boxes(
+    surroundings: Surroundings, island: Island, target: Float[Array, "3 K B"] | None
+) -> Boxes:
+    """The boxes at a state; `target` is where springs would have them, if there are any."""
+    rotation = rotation_matrices(island.quaternion)
+    if surroundings.body is None:
+        free = jnp.concatenate([island.velocity, island.spin])  # of no boxes
+        return Boxes(rotation, free, Inertia(island.position[0], rotation))
+    if surroundings.spring is None:
+        return _free_fall(surroundings.body, island, rotation)
+    assert target is not None
+    return _spring_held(surroundings.spring, target, island, rotation)
+
+
+def _free_fall(body: Body, island: Island, rotation: Float[Array, "3 3 K B"]) -> Boxes:
     """Boxes under gravity; one whose moments of inertia differ precesses."""
     spin = island.spin
     across, upright = body.inertia
@@ -37,12 +144,12 @@ def _free_fall(body: Body, island: Island, rotation: Float[Array, "3 3 K B"]) ->
     unit = contact.MASS * LENGTH**2
     angular = (across * eye + (upright - across) * batched.outer(up, up)) / unit
     mass = jnp.full(spin.shape[1:], body.mass / contact.MASS, spin.dtype)
-    return _free(fall, turning, rotation, solver.Inertia(mass, angular))
+    return Boxes(rotation, _twist(fall, turning, rotation), Inertia(mass, angular))
 
 
 def _spring_held(
     spring: Spring, target: Float[Array, "3 K B"], island: Island, rotation: jax.Array
-) -> Free:
+) -> Boxes:
     """Gremlins under gravity and their springs."""
     turn = gremlins.rotation_between(island.quaternion, spring.quaternion)
     error = target - island.position
@@ -52,84 +159,28 @@ def _spring_held(
     # From body to world axes: R A Rᵀ.
     half_way = batched.total(rotation[:, i][:, None] * angular[i] for i in range(3))
     angular = batched.total(half_way[:, i][:, None] * rotation[:, i] for i in range(3))
-    return _free(pull, turning, rotation, solver.Inertia(mass, angular))
+    return Boxes(rotation, _twist(pull, turning, rotation), Inertia(mass, angular))
 
 
-def _free(linear, turning, rotation, inertia: solver.Inertia) -> Free:
-    world = batched.apply(rotation, turning)
-    twist = jnp.concatenate([linear, LENGTH * world])
-    return Free(solver.Change(jnp.zeros((3, twist.shape[-1]), twist.dtype), twist), inertia)
+def _twist(linear: jax.Array, turning: jax.Array, rotation: jax.Array) -> Float[Array, "6 K B"]:
+    """Accelerations of boxes; `turning` is along their own axes."""
+    return jnp.concatenate([linear, LENGTH * batched.apply(rotation, turning)])
 
 
-class Dynamics(NamedTuple):
-    """What acts at a state.
-
-    Attributes:
-        free: accelerations without contacts.
-        change: what contacts add to them.
-        rotation: of the boxes, body to world.
-        mass: the robot's mass matrix, solver units.
-        touching_fixed: contact points of the robot with each fixed thing.
-        touching: contact points of the robot with each box.
-    """
-
-    free: solver.Change
-    change: solver.Change
-    rotation: Float[Array, "3 3 K B"]
-    mass: Float[Array, "3 3 B"]
-    touching_fixed: Int[Array, "F B"]
-    touching: Int[Array, "K B"]
-
-
-def dynamics(
-    surroundings: Surroundings,
-    island: Island,
-    target: Float[Array, "3 K B"] | None,
-    control: tuple[jax.Array, jax.Array],
-    warm: solver.Change,
-) -> Dynamics:
-    """Accelerations at a state.
-
-    Args:
-        surroundings: what is around.
-        island: the state.
-        target: where springs would have the boxes, if there are any.
-        control: of the robot's two actuators.
-        warm: a guess of what contacts add, such as the last step's.
-    """
-    rotation = rotation_matrices(island.quaternion)
-    if surroundings.body is None:
-        free = Free(warm, solver.Inertia(island.position[0], rotation))  # of no boxes
-    elif surroundings.spring is None:
-        free = _free_fall(surroundings.body, island, rotation)
-    else:
-        assert target is not None
-        free = _spring_held(surroundings.spring, target, island, rotation)
-    x, y, turning = robot.free_acceleration(island.point, *control)
-    robot_free = jnp.stack([x, y, LENGTH * turning])
-    free = free._replace(change=free.change._replace(robot=robot_free))
-    system, touching_fixed, touching = system_of(
-        surroundings, island, rotation, free.change, free.inertia
-    )
-    change, _ = solver.newton(system, warm)
-    return Dynamics(free.change, change, rotation, system.mass, touching_fixed, touching)
-
-
-def integrate(island: Island, control: tuple[jax.Array, jax.Array], acting: Dynamics) -> Island:
-    """One semi-implicit Euler step; the damping of the robot's joints is implicit."""
-    h = robot.TIMESTEP
-    by_contacts = batched.apply(acting.mass, acting.change.robot)
-    fx, fy, torque = contact.MASS * by_contacts
-    c, s = island.point.cos, island.point.sin
-    along, across, spin = robot.force(island.point, *control)
-    force = (along + c * fx + s * fy, across - s * fx + c * fy, spin + LENGTH * torque)
-    point = robot.integrate(island.point, *robot.damped_acceleration(island.point, *force))
-    acceleration = acting.free.boxes + acting.change.boxes
-    velocity = island.velocity + h * acceleration[:3]
-    angular = acceleration[3:] / LENGTH
-    spin = island.spin + h * batched.apply_transposed(acting.rotation, angular)
+def _integrate(
+    mechanics: Mechanics, island: Island, control: Any, boxes: Boxes, acting: Acting
+) -> Island:
+    """One semi-implicit Euler step."""
+    h = mechanics.timing.timestep
+    velocity = island.velocity + h * acting.boxes[:3]
+    angular = acting.boxes[3:] / LENGTH
+    spin = island.spin + h * batched.apply_transposed(boxes.rotation, angular)
     return Island(
-        point, island.position + h * velocity, rotated(island.quaternion, h * spin), velocity, spin
+        mechanics.advance(island.robot, control, acting),
+        island.position + h * velocity,
+        rotated(island.quaternion, h * spin),
+        velocity,
+        spin,
     )
 
 
@@ -150,78 +201,65 @@ class IslandMotion(NamedTuple):
 
 
 def simulate_contacts(
-    surroundings: Surroundings, island: Island, action: Float[Array, "B 2"]
+    mechanics: Mechanics, surroundings: Surroundings, island: Island, action: Float[Array, "B 2"]
 ) -> IslandMotion:
     """Ten physics steps."""
-    control = robot.controls(action.T)
+    control = mechanics.controls(action.T)
+    substeps = mechanics.timing.substeps
 
     # After the last step the accelerations are wanted once more; a scan of its own length keeps the
     # contact code to a single copy, which halves the time to compile.
     def substep(carry, now):
         island, warm = carry
         moves, target = now
-        acting = dynamics(surroundings, island, target, control, warm)
-        after = integrate(island, control, acting)
+        boxes = _boxes(surroundings, island, target)
+        acting = mechanics.act(surroundings, island, boxes, control, warm)
+        after = _integrate(mechanics, island, control, boxes, acting)
         island = jax.tree.map(lambda old, new: jnp.where(moves, new, old), island, after)
-        felt = acting.free.robot + acting.change.robot
-        return (island, acting.change), (felt, acting.touching_fixed, acting.touching)
+        return (island, acting.warm), (acting.felt, acting.touching_fixed, acting.touching)
 
-    batch, dtype = action.shape[:1], action.dtype
-    zeros = solver.Change(
-        jnp.zeros((3, *batch), dtype), jnp.zeros((6, *island.position.shape[1:]), dtype)
-    )
-    moves = jnp.arange(robot.SUBSTEPS + 1) < robot.SUBSTEPS
+    moves = jnp.arange(substeps + 1) < substeps
     inputs = (moves, surroundings.spring.target if surroundings.spring else None)
-    (island, _), seen = jax.lax.scan(substep, (island, zeros), inputs)
-    (x, y, turning), touching_fixed, touching = (x[-1] for x in seen)
-    acceleration = jnp.stack([x, y, turning / LENGTH], axis=-1)
-    return IslandMotion(island, acceleration, touching_fixed.T, touching.T)
-
-
-# A little more than an arc and its chord differ by, or two ways to integrate the same path.
-_GRAZING = 1e-4  # m
+    start = (island, mechanics.unwarmed(island))
+    (island, _), seen = jax.lax.scan(substep, start, inputs)
+    felt, touching_fixed, touching = (x[-1] for x in seen)
+    return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
 
 
 def would_touch(
+    mechanics: Mechanics,
     surroundings: Surroundings,
     island: Island,
+    free: Any,
     displacement: Float[Array, "3 B"],
     action: Float[Array, "B 2"],
 ) -> Bool[Array, " B"]:
     """Whether the robot would touch something within an environment step if nothing moved it.
 
-    All boxes are taken to move by `displacement` (m), steadily.
+    Args:
+        mechanics: of the robot.
+        surroundings: what is around.
+        island: the state.
+        free: coordinates of the robot after the step, if it touches nothing.
+        displacement: by which all boxes are taken to move, steadily, m.
+        action: of the step.
     """
-    control = robot.controls(action.T)
     rotation = rotation_matrices(island.quaternion)
+    substeps = mechanics.timing.substeps
 
-    def gap(point, position) -> Float[Array, " B"]:
-        now = island._replace(point=point, position=position)
-        touches = jax.tree.leaves(touches_of_robot(surroundings, now, rotation), is_leaf=_is_touch)
-        gaps = [touch.distance.reshape(-1, *point.x.shape) for touch in touches]
-        return jnp.concatenate(gaps).min(0)
+    def gap(robot, number) -> Float[Array, " B"]:
+        position = island.position + number * (displacement[:, None] / substeps)
+        now = island._replace(robot=robot, position=position)
+        return mechanics.gap(surroundings, now, rotation)
 
-    def later(point, position):
-        force = robot.force(point, *control)
-        point = robot.integrate(point, *robot.damped_acceleration(point, *force))
-        return point, position + displacement[:, None] / robot.SUBSTEPS
+    def in_turn(*path):
+        return jax.lax.map(lambda now: gap(*now), path)
 
-    def in_turn(*start):
-        return jax.lax.scan(
-            lambda now, _: (later(*now), gap(*now)), start, length=robot.SUBSTEPS + 1
-        )[1]
-
-    def at_once(*start):
-        path = [start]
-        for _ in range(robot.SUBSTEPS):
-            path.append(later(*path[-1]))
-        return jax.vmap(gap)(*jax.tree.map(lambda *x: jnp.stack(x), *path))
+    def at_once(*path):
+        return jax.vmap(gap)(*path)
 
     # A CPU is faster with what fits into its cache, an accelerator with one wide look.
-    start = (island.point, island.position)
-    gaps = jax.lax.platform_dependent(*start, cpu=in_turn, default=at_once)
-    return gaps.min(0) <= _GRAZING
-
-
-def _is_touch(x: object) -> bool:
-    return isinstance(x, Touch)
+    path = mechanics.path(island.robot, free, mechanics.controls(action.T))
+    numbers = jnp.arange(substeps + 1, dtype=island.position.dtype)
+    gaps = jax.lax.platform_dependent(path, numbers, cpu=in_turn, default=at_once)
+    return gaps.min(0) <= mechanics.grazing

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from smpo_envs.safety_gym import contact, point
+from smpo_envs.safety_gym import contact
 from smpo_envs.safety_gym.batched import cross, dot, outer, repeated
 from smpo_envs.safety_gym.boxes import cube
+from smpo_envs.safety_gym.robot import Timing
 
 # Deviation: gremlins pass through each other. They are 0.2 m wide and their places 0.7 m apart or
 # more; in the recordings none is ever further than 0.13 m beside the common motion.
@@ -32,9 +33,6 @@ GRAVITY = 9.81
 
 _DAMPING_RATIO = 1.5
 _STIFFNESS = contact.STIFFNESS / _DAMPING_RATIO**2
-# When each physics step of an environment step takes place, and what is felt after the last one:
-# the targets stay where the last one had them.
-_PHASES = [point.TIMESTEP * min(k, point.SUBSTEPS - 1) for k in range(point.SUBSTEPS + 1)]
 
 
 class Circling(NamedTuple):
@@ -59,25 +57,29 @@ def start(home: Float[Array, "V 3"]) -> Circling:
     return Circling(jnp.int32(0), zero, zero, home)
 
 
-def simulate_free(circling: Circling) -> Circling:
+def simulate_free(circling: Circling, timing: Timing) -> Circling:
     """One environment step of the common motion."""
-    goals = targets(circling.step)
+    goals = targets(circling.step, timing)
 
     def substep(i, carry):
         offset, velocity = carry
         error = goals[i] - offset
         yielding = 1 - contact.impedance(jnp.sqrt(dot(error, error)))
-        velocity = velocity + point.TIMESTEP * _spring_acceleration(error, velocity, yielding)
-        return offset + point.TIMESTEP * velocity, velocity
+        velocity = velocity + timing.timestep * _spring_acceleration(error, velocity, yielding)
+        return offset + timing.timestep * velocity, velocity
 
     carry = (circling.offset, circling.velocity)
-    offset, velocity = repeated(point.SUBSTEPS, substep, carry)
+    offset, velocity = repeated(timing.substeps, substep, carry)
     return circling._replace(step=circling.step + 1, offset=offset, velocity=velocity)
 
 
-def targets(step: Int[Array, "*b"]) -> Float[Array, "11 3 *b"]:
-    """Where the targets are, from their gremlins' places, in each physics step and after it."""
-    angle = step * jnp.asarray(point.STEP_SECONDS, jnp.result_type(float))
+def targets(step: Int[Array, "*b"], timing: Timing) -> Float[Array, "T 3 *b"]:
+    """Where the targets are, from their gremlins' places, in each physics step and after them.
+
+    For what is felt after the last one they stay where that had them.
+    """
+    angle = step * jnp.asarray(timing.seconds, jnp.result_type(float))
+    phases = [timing.timestep * min(k, timing.substeps - 1) for k in range(timing.substeps + 1)]
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     steps = [
         jnp.stack(
@@ -87,7 +89,7 @@ def targets(step: Int[Array, "*b"]) -> Float[Array, "11 3 *b"]:
                 jnp.full_like(sin, RISE),
             ]
         )
-        for phase in _PHASES
+        for phase in phases
     ]
     return jnp.stack(steps)
 

@@ -1,13 +1,12 @@
-"""An island: the robot among a few boxes, in world axes and with the batch last."""
+"""An island: a robot among a few boxes, in world axes and with the batch last."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from smpo_envs.safety_gym import batched, boxes
-from smpo_envs.safety_gym import point as robot
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Post
 
@@ -15,14 +14,14 @@ from smpo_envs.safety_gym.collision import Post
 class Spring(NamedTuple):
     """What holds gremlins: where their springs would have them, in each physics step."""
 
-    target: Float[Array, "11 3 K B"]
+    target: Float[Array, "T 3 K B"]
     quaternion: Float[Array, "4 K B"]
 
 
 class Island(NamedTuple):
     """The robot in world axes (but about its start), and `K` boxes."""
 
-    point: robot.Coordinates  # fields [B]
+    robot: Any  # its coordinates, fields [B]
     position: Float[Array, "3 K B"]
     quaternion: Float[Array, "4 K B"]
     velocity: Float[Array, "3 K B"]
@@ -58,21 +57,22 @@ def rotated(quaternion: Float[Array, "4 *s"], rotation: Float[Array, "3 *s"]) ->
     return new * jax.lax.rsqrt((new * new).sum(0))
 
 
-def gather(point: robot.Point, some: boxes.FreeBoxes, chosen: Int[Array, "B K"]) -> Island:
-    """The island of some boxes; leaves of the arguments have the batch in front.
+def gather(
+    robot: Any, start: Float[Array, "B 2"], some: boxes.FreeBoxes, chosen: Int[Array, "B K"]
+) -> Island:
+    """The island of some boxes, which have the batch in front.
 
     Positions are relative to where the robot started, which keeps them small and exact.
+
+    Args:
+        robot: its coordinates, batch last.
+        start: where it started.
+        some: the boxes.
+        chosen: which of them.
     """
-    c, s = jnp.cos(point.rotation), jnp.sin(point.rotation)
-    angle = point.rotation + point.q[:, 2]
-    x, y = _rotate(point.q, c, s)
-    vx, vy = _rotate(point.v, c, s)
     picked = [batch_last(take(x, chosen)) for x in some]
-    picked[0] = picked[0].at[:2].add(-point.start.T[:, None])
-    return Island(
-        robot.Coordinates(x, y, angle, vx, vy, point.v[:, 2], jnp.cos(angle), jnp.sin(angle)),
-        *picked,
-    )
+    picked[0] = picked[0].at[:2].add(-start.T[:, None])
+    return Island(robot, *picked)
 
 
 def take(x: Float[Array, "B V n"], chosen: Int[Array, "B K"]) -> Float[Array, "B K n"]:
@@ -86,36 +86,15 @@ def batch_last(x: Float[Array, "B K n"]) -> Float[Array, "n K B"]:
 
 
 def scatter(
-    begin: Island,
-    end: Island,
-    point: robot.Point,
-    all_boxes: boxes.FreeBoxes,
-    chosen: Int[Array, "B K"],
-) -> tuple[robot.Point, boxes.FreeBoxes]:
-    """Robot and boxes with what happened on the island from `begin`, which `gather` made, to `end`.
+    begin: Island, end: Island, all_boxes: boxes.FreeBoxes, chosen: Int[Array, "B K"]
+) -> boxes.FreeBoxes:
+    """Boxes with what happened on the island from `begin`, which `gather` made, to `end`.
 
     Changes are added, so that what stood still is the same to the last bit.
     """
-    c, s = jnp.cos(point.rotation), jnp.sin(point.rotation)
-    change = jax.tree.map(jnp.subtract, end, begin)
-    p = change.point
-    q = jnp.stack([*_rotate(jnp.stack([p.x, p.y], -1), c, -s), p.angle], axis=-1)
-    v = jnp.stack([*_rotate(jnp.stack([p.vx, p.vy], -1), c, -s), p.w], axis=-1)
 
-    def add(old, new):
-        return old.at[jnp.arange(old.shape[0])[:, None], chosen].add(new.swapaxes(0, 2))
+    def add(old, before, after):
+        change = (after - before).swapaxes(0, 2)
+        return old.at[jnp.arange(old.shape[0])[:, None], chosen].add(change)
 
-    changes = (change.position, change.quaternion, change.velocity, change.spin)
-    moved = point._replace(q=point.q + q, v=point.v + v)
-    return moved, boxes.FreeBoxes(*map(add, all_boxes, changes))
-
-
-def in_start_frame(point: robot.Point, acceleration: Float[Array, "B 3"]) -> Float[Array, "B 3"]:
-    """The robot's acceleration along its joints, from world axes."""
-    x, y = _rotate(acceleration, jnp.cos(point.rotation), -jnp.sin(point.rotation))
-    return jnp.stack([x, y, acceleration[:, 2]], axis=-1)
-
-
-def _rotate(vector: Float[Array, "B n"], cos: jax.Array, sin: jax.Array) -> tuple:
-    x, y = vector[:, 0], vector[:, 1]
-    return cos * x - sin * y, sin * x + cos * y
+    return boxes.FreeBoxes(*map(add, all_boxes, begin[1:], end[1:]))

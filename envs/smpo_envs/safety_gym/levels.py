@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from smpo_envs.drawing import Look
-from smpo_envs.safety_gym.boxes import PUSH_BOX, VASE, Body
+from smpo_envs.safety_gym.boxes import PUSH_BOX, SMALL_PUSH_BOX, VASE, Body
 from smpo_envs.safety_gym.collision import Post
 from smpo_envs.safety_gym.costs import Cost
 from smpo_envs.safety_gym.gremlins import GREMLIN
@@ -48,6 +48,9 @@ def hazards(radius: float, keepout: float) -> Kind:
 VASES = Kind("vases", 0.15, Look("square", VASE.outline, "object"), VASE)
 GREMLINS = Kind("gremlins", 0.4, Look("square", GREMLIN.outline, "object"), GREMLIN)
 PUSH_BOXES = Kind("push_box", 0.2, Look("square", PUSH_BOX.outline, "object"), PUSH_BOX)
+SMALL_PUSH_BOXES = Kind(
+    PUSH_BOXES.name, 0.125, Look("square", SMALL_PUSH_BOX.outline, "object"), SMALL_PUSH_BOX
+)
 BUTTONS = Kind("buttons", 0.2, Look("disc", 0.1, "object"), Post(0.1, ball=True))
 PILLARS = Kind("pillars", 0.3, Look("disc", 0.2, "object"), Post(0.2))
 

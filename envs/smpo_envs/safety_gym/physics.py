@@ -5,7 +5,9 @@ step. Where it may touch something, or a box is still moving, the robot and what
 together under all their contacts (`dynamics`); only those environments pay for it.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -26,9 +28,14 @@ from smpo_envs.safety_gym.broadphase import (
     several,
     with_neighbours,
 )
+from smpo_envs.safety_gym.car import Car
+from smpo_envs.safety_gym.car_dynamics import CarMechanics
 from smpo_envs.safety_gym.collision import Post
+from smpo_envs.safety_gym.dynamics import Mechanics
 from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.point import Point
+from smpo_envs.safety_gym.point_dynamics import PointMechanics
+from smpo_envs.safety_gym.robot import Robot
 from smpo_envs.safety_gym.worlds import Motion, Solids, World, untouched
 from smpo_envs.sparse import apply_where
 
@@ -39,13 +46,15 @@ _NEAR_FIXED = 2
 # so that a body would never come to rest by itself.
 _UNRESOLVED = 1000
 _HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, roughly
+_KNOWN: dict[type, Mechanics] = {Point: PointMechanics(), Car: CarMechanics()}
+_MECHANICS: Mapping[type, Mechanics] = MappingProxyType(_KNOWN)
 
 
 def simulate(solids: Solids, world: World, action: Float[Array, " 2"]) -> Motion:
     """Ten physics steps under one action, whose components act within [-1, 1]."""
     with jax.named_scope("robot"):
         robot, acceleration = world.robot.simulate_free(action)
-    circling = gremlins.simulate_free(world.circling) if world.circling else None
+    circling = world.circling and gremlins.simulate_free(world.circling, world.robot.timing)
     motion = untouched(world._replace(robot=robot, circling=circling), acceleration)
     if count(world.boxes) == 0 and len(world.fixed) == 0:
         return motion
@@ -58,7 +67,7 @@ def _with_contacts(
 ) -> Motion:
     """The motion of an environment step, given what it would be if nothing touched."""
     number, fixed = count(world.boxes), len(world.fixed)
-    sweep = Sweep.of(_point(world), _point(motion.world))
+    sweep = Sweep.of(mechanics_of(world.robot).outline, world.robot, motion.world.robot)
     near = in_reach_fixed(solids.post, sweep, world)
     ranking = Ranking(jnp.zeros(0, jnp.int32), jnp.zeros(0, action.dtype))
     rate = fixed * _HITS_PER_FIXED
@@ -79,21 +88,27 @@ def _with_contacts(
     # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
     needed &= ~more_than_one
     ahead = partial(_look_ahead, solids, min(1, number))
-    meets = apply_where(ahead, needed, jnp.bool_(False), *context, grouped=True, rate=rate)
+    looked = (*context, motion.world.robot)
+    meets = apply_where(ahead, needed, jnp.bool_(False), *looked, grouped=True, rate=rate)
     needed &= meets | jnp.any(is_moving(world.boxes))
     alone = partial(_simulate_contacts, solids, min(1, number))
     return apply_where(alone, needed, motion, *context, grouped=True, rate=rate)
 
 
-def _point(world: World) -> Point:
-    """The robot, which must be one that can touch things."""
-    robot = world.robot
-    if not isinstance(robot, Point):
-        raise ValueError(
-            f"a {type(robot).__name__} cannot run into things yet, only a Point can: "
-            "put it where nothing is solid"
-        )
-    return robot
+def mechanics_of(robot: Robot) -> Mechanics:
+    """How a kind of robot moves among things.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    for kind, mechanics in _MECHANICS.items():
+        if isinstance(robot, kind):
+            return mechanics
+    known = " and ".join(kind.__name__ for kind in _MECHANICS)
+    raise ValueError(
+        f"a {type(robot).__name__} cannot run into things yet, only a {known} can: "
+        "put it where nothing is solid, or give it a `dynamics.Mechanics` in `physics`"
+    )
 
 
 class _Selection(NamedTuple):
@@ -116,7 +131,7 @@ class _Selection(NamedTuple):
 
 def _select(solids: Solids, number: int, world: World, ranking: Ranking) -> _Selection:
     """The robot and the boxes that come first."""
-    point = _point(world)
+    start = world.robot.start
     absolute = world.boxes
     if world.circling is not None:
         absolute = absolute._replace(
@@ -131,11 +146,11 @@ def _select(solids: Solids, number: int, world: World, ranking: Ranking) -> _Sel
     surroundings = island.Surroundings(
         body=solids.body if number else None,
         post=solids.post or Post(0.0),
-        near_robot=_relative_to_start(point, world.fixed, near_robot)[:, :, 0],
-        near_boxes=_relative_to_start(point, world.fixed, near_boxes),
-        spring=_spring(world.circling, point, chosen) if number and world.circling else None,
+        near_robot=_relative_to_start(start, world.fixed, near_robot)[:, :, 0],
+        near_boxes=_relative_to_start(start, world.fixed, near_boxes),
+        spring=_spring(world.circling, world.robot, chosen) if number and world.circling else None,
     )
-    begin = island.gather(point, absolute, chosen)
+    begin = island.gather(mechanics_of(world.robot).gather(world.robot), start, absolute, chosen)
     return _Selection(begin, surroundings, chosen, priority == Priority.IDLE, near_robot[:, 0])
 
 
@@ -146,14 +161,24 @@ def _look_ahead(
     world: World,
     action: Float[Array, "B 2"],
     ranking: Ranking,
+    free: Robot,
 ) -> Bool[Array, " B"]:
     """Whether the robot would touch anything if boxes kept still, beside their common motion."""
     selection = _select(solids, number, world, ranking)
     displacement = jnp.zeros((3, len(meets)), action.dtype)
     if world.circling is not None:
-        after = jax.vmap(gremlins.simulate_free)(world.circling)
+        forward = partial(gremlins.simulate_free, timing=world.robot.timing)
+        after = jax.vmap(forward)(world.circling)
         displacement = (after.offset - world.circling.offset).T
-    return dynamics.would_touch(selection.surroundings, selection.begin, displacement, action)
+    mechanics = mechanics_of(world.robot)
+    return dynamics.would_touch(
+        mechanics,
+        selection.surroundings,
+        selection.begin,
+        mechanics.gather(free),
+        displacement,
+        action,
+    )
 
 
 def _simulate_contacts(
@@ -168,12 +193,12 @@ def _simulate_contacts(
 
     All leaves have a group axis `B`.
     """
-    new = untouched.world
+    new, mechanics = untouched.world, mechanics_of(world.robot)
     if solids.body is not None and 1 < number < ranking.order.shape[1]:
-        deepest_first = partial(by_depth, solids.body)
-        ranking = jax.vmap(deepest_first)(world, _point(new), ranking)
+        deepest_first = partial(by_depth, mechanics.outline, solids.body)
+        ranking = jax.vmap(deepest_first)(world, new.robot, ranking)
     begin, surroundings, chosen, idle, fixed = _select(solids, number, world, ranking)
-    moved = dynamics.simulate_contacts(surroundings, begin, action)
+    moved = dynamics.simulate_contacts(mechanics, surroundings, begin, action)
     end = moved.end
     if world.circling is not None and new.circling is not None:
         end = _without_circling(end, world.circling, new.circling)
@@ -181,13 +206,14 @@ def _simulate_contacts(
     put = partial(jnp.put_along_axis, axis=1, inplace=False)
     by_box = put(untouched.box_contacts, chosen, moved.touching)
     by_fixed = put(untouched.fixed_contacts, fixed, moved.touching_fixed)
-    point, some = island.scatter(begin, end, _point(world), world.boxes, chosen)
+    robot = mechanics.scatter(world.robot, begin.robot, end.robot)
+    some = island.scatter(begin, end, world.boxes, chosen)
     if number:
         assert solids.body is not None
         some = _put_to_rest(solids.body, world._replace(boxes=some), by_box > 0)
     return Motion(
-        new._replace(robot=point, boxes=some),
-        island.in_start_frame(point, moved.acceleration),
+        new._replace(robot=robot, boxes=some),
+        mechanics.felt(robot, moved.acceleration),
         by_box,
         by_fixed,
     )
@@ -196,7 +222,7 @@ def _simulate_contacts(
 def _keep_idle(begin: island.Island, end: island.Island, idle: Bool[Array, "B K"]) -> island.Island:
     """The end, but for boxes that nothing has happened to."""
     kept = jax.tree.map(lambda old, new: jnp.where(idle.T, old, new), begin[1:], end[1:])
-    return island.Island(end.point, *kept)
+    return island.Island(end.robot, *kept)
 
 
 def _without_circling(end: island.Island, before: Circling, after: Circling) -> island.Island:
@@ -215,19 +241,19 @@ def _nearest(fixed: Float[Array, "B F 2"], places: Float[Array, "B K 2"]) -> Int
 
 
 def _relative_to_start(
-    point: Point, fixed: Float[Array, "B F 2"], chosen: Int[Array, "B K G"]
+    start: Float[Array, "B 2"], fixed: Float[Array, "B F 2"], chosen: Int[Array, "B K G"]
 ) -> Float[Array, "2 G K B"]:
     """Positions of chosen fixed things, relative to where the robot started."""
     picked = jnp.take_along_axis(fixed[:, None], chosen[..., None], axis=2)
-    return (picked - point.start[:, None, None]).transpose(3, 2, 1, 0)
+    return (picked - start[:, None, None]).transpose(3, 2, 1, 0)
 
 
-def _spring(circling: Circling, point: Point, chosen: Int[Array, "B K"]) -> island.Spring:
+def _spring(circling: Circling, robot: Robot, chosen: Int[Array, "B K"]) -> island.Spring:
     """What holds some gremlins."""
     home = island.batch_last(island.take(circling.home, chosen))
-    start = jnp.concatenate([point.start.T, jnp.full_like(home[:1, 0], -gremlins.GREMLIN.height)])
+    start = jnp.concatenate([robot.start.T, jnp.full_like(home[:1, 0], -gremlins.GREMLIN.height)])
     place = home.at[2].set(0) - start[:, None]
-    target = place + gremlins.targets(circling.step)[:, :, None]
+    target = place + gremlins.targets(circling.step, robot.timing)[:, :, None]
     return island.Spring(target, jnp.moveaxis(boxes.yaw_quaternion(home[2]), -1, 0))
 
 

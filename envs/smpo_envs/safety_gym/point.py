@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym.batched import repeated
+from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.sensors import GRAVITY, MAGNETIC_FIELD, MOTION
 
-TIMESTEP = 0.002  # s, one physics step
-SUBSTEPS = 10  # physics steps per environment step
-STEP_SECONDS = SUBSTEPS * TIMESTEP
+TIMING = Timing(timestep=0.002, substeps=10)
 
 HEIGHT = 0.1  # of the body's origin
 MASS = 0.005188790204786391
@@ -46,6 +45,11 @@ class Point(NamedTuple):
     v: Float[Array, " 3"]
 
     @property
+    def timing(self) -> Timing:
+        """Physics steps of 2 ms, ten in an environment step."""
+        return TIMING
+
+    @property
     def position(self) -> Float[Array, " 2"]:
         """World position of the body's origin."""
         return self.start + rotate(self.q[:2], jnp.cos(self.rotation), jnp.sin(self.rotation))
@@ -69,6 +73,11 @@ class Point(NamedTuple):
     def velocity(self) -> Float[Array, " 2"]:
         """World velocity of the body's origin."""
         return rotate(self.v[:2], jnp.cos(self.rotation), jnp.sin(self.rotation))
+
+    @property
+    def turning(self) -> Float[Array, ""]:
+        """Rate of the hinge, rad/s."""
+        return self.v[2]
 
     def way_from(self, before: "Point") -> Float[Array, " 2"]:
         """How the body's origin has moved since then, world axes."""
@@ -118,7 +127,7 @@ class Point(NamedTuple):
         def substep(_, motion: Coordinates) -> Coordinates:
             return integrate(motion, *damped_acceleration(motion, *force(motion, drive, turn)))
 
-        motion = repeated(SUBSTEPS, substep, unpack(self))
+        motion = repeated(TIMING.substeps, substep, unpack(self))
         return pack(self, motion), free_acceleration(motion, drive, turn)
 
     def _axis(self) -> tuple[jax.Array, jax.Array]:
@@ -198,14 +207,14 @@ def damped_acceleration(
     motion: Coordinates, along: jax.Array, across: jax.Array, torque: jax.Array
 ) -> tuple[jax.Array, ...]:
     """(M + hD)⁻¹ f in joint coordinates, for a force f in body axes."""
-    along, across, spin = _solve(along, across, torque, damping_time=TIMESTEP)
+    along, across, spin = _solve(along, across, torque, damping_time=TIMING.timestep)
     c, s = motion.cos, motion.sin
     return c * along - s * across, s * along + c * across, spin
 
 
 def integrate(motion: Coordinates, ax: jax.Array, ay: jax.Array, spin: jax.Array) -> Coordinates:
     """One semi-implicit Euler step: first the rates, then the coordinates with the new rates."""
-    h = TIMESTEP
+    h = TIMING.timestep
     vx, vy, w = motion.vx + h * ax, motion.vy + h * ay, motion.w + h * spin
     c, s = _small_rotation(h * w)
     return Coordinates(

@@ -1,13 +1,35 @@
 """What tasks know of a robot: its state tells where it is, what it feels and how it drives on."""
 
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import jax
 from jaxtyping import Array, Float
 
 
+class Timing(NamedTuple):
+    """How time passes for a robot, and for all that is around it.
+
+    Attributes:
+        timestep: of a physics step, s.
+        substeps: physics steps in an environment step.
+    """
+
+    timestep: float
+    substeps: int
+
+    @property
+    def seconds(self) -> float:
+        """What an environment step takes in the world."""
+        return self.timestep * self.substeps
+
+
 class Robot(Protocol):
     """The state of a robot: a pytree, of one robot."""
+
+    @property
+    def timing(self) -> Timing:
+        """The same for all robots of a kind."""
+        ...
 
     @property
     def start(self) -> Float[Array, " 2"]:
@@ -32,6 +54,11 @@ class Robot(Protocol):
     @property
     def velocity(self) -> Float[Array, " 2"]:
         """World velocity of the body's origin."""
+        ...
+
+    @property
+    def turning(self) -> Float[Array, ""]:
+        """Rate about the vertical, rad/s."""
         ...
 
     def way_from(self, before: Self) -> Float[Array, " 2"]:

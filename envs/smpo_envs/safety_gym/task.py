@@ -110,10 +110,11 @@ def maker(task: Task, levels: Sequence[Level]) -> Callable[..., Environment]:
         most: int | None = None,
     ) -> Environment:
         """The task at difficulty 0, 1 or 2; see `agents` and `shifted`."""
-        own = levels[level]
+        robot = named(agent)
+        own = robot.fitted(levels[level])
         if shift is not None:
             own, shift = shifted(own, shift, most)
-        return environment(task, own, named(agent), episode_length=episode_length, shift=shift)
+        return environment(task, own, robot, episode_length=episode_length, shift=shift)
 
     return make
 

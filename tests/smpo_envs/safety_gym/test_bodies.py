@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, collision, gremlins, narrowphase, physics, point
+from smpo_envs.safety_gym import boxes, collision, gremlins, physics, point, point_touches, touches
 from smpo_envs.safety_gym.broadphase import Priority, Ranking
 from smpo_envs.safety_gym.worlds import Solids, World, initial_world, standing
 
@@ -32,8 +32,8 @@ def test_the_two_corners_that_are_looked_at_are_the_nearest_ones():
     assert corners is not None
     axes, position = rotations(rng, number, 0.1), rng.normal(size=(3, number))
     where = position + rng.uniform(-0.6, 0.6, (3, number)) * [[1], [1], [0]]
-    every = narrowphase._all_corners(corners, jnp.asarray(position), jnp.asarray(axes)).center
-    two = narrowphase._nearest_corners(corners, *map(jnp.asarray, (position, axes, where))).center
+    every = touches._all_corners(corners, jnp.asarray(position), jnp.asarray(axes)).center
+    two = touches.nearest_corners(corners, *map(jnp.asarray, (position, axes, where))).center
     distances = np.linalg.norm(every - where[:, None], axis=0)
     chosen = np.linalg.norm(two - where[:, None], axis=0)
     assert every.shape == (3, 4, number) and two.shape == (3, 2, number)
@@ -53,7 +53,9 @@ def test_normals_of_boxes_are_unit_vectors_in_batches_of_any_size(number):
 
     @jax.jit
     def touch(first, second):
-        return collision.box_and_box(first, narrowphase.ARROW, second, collision.Half(0.1, 0.2))
+        return collision.box_and_box(
+            first, point_touches.ARROW, second, collision.Half.square(0.1, 0.2)
+        )
 
     seen = touch(first, second)
     assert_allclose(np.linalg.norm(seen.normal, axis=0), 1, atol=1e-5)
@@ -64,7 +66,7 @@ def test_the_deepest_way_out_is_taken_from_inside_a_box():
     # 0.05 from the face at +x, 0.12 from that at +y, 0.2 from top and bottom.
     box = collision.Box(jnp.zeros((3, 1)), jnp.eye(3)[:, :, None])
     center = jnp.array([[0.15], [0.08], [0.0]])
-    touch = collision.sphere_and_box(center, 0.1, box, collision.Half(0.2, 0.2))
+    touch = collision.sphere_and_box(center, 0.1, box, collision.Half.square(0.2, 0.2))
     assert_allclose(touch.normal[:, 0, 0], [-1, 0, 0], atol=1e-7)  # from the sphere to the box
     assert_allclose(touch.distance[0, 0], -0.05 - 0.1, rtol=1e-6)
 
@@ -93,7 +95,7 @@ def test_looking_ahead_skips_the_solver_only_where_it_would_change_nothing():
     ranking = Ranking(jnp.full((512, 1), int(Priority.IN_REACH)), jnp.full((512, 1), 0.5))
     free = jax.jit(jax.vmap(lambda w, a: w.robot.simulate_free(a)[0]))(world, action)
     meets = jax.jit(partial(physics._look_ahead, solids, 1))(
-        jnp.zeros(512, bool), world, action, ranking
+        jnp.zeros(512, bool), world, action, ranking, free
     )
     untouched = jax.vmap(standing)(world)
     solved = jax.jit(partial(physics._simulate_contacts, solids, 1))(

@@ -210,11 +210,6 @@ def test_masses_are_those_of_the_compiled_model():
     assert_allclose([MASSES.wheel, MASSES.ball], [2.45436926061703e-6, 2.61799387799149e-6])
 
 
-def test_a_car_among_solid_things_is_refused_in_one_line():
-    env = task.environment(goal.TASK, goal.LEVELS[1], CAR)
-    with pytest.raises(ValueError, match="a Car cannot run into things yet, only a Point can"):
-        smpo_envs.VectorEnv(env, 2)
-
 
 def test_a_car_that_nobody_drives_stays_where_it_is():
     car = CAR.at_rest(jnp.zeros(2), jnp.float32(0.3))

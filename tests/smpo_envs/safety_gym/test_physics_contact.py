@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
 from smpo_envs.safety_gym import boxes, broadphase, collision, dynamics, island, physics, point
+from smpo_envs.safety_gym.point_dynamics import PointMechanics
 from smpo_envs.safety_gym.worlds import Solids, World, initial_world
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -236,7 +237,7 @@ def test_random_driving_among_many_vases_never_explodes():
 def test_a_vase_thought_out_of_reach_is_never_touched():
     # Robots of all speeds around a standing vase: those that `simulate` moves on their own are
     # moved among contacts, too, and nothing happens.
-    number = 1024
+    number, mechanics = 1024, PointMechanics()
     place, heading, speed, turn, spin, act = jax.random.split(jax.random.key(0), 6)
     uniform = lambda key, shape, reach: jax.random.uniform(key, shape, minval=-reach, maxval=reach)  # noqa: E731
     velocity = uniform(speed, (number, 2), 1.5)
@@ -256,7 +257,7 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
     alone, _ = jax.vmap(lambda robot, a: robot.simulate_free(a))(world.robot, action)
     in_reach = jax.vmap(
         lambda world, alone: broadphase.in_reach_boxes(
-            boxes.VASE, broadphase.Sweep.of(world.robot, alone), world, None
+            boxes.VASE, broadphase.Sweep.of(mechanics.outline, world.robot, alone), world, None
         )
     )(world, alone)[:, 0]
     chosen = jnp.zeros((number, 1), int)
@@ -266,7 +267,10 @@ def test_a_vase_thought_out_of_reach_is_never_touched():
     )
     moved = jax.jit(
         lambda world, action: dynamics.simulate_contacts(
-            surroundings, island.gather(world.robot, world.boxes, chosen), action
+            mechanics,
+            surroundings,
+            island.gather(mechanics.gather(world.robot), world.robot.start, world.boxes, chosen),
+            action,
         )
     )(world, action)
     pushed = jnp.max(jnp.abs(moved.end.velocity[:2, 0]), axis=0) > 1e-6

@@ -127,8 +127,7 @@ def test_schedule_is_linear_between_its_points_and_constant_beyond():
 
 def test_registry_knows_which_tasks_have_hazards():
     for name, entry in smpo_envs.TASKS.items():
-        level = getattr(
-            {"Goal": goal, "Button": button, "Push": push}.get(name[5:-1]), "LEVELS", None
-        )
+        task = name[:-1].removeprefix("Point").removeprefix("Car")
+        level = getattr({"Goal": goal, "Button": button, "Push": push}.get(task), "LEVELS", None)
         own = level[int(name[-1])].seen if level else ()
         assert entry.has_hazards == ("hazards" in own), name

@@ -9,7 +9,7 @@ import pytest
 
 from smpo_envs.naming import make
 from smpo_envs.registry import TASKS
-from smpo_envs.safety_gym import collision, gremlins, narrowphase, scalars
+from smpo_envs.safety_gym import collision, gremlins, scalars, touches
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
 from smpo_envs.safety_gym.collision import Box
 from smpo_envs.safety_gym.goal import LEVELS as GOAL
@@ -32,17 +32,17 @@ BATCH = 500
 def overlap(solids, world):
     """How deep the worst of any two bodies are in each other, in units of what is bearable; [E]."""
     points = jax.vmap(lambda robot: robot.position)(world.robot).T
-    center = jnp.concatenate([points, jnp.full_like(points[:1], narrowphase.ROBOT_HEIGHT)])[:, None]
+    center = jnp.concatenate([points, jnp.full_like(points[:1], touches.BALL_HEIGHT)])[:, None]
     gaps = [jnp.full(center.shape[2:], jnp.inf)]
     posts = world.fixed.transpose(2, 1, 0)
-    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], narrowphase.ROBOT_HEIGHT)])
+    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], touches.BALL_HEIGHT)])
     if solids.post is not None and posts.shape[1]:
         gap = collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0)
         gaps.append(gap / DEEP)
     if solids.body is not None and world.boxes.position.shape[1]:
         position = jax.vmap(box_positions)(world).transpose(2, 1, 0)
         axes = scalars.rotation_matrices(world.boxes.quaternion.transpose(2, 1, 0))
-        boxes, half = narrowphase._core(solids.body, position, axes), solids.body.core
+        boxes, half = touches.core_of(solids.body, position, axes), solids.body.core
         bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
         gap = collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0)
         gaps.append(gap / bearable)
