@@ -16,7 +16,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-import smpo_envs
 from smpo_envs.safe_env import State
 from smpo_envs.safety_gym import circle, goal, run, task
 from smpo_envs.safety_gym.agents import CAR
@@ -208,7 +207,6 @@ def test_masses_are_those_of_the_compiled_model():
     total = 0.0239 + 2 * 0.00196349540849362 + 0.00261799387799149
     assert_allclose(MASSES.total, total, rtol=1e-12)
     assert_allclose([MASSES.wheel, MASSES.ball], [2.45436926061703e-6, 2.61799387799149e-6])
-
 
 
 def test_a_car_that_nobody_drives_stays_where_it_is():

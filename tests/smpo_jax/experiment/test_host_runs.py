@@ -315,7 +315,9 @@ def test_what_does_not_draw_itself_is_told_in_one_line(command):
 
 
 @pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing to draw with")
-@pytest.mark.parametrize("task", ["SafetyHalfCheetahVelocity-v1", "safety-gymnasium:SafetyCarGoal1-v0"])
+@pytest.mark.parametrize(
+    "task", ["SafetyHalfCheetahVelocity-v1", "safety-gymnasium:SafetyCarGoal1-v0"]
+)
 def test_a_robot_of_the_real_package_is_filmed_by_its_own_camera(command, task):
     command(f"train --env {task} {TINY} --episode-length 20 --out run")
     sx.render("run", out="film.gif", episodes=1)
