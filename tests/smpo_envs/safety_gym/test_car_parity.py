@@ -31,10 +31,10 @@ ACCELEROMETER, GOAL_LIDAR = slice(0, 3), slice(24, 40)
 
 
 class Played:
-    """The functions of the task that a recording is of."""
+    """The functions of a task, e.g. `CarGoal0`."""
 
     def __init__(self, name):
-        what = name.split("_")[0].removeprefix("Car")
+        what = name.removeprefix("Car")
         level = int(what[-1])
         if what.startswith("Goal"):
             place = goal.LEVELS[level]
@@ -77,19 +77,31 @@ def robot_of(state):
     return getattr(state, "arena", state).world.robot
 
 
+def task_of(name):
+    """The task that a recording is of."""
+    return name.split("_")[0]
+
+
+@lru_cache
+def compiled_steps(task_name):
+    """One step from each of many states; all recordings of a task share the program."""
+    played = Played(task_name)
+
+    def step(car, place, action):
+        after = played.step(played.at(car, place), action)
+        return after.replace(pipeline_state=robot_of(after.pipeline_state))
+
+    return jax.jit(jax.vmap(step))
+
+
 @lru_cache
 def one_step_each(name, double):
     """One step from every recorded state but the first, with the recorded action."""
     with double_precision() if double else contextlib.nullcontext():
-        played, r = Played(name), recording(name)
+        r = recording(name)
         given = jax.tree.map(lambda x: x[1:-1], (car_recorded.cars(r), goals(r)))
         action = jnp.asarray(r["action"][1:], jnp.result_type(float))
-
-        def step(car, place, action):
-            after = played.step(played.at(car, place), action)
-            return after.replace(pipeline_state=robot_of(after.pipeline_state))
-
-        return jax.tree.map(np.asarray, jax.jit(jax.vmap(step))(*given, action))
+        return jax.tree.map(np.asarray, compiled_steps(task_of(name))(*given, action))
 
 
 def errors(seen, expected, r):
@@ -156,7 +168,7 @@ def test_one_step_charges_and_meets_goals_as_recorded(name, double):
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_observation_of_every_recorded_state(name):
     # But for the accelerometer, which needs forces that are not recorded.
-    played, r = Played(name), recording(name)
+    played, r = Played(task_of(name)), recording(name)
     with double_precision():
 
         def observe(car, place):
@@ -169,22 +181,27 @@ def test_observation_of_every_recorded_state(name):
     assert_allclose(obs[:, 3:], r["obs"][:, 3:], rtol=0, atol=5e-11)
 
 
+@lru_cache
+def compiled_rollout(task_name):
+    played = Played(task_name)
+
+    def follow(car, inputs):
+        place, action = inputs
+        after = played.step(played.at(car, place), action)
+        car = robot_of(after.pipeline_state)
+        return car, (car, after.obs, after.reward, after.info["cost"])
+
+    return jax.jit(partial(jax.lax.scan, follow))
+
+
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_whole_trajectory_in_double_precision(name):
     # Two versions of the simulator stay within 3e-12 of each other, the third within 1e-7 to 1e-2.
-    played, r = Played(name), recording(name)
+    r = recording(name)
     with double_precision():
         first = jax.tree.map(lambda x: x[1], car_recorded.cars(r))
-
-        def follow(car, inputs):
-            place, action = inputs
-            after = played.step(played.at(car, place), action)
-            car = robot_of(after.pipeline_state)
-            return car, (car, after.obs, after.reward, after.info["cost"])
-
-        _, (cars, obs, reward, cost) = jax.jit(partial(jax.lax.scan, follow))(
-            first, (goals(r)[1:-1], jnp.asarray(r["action"][1:]))
-        )
+        inputs = goals(r)[1:-1], jnp.asarray(r["action"][1:])
+        _, (cars, obs, reward, cost) = compiled_rollout(task_of(name))(first, inputs)
         theirs = jax.tree.map(lambda x: np.asarray(x[2:]), car_recorded.cars(r))
     for of in ("offset", "quaternion", "ball"):
         assert_allclose(getattr(cars, of), getattr(theirs, of), rtol=0, atol=1e-8, err_msg=of)

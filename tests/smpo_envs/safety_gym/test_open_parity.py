@@ -26,11 +26,11 @@ RECORDINGS = golden.names("PointCircle*") + golden.names("PointRun*")
 
 
 class Task:
-    """The functions of the task that a recording is of."""
+    """The functions of a task, e.g. `PointRun0`."""
 
     def __init__(self, name):
         if "Circle" in name:
-            level = circle.LEVELS[int(name.split("_")[0][-1])]
+            level = circle.LEVELS[int(name[-1])]
             self.state, self.costs, self.observe = circle.CircleState, level.costs, circle.observe
             self.reset, self.step = partial(circle.reset, level), partial(circle.step, level)
         else:
@@ -48,15 +48,28 @@ def recording(name):
     return golden.recording(name)
 
 
+task_called = lru_cache(Task)  # one of each, which shares what is compiled
+
+
+def task_of(name):
+    """The task that a recording is of."""
+    return task_called(name.split("_")[0])
+
+
+@lru_cache
+def compiled_steps(task):
+    """One step from each of many states; all recordings of a task share the program."""
+    return jax.jit(jax.vmap(lambda world, action: task.step(task.at(world), action)))
+
+
 @lru_cache
 def one_step_each(name, double):
     """One step from every recorded state with the recorded action."""
     with double_precision() if double else contextlib.nullcontext():
-        task, r = Task(name), recording(name)
+        r = recording(name)
         worlds = jax.tree.map(lambda x: x[:-1], point_open.worlds(r))
         action = jnp.asarray(r["action"], jnp.result_type(float))
-        out = jax.jit(jax.vmap(lambda w, a: task.step(task.at(w), a)))(worlds, action)
-        return jax.tree.map(np.asarray, out)
+        return jax.tree.map(np.asarray, compiled_steps(task_of(name))(worlds, action))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -99,7 +112,7 @@ def test_the_recordings_include_both_sides_of_the_walls():
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_observation_and_costs_of_every_recorded_state(name):
-    task, r = Task(name), recording(name)
+    task, r = task_of(name), recording(name)
     with double_precision():
         motions = jax.vmap(point_open.motion)(point_open.worlds(r))
         obs = jax.jit(jax.vmap(task.observe))(motions)
@@ -113,7 +126,7 @@ def test_observation_and_costs_of_every_recorded_state(name):
 
 @pytest.mark.parametrize("name", [name for name in RECORDINGS if "_bang_" in name])
 def test_whole_trajectory_in_double_precision(name):
-    task, r = Task(name), recording(name)
+    task, r = task_of(name), recording(name)
     with double_precision():
         world = jax.tree.map(lambda x: x[0], point_open.worlds(r))
         first = task.reset(jax.random.key(0)).replace(pipeline_state=task.state(world))
