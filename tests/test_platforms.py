@@ -4,6 +4,9 @@ A primitive that only CPUs have is an error of the lowering; what only they run 
 """
 
 import re
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +21,13 @@ from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
 PLATFORMS = ("cuda", "rocm", "tpu")
-LEARNING = [("PointGoal1", algo) for algo in ALGORITHMS] + [
+PAIRS = [("PointGoal1", algo) for algo in ALGORITHMS] + [
     (task, algo) for task in TASKS if task != "PointGoal1" for algo in ("ppo", "smpo")
+]
+# A method's in one process, where tasks of the same sizes share what is lowered.
+LEARNING = [
+    pytest.param(task, algo, marks=pytest.mark.xdist_group(f"learning of {algo}"))
+    for task, algo in PAIRS
 ]
 KEY = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
 T, N = 64, 4
@@ -36,7 +44,9 @@ def require_lowers(function, *arguments):
 
 @pytest.mark.parametrize("task", STEPPED)
 def test_stepping_lowers_for_gpus_and_tpus(task):
-    env = smpo_envs.VectorEnv(smpo_envs.make(task), N)
+    single: Any = smpo_envs.make(task)
+    single = replace(single, reset=jax.jit(single.reset), step=jax.jit(single.step))  # traced once
+    env = smpo_envs.VectorEnv(single, N)
 
     def play(data):
         state = env.reset(jax.random.wrap_key_data(data))
@@ -49,6 +59,12 @@ def test_stepping_lowers_for_gpus_and_tpus(task):
 def test_acting_and_learning_lower_for_gpus_and_tpus(task, algo):
     env = sx.augment(smpo_envs.make(task), algo)
     spec = sx.Spec(env.observation_size, env.action_size, N, T, env.episode_length, 10)
+    require_learning_lowers(algo, spec)
+
+
+@lru_cache
+def require_learning_lowers(algo, spec):
+    """All that a method knows of a task is in `spec`."""
     algorithm = sx.make(algo, spec)
 
     def start(data):
@@ -62,12 +78,12 @@ def test_acting_and_learning_lower_for_gpus_and_tpus(task, algo):
         return algorithm.update(learner, rollout, jax.random.wrap_key_data(data))
 
     def whole(learner, data):
-        obs, one = jnp.zeros((T, N, env.observation_size)), jnp.zeros((T, N))
+        obs, one = jnp.zeros((T, N, spec.observation_size)), jnp.zeros((T, N))
         return sx.Transition(obs, *act(learner, obs, data), one, one, one, one, obs)
 
     learner = jax.eval_shape(start, KEY)
     require_lowers(start, KEY)
-    require_lowers(act, learner, jnp.zeros((N, env.observation_size)), KEY)
+    require_lowers(act, learner, jnp.zeros((N, spec.observation_size)), KEY)
     require_lowers(learn, learner, jax.eval_shape(whole, learner, KEY), KEY)
 
 

@@ -3,6 +3,7 @@
 Everything runs with JAX's check that no key is consumed twice.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,14 +31,16 @@ def no_key_is_consumed_twice():
 
 @lru_cache
 def single(name):
-    env = smpo_envs.make(name)
-    return env, jax.jit(env.reset), jax.jit(env.step)
+    """An environment whose episodes last 4 steps, which is traced once for all tests."""
+    env: Any = smpo_envs.make(name, episode_length=LENGTH)
+    env = replace(env, reset=jax.jit(env.reset), step=jax.jit(env.step))
+    return env, env.reset, env.step
 
 
 @lru_cache
 def vector(name):
-    """Environments whose episodes last 4 steps, not staggered."""
-    env = smpo_envs.VectorEnv(smpo_envs.make(name, episode_length=LENGTH), ENVS, stagger=False)
+    """A batch of it, not staggered."""
+    env = smpo_envs.VectorEnv(single(name)[0], ENVS, stagger=False)
     return env, jax.jit(env.reset), jax.jit(env.step)
 
 
