@@ -9,6 +9,9 @@ from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
 os.environ.setdefault("PJRT_NPROC", "1")  # XLA's threads: two processes of tests share two cores
+# Most of the time of the tests is XLA's compiler, whose older emitters of fusions take half as long
+# as the default ones. An XLA that has dropped them ends the process, and names this flag.
+os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 

@@ -5,6 +5,10 @@ import importlib
 
 import jax
 
+# Compiler options for a test whose outcome depends on the last bits: XLA emits the code of fusions
+# as it does for users, and not as `conftest.py` says.
+ROUNDED_AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}
+
 
 def double_precision() -> contextlib.AbstractContextManager:
     """In its body, JAX's default float is float64."""
