@@ -80,6 +80,14 @@ ALGORITHMS: dict[str, Entry] = {
         year=2025,
         summary="cost-modulated advantages, as in the author's published code",
     ),
+    "smpo-earlier": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPOEarlier",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="passes",
+        paper=_SMPO,
+        year=2025,
+        summary="with the weight of the author's earlier experiments, never negative",
+    ),
     "ppo": Entry(
         settings="smpo_jax.algorithms.unconstrained:PPO",
         make="smpo_jax.algorithms.unconstrained:make",

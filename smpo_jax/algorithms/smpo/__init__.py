@@ -25,18 +25,18 @@ from smpo_jax.algorithms import recipes
 from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.smpo import critic as safety_critic
 from smpo_jax.algorithms.smpo import gradient, weight
-from smpo_jax.algorithms.smpo.settings import SMPO, SMPOPPO, SMPOCode, SMPOPaper
+from smpo_jax.algorithms.smpo.settings import SMPO, SMPOPPO, SMPOCode, SMPOEarlier, SMPOPaper
 from smpo_jax.core import constraints, surrogate
 from smpo_jax.core.constraints import each
 from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, PerCost, Rollout, Spec
 
-__all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOPaper", "make"]
+__all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOEarlier", "SMPOPaper", "make"]
 
 
 def make(
     spec: Spec,
-    settings: SMPO | SMPOPPO | SMPOPaper | SMPOCode,
+    settings: SMPO | SMPOPPO | SMPOPaper | SMPOCode | SMPOEarlier,
     networks: Networks = DEFAULT,
 ) -> Algorithm:
     """SMPO for a problem: each setting chooses a function here, and none is asked for later."""

@@ -5,7 +5,8 @@ Names are flat, as in a YAML file or on the command line. Of the presets,
 - `smpo` (`SMPO`) is the one that measured best: natural steps, a price on measured cost;
 - `smpo-ppo` (`SMPOPPO`) is the same modulation with the paper's clipped passes;
 - `smpo-paper` (`SMPOPaper`) reads the paper as literally as it can be read;
-- `smpo-code` (`SMPOCode`) makes the choices of the author's published code.
+- `smpo-code` (`SMPOCode`) makes the choices of the author's published code;
+- `smpo-earlier` (`SMPOEarlier`) has the weight of the author's earlier published experiments.
 """
 
 import math
@@ -31,7 +32,12 @@ MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= LARGE)
 LESS_THAN_ONE = ("less than 1", lambda x: -LARGE <= x < 1)
 
 # The choices by name.
-SPENT = {"episode": weight.episode_cost, "none": weight.nothing}
+WEIGHT = {"budget": weight.cost_aware_weight, "twice-budget": weight.twice_budget_weight}
+SPENT = {
+    "episode": weight.episode_cost,
+    "capped": weight.capped_cost,
+    "none": weight.nothing,
+}
 MODULATES = {
     "reward": (weight.modulated_reward, weight.unchanged),
     "advantage": (weight.shifted_reward, weight.modulated_advantage),
@@ -122,11 +128,12 @@ class CriticSettings(base.Settings):
 class WeightSettings(base.Settings):
     """The weight f(x), x = spent + clip(predicted, 0, prediction_clip * d') - d', eqs. 5-6."""
 
+    weight_form: Literal["budget", "twice-budget"] = "budget"  # f is 0 at d', or at 2 d'
     weight_base: float = 3.0  # b: larger is steeper
     weight_temperature: float = 1.0  # divides x; b^(1/temperature) is the base in effect
     weight_floor: float = -5.0  # f is never below; 0 forbids negative weights
     prediction_clip: float = 1.0  # bound on the predicted cost, in multiples of d'
-    spent: Literal["episode", "none"] = "episode"  # C_t: the episode's own cost so far, or 0
+    spent: Literal["episode", "capped", "none"] = "episode"  # C_t: the episode's cost, or 0
     prediction_scale: Literal["none", "episode"] = "none"  # of Q^c: as it is, or to an episode
     modulates: Literal["reward", "advantage"] = "reward"  # or the standardised advantage
     shift: Literal["constant", "minimum"] = "constant"  # of rewards, so that none is negative
@@ -137,6 +144,7 @@ class WeightSettings(base.Settings):
         base.require(self, LESS_THAN_ONE, "weight_floor")
         base.require(self, base.POSITIVE, "weight_temperature", "prediction_clip")
         base.require(self, base.NONNEGATIVE, "shift_amount")
+        base.choose("weight_form", self.weight_form, WEIGHT)
         base.choose("spent", self.spent, SPENT)
         base.choose("prediction_scale", self.prediction_scale, PREDICTION_SCALE)
         base.choose("modulates", self.modulates, MODULATES)
@@ -233,7 +241,7 @@ class Choices(
         reward, advantage = MODULATES[self.modulates]
         return weight.Modulation(
             f=partial(
-                weight.cost_aware_weight,
+                WEIGHT[self.weight_form],
                 base=self.weight_base,
                 temperature=self.weight_temperature,
                 floor=self.weight_floor,
@@ -286,6 +294,31 @@ class SMPOCode(FirstOrder, Choices):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SMPOEarlier(FirstOrder, Choices):
+    """r (1 − e^(min(V_c, d) + min(C_t, d) − 2 d)): the author's earlier published experiments.
+
+    Those were in OpenAI's Safety Gym, with 30 000 steps an epoch, networks of 256 x 256 and a
+    target divergence of 0.01. Not known from them, and chosen here: no warm-up, and a critic
+    without the penalty of eq. 3.
+
+    Deviation: they forecast with V_c(s), here Q^c(s, a) does, as in all variants of SMPO.
+    """
+
+    weight_form: Literal["budget", "twice-budget"] = "twice-budget"  # f is 0 at 2 d'
+    weight_base: float = math.e  # b: larger is steeper
+    spent: Literal["episode", "capped", "none"] = "capped"  # C_t: the episode's cost, or 0
+    # V_c knows no action, so that nothing flows through it; and d' is d from the start.
+    critic_gradient: Literal["reparameterised", "score", "advantage", "off"] = "off"  # its form
+    threshold_factor: float = 1.0  # eta: the first threshold in multiples of the limit
+    warmup_epochs: float = 0.0  # of plain PPO, while the safety critic learns
+    epoch_steps: float = 30_000.0  # environment steps in an epoch
+    cost_regularisation: float = 0.0  # lambda, times mean Q^c squared
+    cost_hidden: tuple[int, ...] = (256, 256)  # units of its hidden layers
+    hidden: tuple[int, ...] = (256, 256)  # units of each network's hidden layers
+    target_kl: float = 0.01  # bound on KL(old || new), the mean of the rollout, of an update
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ours(Choices):
     """What our two presets share: all four parts of the paper, made to learn."""
 
@@ -297,7 +330,7 @@ class Ours(Choices):
     weight_floor: float = -20.0  # f is never below
     prediction_clip: float = 20.0  # bound on the predicted cost, in multiples of d'
     # The episode's own C_t is not in the observation, and past the budget can only punish.
-    spent: Literal["episode", "none"] = "none"  # C_t: the episode's own cost so far, or 0
+    spent: Literal["episode", "capped", "none"] = "none"  # C_t: the episode's cost, or 0
     prediction_scale: Literal["none", "episode"] = "episode"  # of Q^c: as it is, or to an episode
     # Rewards below zero times f < 0 would be gains.
     shift_amount: float = 0.03  # added to rewards

@@ -53,6 +53,28 @@ def cost_aware_weight(
     return Weight(jnp.expm1(exponent) / full, rate * jnp.exp(exponent) / full)
 
 
+def twice_budget_weight(
+    x: Float[Array, "*batch"],
+    threshold: Scalar,
+    *,
+    base: Scalar,
+    temperature: Scalar = 1.0,
+    floor: Scalar = -5.0,
+) -> Weight:
+    """The weight of the author's earlier published experiments, which the paper does not have.
+
+        f(x) = 1 − b^((x − d')/τ),   x = min(C_t, d') + min(V_c, d') − d'
+
+    which with b = e and τ = 1 is 1 − e^(min(V_c, d') + min(C_t, d') − 2 d'). It is 0 only where the
+    budget d' is spent and as much again is expected, and near 1 up to the last units before. With
+    x so clipped it is never negative; whatever x is, it is never below `floor` (< 1), which is
+    imposed as in `cost_aware_weight`. `threshold` is d' > 0.
+    """
+    rate = jnp.log(base) / temperature
+    exponent = jnp.minimum(rate * (x - threshold), jnp.log1p(-floor))
+    return Weight(-jnp.expm1(exponent), -rate * jnp.exp(exponent))
+
+
 def product(weights: PerCost) -> tuple[Float[Array, "*batch"], PerCost]:
     """What the weights of all constraints come to together, and the slope of that in each Q^c.
 
@@ -97,7 +119,7 @@ class Modulation(NamedTuple):
 
     Attributes:
         f: the weight of x, given d'.
-        spent: C_t of each step.
+        spent: `(rollout, threshold) -> [T, N]`, C_t of each step.
         scale: of Q^c, to the cost of a whole episode.
         prediction_clip: bound on the scaled Q^c, in multiples of d'.
         shift: what is added to rewards before f multiplies, so that none is negative.
@@ -107,7 +129,7 @@ class Modulation(NamedTuple):
     """
 
     f: Callable[[Steps, Scalar], Weight]
-    spent: Callable[[Rollout], Steps]
+    spent: Callable[[Rollout, Scalar], Steps]
     scale: Scalar
     prediction_clip: Scalar
     shift: Callable[[Transition], Steps]
@@ -124,7 +146,7 @@ class Modulation(NamedTuple):
         that the slope is kept.
         """
         predicted = jnp.clip(self.scale * q, 0.0, self.prediction_clip * threshold)
-        weight = self.f(self.spent(rollout) + predicted - threshold, threshold)
+        weight = self.f(self.spent(rollout, threshold) + predicted - threshold, threshold)
         return Weight(
             jnp.where(is_on, weight.value, 1.0), jnp.where(is_on, self.scale * weight.slope, 0.0)
         )
@@ -137,13 +159,20 @@ class Modulation(NamedTuple):
 # What counts as spent
 
 
-def episode_cost(rollout: Rollout) -> Steps:
+def episode_cost(rollout: Rollout, threshold: Scalar) -> Steps:
     """C_t as in the paper: the cost of the episode before step t."""
+    del threshold
     return rollout.cost_so_far
 
 
-def nothing(rollout: Rollout) -> Steps:
+def capped_cost(rollout: Rollout, threshold: Scalar) -> Steps:
+    """min(C_t, d'), as in the author's earlier published experiments."""
+    return jnp.minimum(rollout.cost_so_far, threshold)
+
+
+def nothing(rollout: Rollout, threshold: Scalar) -> Steps:
     """C_t = 0: f looks ahead only."""
+    del threshold
     return jnp.zeros_like(rollout.cost_so_far)
 
 

@@ -34,6 +34,7 @@ COMPOSED = {
     "trpo_lag",
     "trpo_pid",
     "smpo-code",
+    "smpo-earlier",
     "smpo-ppo",
     "trpo_saute",
     "trpo_simmer",

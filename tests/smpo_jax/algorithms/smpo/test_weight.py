@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from modulated import learning, rollout, spec_of
 
-from smpo_jax.algorithms.smpo import SMPOPaper
+from smpo_jax.algorithms.smpo import SMPOCode, SMPOEarlier, SMPOPaper
 from smpo_jax.algorithms.smpo import weight as weights
-from smpo_jax.algorithms.smpo.weight import cost_aware_weight, running_minimum
+from smpo_jax.algorithms.smpo.weight import cost_aware_weight, running_minimum, twice_budget_weight
 
 
 def weight(x, threshold, **settings):
@@ -69,8 +69,31 @@ def test_running_minimum_starts_afresh_with_each_episode():
     np.testing.assert_array_equal(running_minimum(x, end)[:, 0], [3, 1, 1, 5, 4])
 
 
-def modulation_of(**settings):
-    made = SMPOPaper(**settings)
+def test_weight_of_the_earlier_experiments_by_hand():
+    """d = 2, b = e: 1 - e^(min(V, d) + min(C, d) - 2 d), and -df/dV = e^(...)."""
+    r = rollout([1.0] * 4, [0.0] * 4, cost_so_far=[0.0, 0.0, 1.0, 9.0])
+    earlier = modulation_of(SMPOEarlier)
+    weight, charge = weigh(earlier, r, [0.0, 9.0, 1.0, 9.0], threshold=2.0)
+    left = np.exp([-4.0, -2.0, -2.0, 0.0])  # V = 9 and C = 9 count as 2
+    np.testing.assert_allclose(weight, 1 - left, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(charge, left, rtol=1e-6)
+
+
+def test_weight_of_the_earlier_experiments_is_never_below_its_floor():
+    f = twice_budget_weight(jnp.array([0.0, 4.0, 9.0, 1e6]), jnp.asarray(4.0), base=2.0, floor=-1.0)
+    np.testing.assert_allclose(f.value, [1 - 2.0**-4, 0.0, -1.0, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(f.slope[2:], -2 * np.log(2), rtol=1e-6)  # that of the floor
+
+
+def test_the_published_code_has_the_weight_of_the_paper_with_base_4():
+    r = rollout([1.0] * 3, [0.0] * 3, cost_so_far=[0.0, 1.0, 9.0])
+    weight, _ = weigh(modulation_of(SMPOCode), r, [0.0, 0.0, 0.0], threshold=2.0)
+    # (1 - 4^x) / (1 - 1/16) at x = -2, -1, 7, the last one at the floor
+    np.testing.assert_allclose(weight, [1.0, 0.75 / 0.9375, -5.0], rtol=1e-6)
+
+
+def modulation_of(preset=SMPOPaper, **settings):
+    made = preset(**settings)
     how = learning(made.cost_discount, made.cost_trace, made.cost_regularisation)
     return made.modulation(spec_of(), how)
 
@@ -90,12 +113,12 @@ def test_weight_of_the_paper_by_hand():
     np.testing.assert_allclose(weight, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("spent, expected", [("episode", 3.0), ("none", 0.0)])
+@pytest.mark.parametrize("spent, expected", [("episode", 3.0), ("capped", 2.0), ("none", 0.0)])
 def test_what_counts_as_spent(spent, expected):
     r = rollout([1.0], [0.0], cost_so_far=[3.0], elapsed=[5.0])
     line = modulation_of(spent=spent, weight_base=1.000001)  # the straight line f = -x / d'
-    weight, _ = weigh(line, r, [0.0], threshold=50.0)
-    np.testing.assert_allclose(weight, [1 - expected / 50], rtol=1e-4)
+    weight, _ = weigh(line, r, [0.0], threshold=2.0)
+    np.testing.assert_allclose(weight, [1 - expected / 2], rtol=1e-4)
 
 
 def test_predictions_scaled_to_the_episode_undo_horizon_and_penalty():
