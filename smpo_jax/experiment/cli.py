@@ -180,6 +180,9 @@ def _list(arguments: list[str]) -> int:
     for name, algorithm in ALGORITHMS.items():
         source = algorithm.paper.rpartition(", ")[2]  # as short as it can be looked up
         print(f"  {name:{width}}  {algorithm.summary} ({algorithm.year}, {source})")
+    print("trained policies")
+    for name, record in presets.policies().items():
+        print(f"  {presets.PRETRAINED + name:{width}}  {presets.described(record)}")
     print("presets")
     print(f"  {'train --config':{width}}  {', '.join(presets.runs())}")
     print(f"  {'suite':{width}}  {', '.join(presets.suites())}")

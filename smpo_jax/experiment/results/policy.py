@@ -1,9 +1,9 @@
-"""A trained policy, read from the folder of its run."""
+"""A trained policy, read from the folder of its run, or from the files of the package."""
 
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_jax.algorithms import registry
+from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import Problem, build
-from smpo_jax.experiment.results import export
+from smpo_jax.experiment.results import export, pretrained
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
-from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings import config_file, presets
 from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.options import ExportFormat
@@ -37,6 +38,8 @@ class TrainedPolicy:
         learner: what it has learnt.
         iteration: updates made.
         first_action: what the environment calls the first choice, if its actions are discrete.
+        about: of one that comes with the package, its record: `version` and `commit` of the code,
+            and its `scores`. None if it is from a run. Its learner has no critics or optimisers.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class TrainedPolicy:
         learner: LearnerState,
         iteration: int,
         first_action: int = 0,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.spec = spec
@@ -54,6 +58,7 @@ class TrainedPolicy:
         self.learner = learner
         self.iteration = iteration
         self.first_action = first_action
+        self.about = about
 
     def predict(self, obs: Any) -> Action:
         """The action without noise, within the bounds of -1 and 1; of discrete ones its number.
@@ -112,7 +117,8 @@ class TrainedPolicy:
     def __reduce__(self) -> tuple[Callable[..., "TrainedPolicy"], tuple[Any, ...]]:
         config = config_file.as_mapping(self.config)
         leaves = to_leaves(self.learner)
-        return _unpickle, (config, tuple(self.spec), leaves, self.iteration, self.first_action)
+        sizes = tuple(self.spec)
+        return _unpickle, (config, sizes, leaves, self.iteration, self.first_action, self.about)
 
     @functools.cached_property
     def _programs(self) -> dict[bool, Callable[..., jax.Array]]:
@@ -146,16 +152,19 @@ def load_policy(
     """The policy of a run; needs nothing but its folder.
 
     Args:
-        folder: of the run.
+        folder: of the run; or `pretrained:PointGoal1/smpo`, a policy that comes with the package
+            (`smpo-jax list` names them).
         checkpoint: "newest", which is the newest one that is whole; "best", the one of the highest
             return whose cost kept the limit (see `run.selection`); or an iteration.
         env: its environment, where the run was given it as an object.
 
     Raises:
-        UserError: the folder holds no such thing.
+        UserError: the folder holds no such thing, or there is no policy of that name.
     """
     home: Path = coerce_argument("folder", folder, Path)
     checkpoint = coerce_argument("checkpoint", checkpoint, WhichCheckpoint)
+    if presets.is_policy(home):
+        return _load_pretrained(home, checkpoint, env)
     config = config_file.load(home, env)
     problem = _built(config)
     algorithm = problem.algorithm
@@ -166,12 +175,27 @@ def load_policy(
     return TrainedPolicy(config, problem.spec, algorithm, found.state, found.iteration, first)
 
 
+def _load_pretrained(given: Path, checkpoint: WhichCheckpoint, env: Any) -> TrainedPolicy:
+    record = presets.find_policy(given)
+    if checkpoint != "newest":
+        raise UserError(f"checkpoint: {given.as_posix()} has only one; leave it out")
+    if env is not None:
+        raise UserError(f"env: {given.as_posix()} has its own environment; leave it out")
+    config, iteration, leaves, about = pretrained.read(record)
+    problem = _built(config)
+    whole = jax.eval_shape(problem.algorithm.init, jax.random.key(0))
+    learner = from_leaves(leaves, pretrained.acting_part(whole), "", str(record))
+    first = problem.first_action
+    return TrainedPolicy(config, problem.spec, problem.algorithm, learner, iteration, first, about)
+
+
 def _unpickle(
     saved: dict[str, Any],
     sizes: tuple[Any, ...],
     leaves: dict[str, np.ndarray],
     iteration: int,
     first_action: int = 0,
+    about: Mapping[str, Any] | None = None,
 ) -> TrainedPolicy:
     """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
@@ -179,8 +203,10 @@ def _unpickle(
     spec = Spec(*sizes)
     algorithm = registry.build(config.algo, spec, config.hyperparameters)
     template = jax.eval_shape(algorithm.init, jax.random.key(0))
+    if about is not None:
+        template = pretrained.acting_part(template)
     learner = from_leaves(leaves, template, "", where)
-    return TrainedPolicy(config, spec, algorithm, learner, iteration, first_action)
+    return TrainedPolicy(config, spec, algorithm, learner, iteration, first_action, about)
 
 
 def _built(config: Config) -> Problem:

@@ -11,7 +11,7 @@ from smpo_jax.experiment.results import film, paths, photographs
 from smpo_jax.experiment.results.episodes import play
 from smpo_jax.experiment.results.policy import load_policy
 from smpo_jax.experiment.run import writers
-from smpo_jax.experiment.settings import config_file
+from smpo_jax.experiment.settings import config_file, presets
 from smpo_jax.experiment.settings.coercion import coerce_argument, require_count
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
 from smpo_jax.experiment.settings.options import RenderOptions
@@ -50,9 +50,10 @@ def render(
     """Films a trained policy (mp4, gif), or draws its paths (png, pdf, svg).
 
     Args:
-        folder: of a run.
+        folder: of a run, or `pretrained:NAME` as in `load_policy`.
         checkpoint: newest, best or an iteration, as in `load_policy`.
-        out: the file to write; `episodes.gif` in the folder unless given.
+        out: the file to write; unless given `episodes.gif` in the run's folder, or for
+            `pretrained:PointGoal1/smpo` `PointGoal1-smpo.gif` here.
         episodes: one after another in a film, side by side in a picture.
         seed: of the episodes and of the policy's samples.
         deterministic: act with the mean of the policy.
@@ -67,8 +68,10 @@ def render(
         UserError: no run is there, its task cannot be drawn, or the file cannot be of that kind.
     """
     home: Path = coerce_argument("folder", folder, Path)
-    out = home / "episodes.gif" if out is None else coerce_argument("out", out, Path)
+    out = _default_out(home) if out is None else coerce_argument("out", out, Path)
     _check(out, episodes, speed)
+    if log and presets.is_policy(home):
+        raise UserError(f"log: {home.as_posix()} has no run to log to")
     if log:
         _check_log(config_file.load(home, env), out)
     policy = load_policy(home, checkpoint, env=env)
@@ -93,6 +96,13 @@ def render(
         steps = policy.iteration * policy.config.steps_per_iteration
         writers.log_film(out, home, policy.config, steps)
     return out
+
+
+def _default_out(home: Path) -> Path:
+    if not presets.is_policy(home):
+        return home / "episodes.gif"
+    presets.find_policy(home)  # a wrong name is told before any file is
+    return Path(home.as_posix().removeprefix(presets.PRETRAINED).replace("/", "-") + ".gif")
 
 
 def _check(out: Path, episodes: int, speed: float) -> None:

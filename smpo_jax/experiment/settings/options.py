@@ -93,7 +93,7 @@ class EvaluateOptions:
     """Return and cost of a trained policy.
 
     Attributes:
-        folder: the folder of a run.
+        folder: the folder of a run, or pretrained:NAME, a policy that `smpo-jax list` shows.
         checkpoint: newest, best (the highest return among those whose cost, with its 95 % interval,
             kept the limit in training; if none did, the least cost) or an iteration.
         episodes: how many episodes to play.
@@ -163,11 +163,11 @@ class RenderOptions:
     """A trained policy seen from above: a film of episodes, or a picture of their paths.
 
     Attributes:
-        folder: the folder of a run.
+        folder: the folder of a run, or pretrained:NAME, a policy that `smpo-jax list` shows.
         checkpoint: newest, best (see evaluate --help) or an iteration.
         episodes: how many, one after another in a film, side by side in a picture.
         out: the file to write; its ending says whether a film (mp4, gif) or a picture (png, pdf,
-            svg). Unless given, episodes.gif in the folder.
+            svg). Unless given, episodes.gif in the folder; of pretrained:TASK/ALGO TASK-ALGO.gif.
         deterministic: act with the mean of the policy instead of sampling from it.
         seed: seed of the episodes and of the policy's samples.
         speed: of a film, in multiples of real time.
@@ -189,7 +189,7 @@ class ExportOptions:
     """A trained policy, acting without noise, as a file for programs without this package.
 
     Attributes:
-        folder: the folder of a run.
+        folder: the folder of a run, or pretrained:NAME, a policy that `smpo-jax list` shows.
         checkpoint: newest, best (see evaluate --help) or an iteration.
         to: npz for arrays that a page of NumPy acts with; onnx for ONNX (needs the extra `onnx`);
             stablehlo for a program of JAX's (needs the extra `export`). Unless given, the ending of

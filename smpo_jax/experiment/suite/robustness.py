@@ -15,6 +15,7 @@ from smpo_jax.experiment.results.robustness import (
     play,
     shift_points,
 )
+from smpo_jax.experiment.settings import presets
 from smpo_jax.experiment.settings.coercion import require_count
 from smpo_jax.experiment.settings.config import WhichCheckpoint
 from smpo_jax.experiment.settings.options import RobustnessOptions
@@ -55,6 +56,11 @@ def find(
     Raises:
         UserError: there is none, or the suite has several tasks and none was named.
     """
+    if presets.is_policy(folder):
+        raise UserError(
+            f"{folder.as_posix()} has no critics to calibrate; its returns and costs under shift "
+            "are those of smpo-jax evaluate --hazard-shift"
+        )
     if not (folder / suite_folder.SUITE_FILE).is_file():
         policy = load_policy(folder, checkpoint)
         return [LabelledPolicy(policy.config.algo, policy)]
