@@ -14,6 +14,7 @@ from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.algorithms.registry import ALGORITHMS
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.experiment.settings.presets import policies
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,11 @@ def test_list_has_one_line_for_every_task_and_algorithm(command):
     lines = command("list").out.splitlines()
     for name in (*TASKS, *ALGORITHMS):
         assert len([line for line in lines if line.startswith(f"  {name} ")]) == 1
-    headings = ["tasks", "tasks from outside", "algorithms", "presets"]
+    headings = ["tasks", "tasks from outside", "algorithms", "trained policies", "presets"]
     outside = [kind for kind in KINDS.values() if kind.form]  # and a module of one's own
     assert [line for line in lines if not line.startswith(" ")] == headings
-    assert len(lines) == len(TASKS) + len(ALGORITHMS) + len(outside) + 1 + 2 + len(headings)
+    named = len(TASKS) + len(ALGORITHMS) + len(policies())
+    assert len(lines) == named + len(outside) + 1 + 2 + len(headings)
     of_runs, of_suites = lines[-2:]
     assert "PointGoal1/smpo" in of_runs
     assert "comparison, " in of_suites
