@@ -1,6 +1,8 @@
 """Which tests share a process, and for how long it keeps what it has compiled."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -8,10 +10,24 @@ import pytest
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms.registry import ALGORITHMS
 
+
+def _use_older_emitters() -> None:
+    """Half of the time of the tests is XLA's compiler, whose older emitters of fusions are faster.
+
+    For this process and those it starts. A jaxlib that has dropped them ends a process that asks
+    for them, so one is sent ahead.
+    """
+    flag, own = "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")
+    if flag in own:
+        return
+    asked = {**os.environ, "XLA_FLAGS": f"{flag} {own}", "JAX_PLATFORMS": "cpu"}
+    ahead = [sys.executable, "-c", "import jax; jax.devices()"]
+    if subprocess.run(ahead, env=asked, capture_output=True, check=False).returncode == 0:
+        os.environ["XLA_FLAGS"] = asked["XLA_FLAGS"]
+
+
 os.environ.setdefault("PJRT_NPROC", "1")  # XLA's threads: two processes of tests share two cores
-# Most of the time of the tests is XLA's compiler, whose older emitters of fusions take half as long
-# as the default ones. An XLA that has dropped them ends the process, and names this flag.
-os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+_use_older_emitters()
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 

@@ -5,9 +5,11 @@ import importlib
 
 import jax
 
+from smpo_envs import compilation
+
 # Compiler options for a test whose outcome depends on the last bits: XLA emits the code of fusions
-# as it does for users, and not as `conftest.py` says.
-ROUNDED_AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}
+# as it does for users, and not as `conftest.py` says, where that makes a difference.
+ROUNDED_AS_FOR_USERS = dict.fromkeys(compilation.options(), True)
 
 
 def double_precision() -> contextlib.AbstractContextManager:
