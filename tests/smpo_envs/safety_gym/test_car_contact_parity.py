@@ -33,9 +33,17 @@ RECORDINGS = [
 
 # Steps in which an edge of a box meets an edge, or a wheel a box or a pillar along a line: the
 # simulator then takes points that depend on how it searches, and by chance its versions agree.
-FAR = {"CarGoal1_seek_s103": 1, "CarPush1_seek_s105": 5, "CarPush2_seek_s100": 3}
-# Steps in which a gremlin that is just grazed is felt here and not there, or the other way round.
-GRAZED = {"CarButton1_ou_s1": 3}
+FAR = {
+    "CarGoal1_seek_s103": 1,
+    "CarGoal2_seek_s103": 5,
+    "CarPush1_seek_s105": 5,
+    "CarPush2_seek_s100": 3,
+}
+# Steps at whose end a gremlin that is just grazed, or a vase that is pushed along and touched and
+# not touched in turn, is touched here and not there, or the other way round.
+GRAZED = {"CarButton1_ou_s1": 3, "CarGoal2_seek_s103": 7}
+# By how much a vase that we have put to rest and one that is still settling may lie apart, m.
+RESTING = 2e-6
 
 
 @lru_cache
@@ -89,8 +97,12 @@ def test_one_step_in_double_precision_agrees_where_nothing_is_touched(name):
     # What other bodies do among themselves is tested in `test_contact_parity`.
     free = ~r["agent_contact_in_step"][1:] & (spread[2] < 1e-9)
     assert free.sum() > 50
-    for error, versions in zip((pose, rates, boxes), spread, strict=True):
-        assert np.all(error[free] < np.maximum(1e-9, 3 * versions[free]))
+    far = np.zeros(len(free), bool)
+    for error, versions, least in zip(
+        (pose, rates, boxes), spread, (1e-9, 1e-9, RESTING), strict=True
+    ):
+        far |= free & (error > np.maximum(least, 3 * versions))
+    assert far.sum() <= GRAZED.get(name, 0), np.flatnonzero(far)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -112,7 +124,7 @@ def test_one_step_charges_and_meets_goals_as_recorded(name):
         assert_array_equal(ours.metrics["goal_met"], r["goal_met"][1:])
         for key in (key for key in r if key.startswith("cost_")):
             differ = np.sum(ours.metrics[key] != np.nan_to_num(r[key][1:]))
-            may = "gremlins" in key or key == "cost_sum"
+            may = key in ("cost_gremlins", "cost_vases_contact", "cost_sum")
             assert differ <= (GRAZED.get(name, 0) if may else 0), (double, key, differ)
 
 
@@ -121,4 +133,5 @@ def test_single_precision_is_close(name):
     pose, _, boxes = errors(name, False)
     _, r = one_step_each(name, False)
     free = ~r["agent_contact_in_step"][1:]
-    assert np.max(pose[free]) < 2e-5 and np.max(boxes[free]) < 2e-5
+    far = free & ((pose > 2e-5) | (boxes > 2e-5))
+    assert far.sum() <= GRAZED.get(name, 0), np.flatnonzero(far)
