@@ -288,9 +288,7 @@ def _rows(pose: Pose, centers: Float[Array, "3 K B"], slots: _Slots) -> Float[Ar
     def of(sign: np.ndarray, x: jax.Array) -> jax.Array:
         return jnp.asarray(sign, x.dtype)[:, None] * x
 
-    moved = np.sum(
-        [slots.parts[part] for part in Part], axis=0
-    )  # with the body, whichever part it is
+    moved = np.sum(list(slots.parts.values()), axis=0)  # with the body, whichever part it is
     axle = pose.wheels.axis
     wheels = [
         (slots.parts[part], point - pose.wheels.center[:, i][:, None])
