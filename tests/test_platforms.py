@@ -31,9 +31,6 @@ LEARNING = [
 ]
 KEY = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
 T, N = 64, 4
-# The others of the Car among things have nothing that these have not.
-SLOW = [f"Car{task}" for task in ("Goal2", "Button0", "Button2", "Push0", "Push2")]
-STEPPED = [pytest.param(task, marks=pytest.mark.slow) if task in SLOW else task for task in TASKS]
 
 
 def require_lowers(function, *arguments):
@@ -42,7 +39,7 @@ def require_lowers(function, *arguments):
     assert not re.search(r"xf64>|<f64>", text)
 
 
-@pytest.mark.parametrize("task", STEPPED)
+@pytest.mark.parametrize("task", TASKS)
 def test_stepping_lowers_for_gpus_and_tpus(task):
     single: Any = smpo_envs.make(task)
     single = replace(single, reset=jax.jit(single.reset), step=jax.jit(single.step))  # traced once
