@@ -107,7 +107,9 @@ def test_what_only_a_run_has_is_refused(words, message, command):
 def test_files_come_back_as_they_were_written_and_damage_is_told(policy, tmp_path):
     record = tmp_path / "PointGoal1" / "smpo.json"
     pretrained.write(record, policy.config, policy.learner, policy.about)
-    assert record.read_text() == presets.policies()["PointGoal1/smpo"].read_text()
+    theirs = presets.policies()["PointGoal1/smpo"]
+    written, shipped = (json.loads(x.read_text()) | {"sha256": None} for x in (record, theirs))
+    assert written == shipped  # but for the digest: another zlib compresses to other bytes
     found = pretrained.read(record)
     assert config_file.flat(found.config) == config_file.flat(policy.config)
     assert found.about == policy.about
