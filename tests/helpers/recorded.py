@@ -1,7 +1,7 @@
 """States of the tasks of Goal, Button and Push, built from recordings of the real package."""
 
 import importlib
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType
 
 import car_recorded
@@ -11,7 +11,7 @@ import numpy as np
 from precision import double_precision
 
 from smpo_envs.safe_env import State
-from smpo_envs.safety_gym import gremlins
+from smpo_envs.safety_gym import gremlins, task
 from smpo_envs.safety_gym.agents import POINT, Agent, named
 from smpo_envs.safety_gym.arena import Arena
 from smpo_envs.safety_gym.boxes import Body, FreeBoxes, yaw_quaternion
@@ -21,6 +21,7 @@ from smpo_envs.safety_gym.gremlins import Circling
 from smpo_envs.safety_gym.levels import GOAL, Level
 from smpo_envs.safety_gym.point import Point
 from smpo_envs.safety_gym.robot import Timing
+from smpo_envs.safety_gym.task import Task
 from smpo_envs.safety_gym.worlds import Motion, World
 
 # How the original calls the objects of a kind, but for their number.
@@ -161,6 +162,16 @@ def state(pipeline_state) -> State:
     """What a task's `step` takes, for one state; only the pipeline state matters to it."""
     zero = jnp.zeros(())
     return State(pipeline_state=pipeline_state, obs=zero, reward=zero, done=zero)
+
+
+@lru_cache
+def compiled_step(played: Task, level: Level):
+    """One step of many states, one action each; compiled once for each kind of task."""
+
+    def step(pipeline_state, action):
+        return task.step(played, level, state(pipeline_state), action)
+
+    return jax.jit(jax.vmap(step))
 
 
 def motions(recording: dict) -> Motion:

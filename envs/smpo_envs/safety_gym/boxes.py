@@ -75,33 +75,30 @@ def cube(half: float, mass: float, **fields) -> Body:
 # for keeps most of them out of the solver. They begin 4e-5 m deep in the floor.
 VASE = cube(0.1, 8e-6, height=0.09996, most_at_once=3, resting_speed=2e-5)
 
-# A cube with four posts of half its width around its corners. It begins exactly on the floor, into
-# which it then sinks; what stands still is not looked after, so it begins with a fall too slow to
-# matter.
-PUSH_BOX = Body(
-    core=Half.square(0.2, 0.2),
-    corners=Corners(0.2, Half.square(0.1, 0.2)),
-    mass=1.28e-4,
-    inertia=(5.333333333333333e-6, 7.253333333333333e-6),
-    height=0.2,
-    weight=7812.5,
-    initial_fall=1e-9,
-    collide_with_each_other=False,
-    activity=1 / 16,  # pushed all the time once a policy has learnt to
-)
+
+def _push_box(half: float, mass: float, inertia: tuple[float, float], weight: float) -> Body:
+    """A cube with four posts of half its width around its corners.
+
+    It begins exactly on the floor, into which it then sinks; what stands still is not looked after,
+    so it begins with a fall too slow to matter.
+    """
+    return Body(
+        core=Half.square(half, half),
+        corners=Corners(half, Half.square(half / 2, half)),
+        mass=mass,
+        inertia=inertia,
+        height=half,
+        weight=weight,
+        initial_fall=1e-9,
+        collide_with_each_other=False,
+        activity=1 / 16,  # pushed all the time once a policy has learnt to
+    )
 
 
-# The same, smaller and lighter, as the Car is given it.
-SMALL_PUSH_BOX = Body(
-    core=Half.square(0.125, 0.125),
-    corners=Corners(0.125, Half.square(0.0625, 0.125)),
-    mass=1.5625e-5,
-    inertia=(2.5431315104166666e-7, 3.4586588541666664e-7),
-    height=0.125,
-    weight=64000.0,
-    initial_fall=1e-9,
-    collide_with_each_other=False,
-    activity=1 / 16,
+PUSH_BOX = _push_box(0.2, 1.28e-4, (5.333333333333333e-6, 7.253333333333333e-6), weight=7812.5)
+# As the Car is given it.
+SMALL_PUSH_BOX = _push_box(
+    0.125, 1.5625e-5, (2.5431315104166666e-7, 3.4586588541666664e-7), weight=64000.0
 )
 
 

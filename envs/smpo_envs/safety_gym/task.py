@@ -77,10 +77,11 @@ def environment(
     Args:
         task: what is to be done.
         level: where; with a shift, what `shifts.shifted` gave.
-        agent: who does it.
+        agent: who does it; it is given objects of its own instead of some (`Agent.instead`).
         episode_length: steps after which an episode is cut.
         shift: other hazards than the level's, also as `shifted` gave it.
     """
+    level = agent.fitted(level)
     return Environment(
         reset=partial(reset, task, level, agent=agent, shift=shift),
         step=partial(step, task, level),
@@ -110,11 +111,10 @@ def maker(task: Task, levels: Sequence[Level]) -> Callable[..., Environment]:
         most: int | None = None,
     ) -> Environment:
         """The task at difficulty 0, 1 or 2; see `agents` and `shifted`."""
-        robot = named(agent)
-        own = robot.fitted(levels[level])
+        own = levels[level]
         if shift is not None:
             own, shift = shifted(own, shift, most)
-        return environment(task, own, robot, episode_length=episode_length, shift=shift)
+        return environment(task, own, named(agent), episode_length=episode_length, shift=shift)
 
     return make
 

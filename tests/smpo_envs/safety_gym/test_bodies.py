@@ -9,7 +9,18 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import boxes, collision, gremlins, physics, point, point_touches, touches
+from smpo_envs.safety_gym import (
+    boxes,
+    collision,
+    gremlins,
+    physics,
+    point,
+    point_touches,
+    push,
+    task,
+    touches,
+)
+from smpo_envs.safety_gym.agents import CAR, POINT
 from smpo_envs.safety_gym.broadphase import Priority, Ranking
 from smpo_envs.safety_gym.worlds import Solids, World, initial_world, standing
 
@@ -69,6 +80,32 @@ def test_the_deepest_way_out_is_taken_from_inside_a_box():
     touch = collision.sphere_and_box(center, 0.1, box, collision.Half.square(0.2, 0.2))
     assert_allclose(touch.normal[:, 0, 0], [-1, 0, 0], atol=1e-7)  # from the sphere to the box
     assert_allclose(touch.distance[0, 0], -0.05 - 0.1, rtol=1e-6)
+
+
+def test_a_sphere_touches_a_cylinder_at_its_side_and_at_its_end():
+    # Axis x, radius 0.05, 0.05 long; spheres of radius 0.1 beside it, before its end, at its rim.
+    centers = jnp.array([[0.01, 0.14, 0.0], [0.12, 0.0, 0.01], [0.065, 0.0, 0.08]]).T
+    cylinder = collision.Cylinder(jnp.zeros((3, 1)), jnp.array([[1.0], [0.0], [0.0]]))
+    size = collision.Round(0.05, 0.025)
+    touch = collision.sphere_and_cylinder(centers, 0.1, cylinder, size)
+    assert_allclose(touch.distance[0], [0.14 - 0.15, 0.12 - 0.125, 0.05 - 0.1], atol=1e-6)
+    expected = [[0, -1, 0], [-1, 0, 0], [-0.8, 0, -0.6]]
+    assert_allclose(touch.normal[:, 0].T, expected, atol=1e-6)
+
+
+def test_a_wheel_touches_a_box_with_its_tread_with_its_end_and_not_at_all():
+    # Axis x, radius 0.05, 0.05 long; boxes of half size 0.1 beside it, before its end, above.
+    places = jnp.array([[0.0, 0.148, 0.0], [0.122, 0.0, 0.0], [0.0, 0.12, 0.2]]).T
+    box = collision.Box(places, jnp.broadcast_to(jnp.eye(3)[:, :, None], (3, 3, 3)))
+    wheel = collision.Cylinder(jnp.zeros((3, 1)), jnp.array([[1.0], [0.0], [0.0]]))
+    half, size = collision.Half(0.1, 0.1, 0.1), collision.Round(0.05, 0.025)
+    touch = collision.cylinder_and_box(wheel, size, box, half)
+    # The third box's lower edge is at (0.02, 0.1) from the axis.
+    apart = np.hypot(0.02, 0.1) - 0.05
+    assert_allclose(touch.distance[0], [-0.002, -0.003, apart], atol=1e-6)
+    assert_allclose(touch.normal[:, 0, :2].T, [[0, 1, 0], [1, 0, 0]], atol=1e-6)
+    assert_allclose(touch.point[:, 0, 0], [0, 0.049, 0], atol=1e-6)
+    assert_allclose(touch.point[0, 0, 1], 0.0235, atol=1e-6)
 
 
 def near_a_standing_vase(number):
@@ -139,3 +176,11 @@ def test_a_pushed_gremlin_returns_to_the_common_motion():
             expected.append(e)
         assert_allclose(beside[:, 0, 0], expected, atol=1e-4)
         assert abs(beside[-1, 0, 0]) < 1e-4 < abs(beside[2, 0, 0])
+
+
+def test_the_car_is_given_the_small_push_box_on_any_level():
+    small = boxes.SMALL_PUSH_BOX
+    for agent, body in ((CAR, small), (POINT, boxes.PUSH_BOX)):
+        drawing = task.environment(push.TASK, push.LEVELS[1], agent).drawing
+        assert drawing and drawing.looks["push_box"].size == body.outline
+    assert_allclose(small.outline, 0.1875)  # 1.5 a, a = 0.125

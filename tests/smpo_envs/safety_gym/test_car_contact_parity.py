@@ -16,7 +16,6 @@ import recorded
 from numpy.testing import assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import task
 from smpo_envs.safety_gym.worlds import box_positions
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -47,21 +46,13 @@ RESTING = 2e-6
 
 
 @lru_cache
-def compiled(played, level):
-    def step(state, action):
-        return task.step(played, level, recorded.state(state), action)
-
-    return jax.jit(jax.vmap(step))
-
-
-@lru_cache
 def one_step_each(name, double):
     """(ours, recording): what one step from every recorded state but the first leads to."""
     r = golden.recording(name)
     with double_precision() if double else contextlib.nullcontext():
         states = jax.tree.map(lambda x: x[1:-1], recorded.states(r))
         action = jnp.asarray(r["action"][1:], jnp.result_type(float))
-        step = compiled(recorded.task_of(r).TASK, recorded.level_of(r))
+        step = recorded.compiled_step(recorded.task_of(r).TASK, recorded.level_of(r))
         out = step(states, action)
         keyless = out.pipeline_state._replace(key=None)
         return jax.tree.map(np.asarray, out.replace(pipeline_state=keyless)), r

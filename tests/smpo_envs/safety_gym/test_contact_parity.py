@@ -12,7 +12,6 @@ import recorded
 from numpy.testing import assert_allclose, assert_array_equal
 from precision import double_precision
 
-from smpo_envs.safety_gym import task
 from smpo_envs.safety_gym.worlds import box_positions
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -24,14 +23,6 @@ UNDECIDED = 0
 
 
 @lru_cache
-def compiled(played, level):
-    def step(state, action):
-        return task.step(played, level, recorded.state(state), action)
-
-    return jax.jit(jax.vmap(step))
-
-
-@lru_cache
 def one_step_each(name, double):
     """(ours, recording): what one step from every recorded state leads to."""
     r = golden.recording(name)
@@ -39,7 +30,7 @@ def one_step_each(name, double):
     with double_precision() if double else contextlib.nullcontext():
         states = jax.tree.map(lambda x: x[:-1], recorded.states(r))
         action = jnp.asarray(r["action"], jnp.result_type(float))
-        out = compiled(played, recorded.level_of(r))(states, action)
+        out = recorded.compiled_step(played, recorded.level_of(r))(states, action)
         keyless = out.pipeline_state._replace(key=None)
         return jax.tree.map(np.asarray, out.replace(pipeline_state=keyless)), r
 
