@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from smpo_envs.safety_gym import (
@@ -121,7 +122,7 @@ class CarMechanics:
         system = _system(rows, slots, _mass(matrix, boxes), drift)
         change = articulated.newton(system, warm)
         total = free + change.T
-        ours, theirs = total[:FREEDOMS] / _UNIT, total[FREEDOMS:]
+        ours, theirs = total[:FREEDOMS] / _units(total.dtype), total[FREEDOMS:]
         back = scalars.transposed(matrix)
         acceleration = car_body.Acceleration(
             origin=(ours[0], ours[1], ours[2]),
@@ -183,10 +184,19 @@ def _drift(
     spin, ball_spin = (scalars.apply(matrix, x) for x in (motion.spin, motion.ball_spin))
     rates = jnp.stack([*motion.velocity, *spin, *motion.wheels, *ball_spin])
     twists = jnp.concatenate([island.velocity, LENGTH * batched.apply(boxes.rotation, island.spin)])
-    unit = jnp.asarray(_UNIT, ours.dtype)
+    unit = _units(ours.dtype)
     accelerations = jnp.concatenate([unit * ours, _one_by_one(boxes.free)])
     velocities = jnp.concatenate([unit * rates, _one_by_one(twists)])
     return accelerations, accelerations + contact.DAMPING * velocities
+
+
+def _units(dtype: DTypeLike) -> Float[Array, "11 1"]:
+    """Solver units per SI unit of the robot's unknowns, in this precision from the start.
+
+    JAX keeps a NumPy constant as it first met it, which would be in float64 for whoever steps in
+    double precision first.
+    """
+    return jnp.asarray(_UNIT, dtype)
 
 
 def _one_by_one(twists: Float[Array, "6 K B"]) -> Float[Array, "6K B"]:
