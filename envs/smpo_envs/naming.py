@@ -11,24 +11,19 @@
 Finding looks at the name alone: nothing is imported before something is made.
 """
 
-import contextlib
 import difflib
 import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import inspect
-import os
 import re
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from smpo_envs import registry
+from smpo_envs import own_code, registry
 from smpo_envs.registry import TASKS, Entry
 
 if TYPE_CHECKING:
@@ -112,7 +107,9 @@ def find(name: str) -> Source:
     except ValueError as error:
         points = entry_points()
         if name in points:
-            return Source(name, partial(_make_own, points[name]), module=_module(points[name]))
+            return Source(
+                name, partial(_make_own, points[name]), module=own_code.module_of(points[name])
+            )
         folded = {known.lower(): known for known in points}
         if re.fullmatch(r"Safety\w+-v\d+", name):
             return _of_real(name)
@@ -153,39 +150,14 @@ def entry_points() -> dict[str, str]:
     return {point.name: point.value for point in sorted(found, key=lambda point: point.name)}
 
 
-def locations(module: str) -> list[str]:
-    """Where the code of a module is, the package's folder or file first, without running any."""
-    names = module.split(".")
-    found, within = [], None
-    with _standing_here():
-        for name in names:
-            # Asked for by its full name, a module has its packages imported.
-            spec = (
-                importlib.util.find_spec(name)
-                if within is None
-                else importlib.machinery.PathFinder.find_spec(name, within)
-            )
-            if spec is None:
-                return []
-            within = list(spec.submodule_search_locations or ())
-            found += [spec.origin] if spec.has_location and spec.origin else within
-    return [os.path.realpath(place) for place in found]
-
-
 def _make_native(key: str, episode_length: int | None, options: Mapping[str, Any]) -> "SafeEnv":
     limit = {} if episode_length is None else {"episode_length": episode_length}
     return registry.build(key, **limit, **options)
 
 
 def _of_module(name: str) -> Source:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", name):
-        raise ValueError(f"{name!r:.80} is no name of an environment: {FORMS}")
-    _refuse_python_itself(name, _module(name))
-    return Source(name, partial(_make_own, name), module=_module(name))
-
-
-def _module(reference: str) -> str:
-    return reference.partition(":")[0].strip()
+    own_code.require_reference(name, "an environment", FORMS)
+    return Source(name, partial(_make_own, name), module=own_code.module_of(name))
 
 
 def _make_own(reference: str, episode_length: int | None, options: Mapping[str, Any]) -> "SafeEnv":
@@ -194,80 +166,17 @@ def _make_own(reference: str, episode_length: int | None, options: Mapping[str, 
 
     from smpo_envs.adapters import as_safe_env
 
-    factory = _imported(reference)
+    factory = own_code.imported(reference, KINDS)
     if not callable(factory):
         if options:
             raise ValueError(f"{reference} is no function: it takes no options")
         return _told_of(reference, as_safe_env, factory, episode_length=episode_length)
     given = dict(options)
-    if episode_length is not None and "episode_length" in _parameters(factory):
+    if episode_length is not None and "episode_length" in own_code.parameters(factory):
         given["episode_length"] = episode_length
-    _check_options(reference, factory, given)
-    # It may be called while a program is traced, and its arrays must be none of that program's.
+    env = own_code.call(reference, factory, **given)
     with jax.ensure_compile_time_eval():
-        try:
-            env = factory(**given)
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"{reference} raised {_one_line(error)}") from error
         return _told_of(reference, as_safe_env, env, episode_length=episode_length)
-
-
-def _imported(reference: str) -> Any:
-    module_name, _, name = reference.partition(":")
-    module_name, name = module_name.strip(), name.strip()
-    with _standing_here():
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and f"{module_name}.".startswith(f"{error.name}."):
-                raise ValueError(_no_module(reference, error.name)) from error
-            raise ValueError(f"importing {module_name} failed: {_one_line(error)}") from error
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"importing {module_name} failed: {_one_line(error)}") from error
-    if not hasattr(module, name):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        hint = f"; did you mean {module_name}:{near[0]}?" if near else ""
-        raise ValueError(f"{module_name} ({_file(module)}) has no {name!r}{hint}")
-    found = getattr(module, name)
-    plain = found.func if isinstance(found, partial) else found
-    _refuse_python_itself(reference, getattr(plain, "__module__", None) or module_name)
-    return found
-
-
-def _refuse_python_itself(reference: str, module: str) -> None:
-    """`os:system` makes no environment, and whoever wrote a configuration chooses its arguments."""
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        raise ValueError(f"{reference} is part of Python, and no environment")
-
-
-def _no_module(reference: str, missing: str) -> str:
-    here = [name.removesuffix(".py") for name in os.listdir() if name.endswith(".py")]
-    near = difflib.get_close_matches(_module(reference), [*KINDS, *here], n=1, cutoff=0.7)
-    rest = reference.partition(":")[2]
-    hint = f"; did you mean {near[0]}:{rest}?" if near else ""
-    return (
-        f"there is no module {missing!r} in {os.getcwd()} or in what is installed, "
-        f"for {reference}{hint}"
-    )
-
-
-def _check_options(reference: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # one that Python can't tell
-        return
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        known = ", ".join(signature.parameters) or "none"
-        raise ValueError(f"{reference}: {error}; its options are {known}") from error
-
-
-def _parameters(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    try:
-        return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return {}
 
 
 def _told_of(reference: str, function: Callable[..., Any], *given: Any, **options: Any) -> Any:
@@ -276,35 +185,6 @@ def _told_of(reference: str, function: Callable[..., Any], *given: Any, **option
         return function(*given, **options)
     except ValueError as error:
         raise ValueError(f"{reference}: {error}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    """What went wrong, and where in whose file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    is_syntax = isinstance(error, SyntaxError)
-    where = (
-        (error.filename, error.lineno) if is_syntax else (frames[-1].filename, frames[-1].lineno)
-    )
-    text = error.msg if is_syntax else " ".join(str(error).split())
-    place = f" ({os.path.basename(where[0] or '?')}, line {where[1]})"
-    return f"{type(error).__name__}: {text[:300]}{place}"
-
-
-def _file(module: Any) -> str:
-    return getattr(module, "__file__", None) or "a folder without __init__.py"
-
-
-@contextlib.contextmanager
-def _standing_here() -> Iterator[None]:
-    """Imports also find files in the current folder, after all that is installed."""
-    importlib.invalidate_caches()
-    here = os.getcwd()
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
 def _of_brax(rest: str) -> Source:

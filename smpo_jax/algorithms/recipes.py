@@ -206,7 +206,8 @@ def on_pictures(spec: Spec, networks: Networks, *needed: str) -> Networks:
         raise ValueError(
             f"observations are pictures, {list(spec.observation_shape)}, and the built-in network "
             f"for {missing[0]} takes vectors only: give one of your own, as in sx.make(..., "
-            f"networks=sx.Networks({missing[0]}=sx.Network(init, apply)))"
+            f"networks=sx.Networks({missing[0]}=sx.Network(init, apply))), or as "
+            "`networks: MODULE:FUNCTION` of a run"
         )
 
     def seeing(network: Network | None) -> Network | None:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 import smpo_envs
-from smpo_envs import naming
+from smpo_envs import own_code
 from smpo_envs.adapters import as_safe_env
 from smpo_envs.contract import check_shapes, check_values
 from smpo_envs.host import HostTask, WorkerEnvs
@@ -26,6 +26,7 @@ from smpo_jax.augmentation import Augmentation, SingleEnv, augment
 from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.settings.config import Config
+from smpo_jax.networks import Networks
 from smpo_jax.training.devices import make_mesh
 from smpo_jax.training.host import HostVectorEnv, augment_host
 from smpo_jax.training.loop import make_spec
@@ -88,7 +89,7 @@ def build(
     except RuntimeError as error:  # JAX_PLATFORMS names a device that is not there
         raise UserError(one_line(error)) from error
     try:
-        limit, hyperparameters = _settings(config, traced)
+        limit, _ = _settings(config, traced)
         there = config.devices if devices is None else devices
         if config.source.is_outside and there > 1:
             raise ValueError(f"devices: {config.env} is stepped outside JAX, which takes only 1")
@@ -101,12 +102,39 @@ def build(
             cost_limit=limit,
             shards=there if config.devices % there else config.devices,
         )
-        algorithm = registry.build(config.algo, spec, hyperparameters)
+        method = algorithm(config, spec, traced)
     except ValueError as error:
         raise UserError(one_line(error)) from error
-    problem = Problem(env, spec, algorithm, mesh)
+    problem = Problem(env, spec, method, mesh)
     noted(config, problem)
     return problem
+
+
+def algorithm(config: Config, spec: Spec, traced: Mapping[str, Scalar] = NOTHING) -> Algorithm:
+    """The method of a run, with networks of the user's own if the config names some.
+
+    Raises:
+        ValueError: values that the algorithm refuses.
+        UserError: no networks can be made of their name.
+    """
+    _, hyperparameters = _settings(config, traced)
+    return registry.build(config.algo, spec, hyperparameters, _networks(config, spec))
+
+
+def _networks(config: Config, spec: Spec) -> Networks | None:
+    name = config.networks
+    if name is None:
+        return None
+    try:
+        _announce(config, name, own_code.module_of(name))
+        made = own_code.call(name, own_code.imported(name), spec)
+    except ValueError as error:
+        raise UserError(f"networks: {one_line(error)}") from error
+    if not isinstance(made, Networks):
+        raise UserError(
+            f"networks: {name} returned {type(made).__name__}, which is no smpo_jax.Networks"
+        )
+    return made
 
 
 def noted(config: Config, problem: Problem) -> Config:
@@ -266,8 +294,9 @@ def _made(config: Config) -> smpo_envs.SafeEnv | HostTask:
     try:
         if config.env_object is not None:
             return as_safe_env(config.env_object, episode_length=config.episode_length)
-        _announce(config)
-        return config.source.make(config.episode_length, dict(config.env_options))
+        source = config.source
+        _announce(config, source.name, source.module, *_modules_of_costs(config))
+        return source.make(config.episode_length, dict(config.env_options))
     except ValueError as error:
         raise UserError(f"env: {one_line(error)}") from error
 
@@ -293,23 +322,27 @@ def _native(config: Config, **options: Any) -> smpo_envs.SafeEnv:
     return smpo_envs.make(config.env, episode_length=config.episode_length, **options)
 
 
-def _announce(config: Config) -> None:
+def _announce(config: Config, name: str, *modules: str | None) -> None:
     """Says whose code a run takes; never that which came with the run.
+
+    Args:
+        config: the run.
+        name: what is made by that code.
+        modules: where it is; None is no code of anyone else's.
 
     Raises:
         ValueError: the code is in the folder of the run.
     """
-    source = config.source
-    for module in filter(None, (source.module, *_modules_of_costs(config))):
-        places = naming.locations(module)
+    for module in filter(None, modules):
+        places = own_code.locations(module)
         for place in places:
             if Path(place).is_relative_to(config.folder.resolve()):
                 raise ValueError(
-                    f"{source.name} would be {place}, in the folder of the run itself, from which "
+                    f"{name} would be {place}, in the folder of the run itself, from which "
                     "no code is taken: start the command elsewhere, where a copy of it is"
                 )
         if places:
-            tell(f"{source.name} is code of {places[-1]}")
+            tell(f"{name} is code of {places[-1]}")
 
 
 def _modules_of_costs(config: Config) -> list[str]:

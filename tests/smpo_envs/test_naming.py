@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import smpo_envs
-from smpo_envs import naming
+from smpo_envs import naming, own_code
 
 CODE = """
 import functools
@@ -147,10 +147,10 @@ def test_where_code_is_can_be_told_without_running_any(here):
     (here / "own_package" / "deep").mkdir(parents=True)
     for name in ("own_package/__init__.py", "own_package/deep/tasks.py"):
         (here / name).write_text("raise AssertionError('it ran')\n")
-    places = naming.locations("own_package.deep.tasks")
+    places = own_code.locations("own_package.deep.tasks")
     assert places[0] == str(here / "own_package" / "__init__.py")
     assert places[-1] == str(here / "own_package" / "deep" / "tasks.py")
-    assert naming.locations("own_nowhere") == []
+    assert own_code.locations("own_nowhere") == []
 
 
 def test_an_id_of_the_original_is_the_native_task():

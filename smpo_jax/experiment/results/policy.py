@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import Problem, build
+from smpo_jax.experiment.problem import Problem, algorithm, build
 from smpo_jax.experiment.results import export, pretrained
 from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file, presets
@@ -201,12 +200,12 @@ def _unpickle(
     where = "the pickled policy"
     config = config_file.from_mapping(saved, where=where)
     spec = Spec(*sizes)
-    algorithm = registry.build(config.algo, spec, config.hyperparameters)
-    template = jax.eval_shape(algorithm.init, jax.random.key(0))
+    method = algorithm(config, spec)
+    template = jax.eval_shape(method.init, jax.random.key(0))
     if about is not None:
         template = pretrained.acting_part(template)
     learner = from_leaves(leaves, template, "", where)
-    return TrainedPolicy(config, spec, algorithm, learner, iteration, first_action, about)
+    return TrainedPolicy(config, spec, method, learner, iteration, first_action, about)
 
 
 def _built(config: Config) -> Problem:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from smpo_envs import naming
+from smpo_envs import naming, own_code
 from smpo_envs.registry import TASKS
 from smpo_jax.algorithms import registry
 from smpo_jax.experiment.errors import UserError, one_line
@@ -59,6 +59,8 @@ class Config:
             may be given several times.
         episode_length: steps after which an episode is cut; unless given, the task's own.
         env_object: the environment itself, where it is given as an object; it is not saved.
+        networks: MODULE:FUNCTION of your own, which is given the `Spec` and returns the `Networks`
+            that take the place of the algorithm's; unless given, all are its own.
         seed: seed of everything random in the run.
         steps: environment steps to train for, over all environments, rounded up to whole
             iterations.
@@ -103,6 +105,7 @@ class Config:
     env_options: EnvOptions = ()
     episode_length: int | None = None
     env_object: tyro.conf.Suppress[Any] = dataclasses.field(default=None, compare=False, repr=False)
+    networks: str | None = None
     seed: int = 0
     steps: int = 10_000_000
     num_envs: int = 128
@@ -138,6 +141,8 @@ class Config:
         object.__setattr__(self, "env_options", merged(self.env_options))
         if self.env_options and not source.has_options:
             raise UserError(f"env_options: {self.env} takes none")
+        if self.networks is not None:
+            _require_networks(self.networks)
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
         )
@@ -283,6 +288,14 @@ def check_algorithm(name: str) -> None:
     """Raises a `UserError` with the nearest name if there is no such algorithm."""
     if name not in registry.ALGORITHMS:
         raise UserError(f"algo: there is no algorithm {name!r}{suggest(name, registry.ALGORITHMS)}")
+
+
+def _require_networks(name: str) -> None:
+    form = "it is MODULE:FUNCTION, as in my_networks:make for my_networks.py here"
+    try:
+        own_code.require_reference(name, "networks", form)
+    except ValueError as error:
+        raise UserError(f"networks: {error}") from error
 
 
 def _source(name: str) -> naming.Source:
