@@ -2,7 +2,7 @@
 
 Run in the environment of `record_plants.py`, after `plant_scenarios.py`:
 
-    pcgym-env/bin/python tests/helpers/plant_oracles.py
+    pcgym-env/bin/python tests/helpers/plant_oracles.py  # --times: only how long decisions take
 
 It writes tests/data/plants/oracles.json, and in jackets.json the inputs of two in StirredTank's
 benchmark. All control pcgym's own plant, without noise:
@@ -166,55 +166,73 @@ def summary(episodes: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def main(plants: list[str]) -> None:
-    """Plays all and writes the file."""
+def main(plants: list[str], *, times: bool) -> None:
+    """Plays all and writes the file; or only how long MPC takes, which depends on the machine."""
     path = DATA / "oracles.json"
     written = json.loads(path.read_text()) if path.exists() else {}
     with np.load(DATA / "scenarios.npz") as file:
         given = dict(file)
     for plant in plants:
-        model, price = MODELS[plant], PRICES[plant]
         rows = [given[f"{plant}_{x}"] for x in ("start", "set_points", "disturbances")]
-        nothing = np.zeros((N - 1, model.inputs.shape[1]))
+        nothing = np.zeros((N - 1, MODELS[plant].inputs.shape[1]))
         episodes = [
             Episode(s.astype(float), nothing, p.astype(float), d.astype(float))
             for s, p, d in zip(*rows, strict=True)
         ]
-        results: dict[str, Any] = {}
-        jackets: dict[str, list[float]] = {}
-        for name, is_told, within in (
-            ("published", False, False),
-            ("published_within", False, True),
-            ("told", True, False),
-            ("told_within", True, True),
-        ):
-            played = []
-            for episode in episodes:
-                decide, failures = predictive(
-                    model, episode, HORIZONS[plant], is_told=is_told, within=within
-                )
-                one = play(model, episode, decide, price)
-                played.append(one | {"solver_failures": sum(failures)})
-            if plant == "StirredTank" and is_told:
-                jackets[name] = [jacket for (jacket,) in played[0]["inputs"]]
+        if times:
+            for name, result in with_mpc(plant, episodes)[0].items():
+                written[plant][name] |= {key: result[key] for key in ("ms_mean", "ms_99")}
+        else:
+            written[plant], jackets = with_mpc(plant, episodes)
+            if jackets:
                 (DATA / "jackets.json").write_text(json.dumps(jackets))
-            results[name] = summary(played)
-            tell(plant, name, results[name])
-        for budget in BUDGETS[plant]:
-            played = []
-            for episode in episodes:
-                try:
-                    inputs = optimal(model, episode, budget, price)
-                except RuntimeError:  # no such inputs, or none found
-                    played.append(NONE_FOUND | {"seconds": [0.0]})
-                    continue
-                played.append(play(model, episode, lambda t, _, u=inputs: u[t], price))
-            out = summary(played)
-            del out["ms_mean"], out["ms_99"]
-            results[f"optimum_{budget}"] = out
-            tell(plant, f"optimum_{budget}", out)
-        written[plant] = results
+            written[plant] |= at_best(plant, episodes)
         path.write_text(json.dumps(written, indent=1) + "\n")
+
+
+def with_mpc(plant: str, episodes: list[Episode]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """The four ways of pcgym's MPC; of the tank the inputs in the benchmark of those told."""
+    model, price = MODELS[plant], PRICES[plant]
+    results: dict[str, Any] = {}
+    jackets: dict[str, list[float]] = {}
+    for name, is_told, within in (
+        ("published", False, False),
+        ("published_within", False, True),
+        ("told", True, False),
+        ("told_within", True, True),
+    ):
+        played = []
+        for episode in episodes:
+            decide, failures = predictive(
+                model, episode, HORIZONS[plant], is_told=is_told, within=within
+            )
+            one = play(model, episode, decide, price)
+            played.append(one | {"solver_failures": sum(failures)})
+        if plant == "StirredTank" and is_told:
+            jackets[name] = [jacket for (jacket,) in played[0]["inputs"]]
+        results[name] = summary(played)
+        tell(plant, name, results[name])
+    return results, jackets
+
+
+def at_best(plant: str, episodes: list[Episode]) -> dict[str, Any]:
+    """The optimum for each budget."""
+    model, price = MODELS[plant], PRICES[plant]
+    results: dict[str, Any] = {}
+    for budget in BUDGETS[plant]:
+        played = []
+        for episode in episodes:
+            try:
+                inputs = optimal(model, episode, budget, price)
+            except RuntimeError:  # no such inputs, or none found
+                played.append(NONE_FOUND | {"seconds": [0.0]})
+                continue
+            played.append(play(model, episode, lambda t, _, u=inputs: u[t], price))
+        out = summary(played)
+        del out["ms_mean"], out["ms_99"]
+        results[f"optimum_{budget}"] = out
+        tell(plant, f"optimum_{budget}", out)
+    return results
 
 
 def tell(plant: str, name: str, result: dict[str, Any]) -> None:
@@ -241,4 +259,6 @@ def tell(plant: str, name: str, result: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(sys.argv[1:] or list(MODELS))
+    words = sys.argv[1:]
+    plants = [word for word in words if word != "--times"]
+    main(plants or list(MODELS), times="--times" in words)

@@ -9,9 +9,9 @@ import pytest
 
 from smpo_envs.naming import make
 from smpo_envs.registry import TASKS
-from smpo_envs.safety_gym import collision, gremlins, scalars, touches
+from smpo_envs.safety_gym import agents, collision, gremlins, island, physics, scalars, touches
 from smpo_envs.safety_gym.button import LEVELS as BUTTON
-from smpo_envs.safety_gym.collision import Box
+from smpo_envs.safety_gym.collision import Box, Post
 from smpo_envs.safety_gym.goal import LEVELS as GOAL
 from smpo_envs.safety_gym.push import LEVELS as PUSH
 from smpo_envs.safety_gym.worlds import box_positions
@@ -29,28 +29,46 @@ SETTLING = 50  # steps
 BATCH = 500
 
 
+def depths(solids, world):
+    """How deep the robot is in the worst thing that stands fast, and in the worst box, m; [E] each.
+
+    Everything is looked at, not only what a step takes to be near.
+    """
+    mechanics = physics.mechanics_of(world.robot)
+    positions = jax.vmap(box_positions)(world)
+    number = positions.shape[1]
+    all_boxes = jnp.broadcast_to(jnp.arange(number), positions.shape[:2])
+    absolute = world.boxes._replace(position=positions)
+    start = world.robot.start
+    here = island.gather(mechanics.gather(world.robot), start, absolute, all_boxes)
+    posts = (world.fixed - start[:, None]).transpose(2, 1, 0)
+    nowhere = jnp.zeros((2, 0, number, len(start)))
+    rotation = scalars.rotation_matrices(here.quaternion)
+    found = [jnp.full(len(start), -jnp.inf)] * 2
+    if solids.post is not None and posts.shape[1]:
+        around = island.Surroundings(None, solids.post, posts, nowhere, None)
+        found[0] = -mechanics.gap(around, here, rotation)
+    if solids.body is not None and number:
+        around = island.Surroundings(solids.body, Post(0.0), posts[:, :0], nowhere, None)
+        found[1] = -mechanics.gap(around, here, rotation)
+    return found
+
+
 def overlap(solids, world):
     """How deep the worst of any two bodies are in each other, in units of what is bearable; [E]."""
-    points = jax.vmap(lambda robot: robot.position)(world.robot).T
-    center = jnp.concatenate([points, jnp.full_like(points[:1], touches.BALL_HEIGHT)])[:, None]
-    gaps = [jnp.full(center.shape[2:], jnp.inf)]
+    bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
+    in_post, in_box = depths(solids, world)
+    deep = [in_post / DEEP, in_box / bearable]
     posts = world.fixed.transpose(2, 1, 0)
-    posts = jnp.concatenate([posts, jnp.full_like(posts[:1], touches.BALL_HEIGHT)])
-    if solids.post is not None and posts.shape[1]:
-        gap = collision.discs(posts, solids.post.radius, center, 0.1).distance[0].min(0)
-        gaps.append(gap / DEEP)
-    if solids.body is not None and world.boxes.position.shape[1]:
+    if solids.body is not None and solids.post is not None and posts.shape[1]:
+        posts = jnp.concatenate([posts, jnp.full_like(posts[:1], touches.BALL_HEIGHT)])
         position = jax.vmap(box_positions)(world).transpose(2, 1, 0)
         axes = scalars.rotation_matrices(world.boxes.quaternion.transpose(2, 1, 0))
         boxes, half = touches.core_of(solids.body, position, axes), solids.body.core
-        bearable = DEEP_IN_GREMLIN if solids.body == gremlins.GREMLIN else DEEP
-        gap = collision.sphere_and_box(center, 0.1, boxes, half).distance[0].min(0)
-        gaps.append(gap / bearable)
-        if solids.post is not None and posts.shape[1]:
-            wide = Box(boxes.center[:, None], boxes.axes[:, :, None])
-            touch = collision.post_and_box(solids.post, posts[:, :, None], wide, half)
-            gaps.append(touch.distance[0].min((0, 1)) / bearable)
-    return -jnp.stack(gaps).min(0)
+        wide = Box(boxes.center[:, None], boxes.axes[:, :, None])
+        touch = collision.post_and_box(solids.post, posts[:, :, None], wide, half)
+        deep.append(-touch.distance[0].min((0, 1)) / bearable)
+    return jnp.stack(deep).max(0)
 
 
 def summary(solids, state, carry):
@@ -59,7 +77,7 @@ def summary(solids, state, carry):
     world = state.env.pipeline_state.arena.world
     deep = overlap(solids, world) > 1
     settled = state.steps > SETTLING
-    leaves = [world.robot.q, world.robot.v, *world.boxes, state.env.obs]
+    leaves = [*world.robot, *world.boxes, state.env.obs]
     finite = jnp.stack([jnp.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]).all(0)
     speed = jnp.abs(world.boxes.velocity).reshape(len(deep), -1)
     height = jnp.abs(world.boxes.position[..., 2])
@@ -90,9 +108,18 @@ def drive(env, solids, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in TASKS if n[5:-1] in ROUGH])
-def test_ten_thousand_episodes_without_nan_penetration_or_explosion(name):
-    level = ROUGH[name[5:-1]][int(name[-1])]
+@pytest.mark.parametrize(
+    ("name", "agent", "levels"),
+    [
+        pytest.param(name, agent, ROUGH[task], id=name)
+        for name in TASKS
+        for agent in agents.AGENTS
+        for task in ROUGH
+        if name.startswith(agent + task)
+    ],
+)
+def test_ten_thousand_episodes_without_nan_penetration_or_explosion(name, agent, levels):
+    level = agents.named(agent).fitted(levels[int(name[-1])])
     env = VectorEnv(make(name), BATCH, stagger=False)
     runs = [drive(env, level.solids, jax.random.key(i)) for i in range(10_000 // BATCH)]
     bad = np.sum(runs, axis=0)

@@ -1,0 +1,314 @@
+"""Which safety critic is the best forecast? Off line, on stored rollouts of fixed policies.
+
+    smpo-jax train --config PointGoal1/smpo --keep-checkpoints 20 --out RUN
+    python configs/suites/forecast.py RUN --checkpoints 32 160 313
+
+Of each policy 256 layouts are recorded without an end of the episode, half of them to learn from
+and half to be scored on. Each critic learns from steps of the first half as SMPO's does, in windows
+of a rollout's length, but for what its `Variant` says, and with as many gradient steps as all the
+others. What it then predicts of the other half is held against what followed there: the discounted
+cost (0.99), and the cost of the next 100 and the next 1000 steps. `forecast.csv` has a row for each
+policy and critic.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float
+from pixels import add
+
+import smpo_envs
+import smpo_jax as sx
+from smpo_envs import compilation
+from smpo_jax.core import moments, returns
+
+TASK, LAYOUTS, WINDOW = "PointGoal1", 256, 250
+FIRST, STEPS, BEYOND = 100, 1000, 1000  # steps not looked at, learnt from, and looked ahead
+ROUNDS, MINIBATCHES, BATCH = 200, 25, 1024
+LEARNING_RATE = 1e-3  # decays to 0: there are fewer steps than in training
+BINS = 10
+
+
+class Variant(NamedTuple):
+    """A critic, and how it learns; what SMPO's does unless said otherwise.
+
+    Attributes:
+        name: in the table.
+        discount, trace, regularisation: as in `CriticSettings`.
+        hidden: units of its layers.
+        layer_norm: before each activation.
+        bins: of a distribution over the cost to come, learnt by cross entropy; 0: a mean.
+        history: of how many steps ago it sees observations, too.
+        members: critics whose mean is taken.
+    """
+
+    name: str
+    discount: float = 0.99
+    trace: float = 0.0
+    regularisation: float = 0.0
+    hidden: tuple[int, ...] = (64, 64)
+    layer_norm: bool = False
+    bins: int = 0
+    history: tuple[int, ...] = ()
+    members: int = 1
+
+
+VARIANTS = (
+    Variant("as in smpo", trace=0.95),
+    Variant("one step", trace=0.0),
+    Variant("one step, penalty 0.1", trace=0.0, regularisation=0.1),
+    Variant("Monte Carlo", trace=1.0),
+    Variant("discount 0.95", trace=0.95, discount=0.95),
+    Variant("discount 0.997", trace=0.95, discount=0.997),
+    Variant("discount 0.999", trace=0.95, discount=0.999),
+    Variant("256 x 256", trace=0.95, hidden=(256, 256)),
+    Variant("layer norm", trace=0.95, layer_norm=True),
+    Variant("51 bins", trace=0.95, bins=51),
+    Variant("sees 5 and 25 steps back", trace=0.95, history=(5, 25)),
+    Variant("five critics", trace=0.95, members=5),
+)
+
+
+class Record(NamedTuple):
+    """Steps of a policy; `obs` and `mode` have one more, normalised."""
+
+    obs: Float[Array, "T N O"]
+    action: Float[Array, "T N A"]
+    mode: Float[Array, "T N A"]
+    cost: Float[Array, "T N"]
+
+
+class Score(NamedTuple):
+    """How good a forecast is, on layouts that it has not learnt from.
+
+    Attributes:
+        policy: the iteration it is of.
+        correlation: of a step's prediction with the discounted cost that followed (0.99).
+        next_100, next_1000: with the cost of so many steps, undiscounted.
+        rank: Spearman's, with the discounted cost.
+        ratio: mean prediction over the mean of what it predicts, its own discounted cost.
+        error: mean over ten bins of |predicted - followed|, as a share of the mean.
+        scale: cost of 1000 steps for one of the mean prediction; 1 / (1000 (1 - discount)) of it
+            is what the discount alone would say.
+        seconds: of learning.
+    """
+
+    policy: int
+    critic: str
+    correlation: float
+    next_100: float
+    next_1000: float
+    rank: float
+    ratio: float
+    error: float
+    scale: float
+    seconds: float
+
+
+def record(policy: sx.TrainedPolicy, key: jax.Array) -> Record:
+    """Plays the policy with its noise, each robot in one layout all the time."""
+    task = smpo_envs.make(TASK, episode_length=10**6)
+    env = smpo_envs.VectorEnv(task, LAYOUTS, stagger=False)
+    learner = policy.learner
+    act = policy.algorithm.policy(learner)
+    clip = policy.config.hyperparameters.observation_clip
+
+    def step(state: Any, key: jax.Array) -> Any:
+        action, _, dist = act(state.obs, key)
+        obs = moments.normalise(learner.obs_moments, state.obs, clip=clip)
+        after, seen = env.step(state, action)
+        return after, Record(obs, action, dist.mode(), seen.cost)
+
+    @partial(jax.jit, compiler_options=compilation.options())
+    def play(key: jax.Array) -> Record:
+        begin, act_key = jax.random.split(key)
+        keys = jax.random.split(act_key, FIRST + STEPS + BEYOND)
+        return jax.lax.scan(step, env.reset(begin), keys)[1]
+
+    return play(key)
+
+
+class Critic(nn.Module):
+    """A multilayer perceptron over an observation and an action."""
+
+    variant: Variant
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Cost to come before `head`, or the logits of its bins."""
+        for size in self.variant.hidden:
+            x = nn.Dense(size, kernel_init=nn.initializers.orthogonal(2.0**0.5))(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.variant.layer_norm else x)
+        return nn.Dense(self.variant.bins or 1)(x)
+
+
+class Data(NamedTuple):
+    """What a critic learns from, or is scored on."""
+
+    x: Float[Array, "T N I"]  # at a step, with the action that was taken
+    next_x: Float[Array, "T N I"]  # at the next one, with the mode
+    cost: Float[Array, "T N"]
+
+
+def data(given: Record, variant: Variant, layouts: slice) -> Data:
+    """The steps that are looked at."""
+
+    def seen(shift: int, action: jax.Array) -> jax.Array:
+        begin = FIRST + shift
+        past = [given.obs[begin - back : begin - back + STEPS] for back in (0, *variant.history)]
+        return jnp.concatenate([*past, action[begin : begin + STEPS]], axis=-1)[:, layouts]
+
+    cost = given.cost[FIRST : FIRST + STEPS, layouts]
+    return Data(seen(0, given.action), seen(1, given.mode), cost)
+
+
+def head(variant: Variant, highest: jax.Array, out: jax.Array) -> jax.Array:
+    """The cost to come, from a network's output."""
+    if not variant.bins:
+        return nn.softplus(out[..., 0])
+    return jax.nn.softmax(out) @ jnp.linspace(0.0, highest, variant.bins)
+
+
+def loss(variant: Variant, highest: jax.Array, out: jax.Array, target: jax.Array) -> jax.Array:
+    """Eq. 3; of bins the cross entropy with the target's share of the two nearest ones."""
+    if not variant.bins:
+        q = head(variant, highest, out)
+        return jnp.mean((q - target) ** 2) + variant.regularisation * jnp.mean(q**2)
+    at = jnp.clip(target / highest, 0.0, 1.0) * (variant.bins - 1)
+    shares = jnp.maximum(1.0 - jnp.abs(at[..., None] - jnp.arange(variant.bins)), 0.0)
+    return -jnp.mean(jnp.sum(shares * jax.nn.log_softmax(out), axis=-1))
+
+
+@partial(jax.jit, static_argnums=0)
+def learn(variant: Variant, given: Data, key: jax.Array) -> tuple[Any, jax.Array]:
+    """Parameters, and the highest cost to come that bins can say."""
+    network = Critic(variant)
+    rate = optax.cosine_decay_schedule(LEARNING_RATE, ROUNDS * MINIBATCHES)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    steps, layouts = given.cost.shape
+    nothing = jnp.zeros_like(given.cost)
+    cut = jnp.broadcast_to((jnp.arange(steps) % WINDOW == WINDOW - 1)[:, None], given.cost.shape)
+    # Ten times the mean is beyond what follows of all but very few steps.
+    highest = 10.0 * jnp.mean(given.cost) / (1.0 - variant.discount)
+
+    def one_round(carry: Any, key: jax.Array) -> Any:
+        params, state = carry
+        next_value = head(variant, highest, network.apply(params, given.next_x))
+        target = returns.lambda_return(
+            given.cost,
+            next_value,
+            nothing,
+            cut.astype(nothing.dtype),
+            discount=variant.discount,
+            lambda_=variant.trace,
+        )
+
+        def step(carry: Any, chosen: jax.Array) -> Any:
+            params, state = carry
+            x, y = (v.reshape(steps * layouts, *v.shape[2:])[chosen] for v in (given.x, target))
+            gradient = jax.grad(lambda p: loss(variant, highest, network.apply(p, x), y))(params)
+            change, state = optimiser.update(gradient, state, params)
+            return (optax.apply_updates(params, change), state), None
+
+        chosen = jax.random.randint(key, (MINIBATCHES, BATCH), 0, steps * layouts)
+        return jax.lax.scan(step, (params, state), chosen)[0], None
+
+    start, key = jax.random.split(key)
+    params = network.init(start, given.x[0, :1])
+    carry = (params, optimiser.init(params))
+    (params, _), _ = jax.lax.scan(one_round, carry, jax.random.split(key, ROUNDS))
+    return params, highest
+
+
+@partial(jax.jit, static_argnums=0)
+def predictions(variant: Variant, params: Any, highest: jax.Array, x: jax.Array) -> jax.Array:
+    """Of one critic."""
+    return head(variant, highest, Critic(variant).apply(params, x))
+
+
+def followed(cost: Float[np.ndarray, "T N"], discount: float) -> Float[np.ndarray, "T N"]:
+    """The discounted cost from each step that is looked at to the last one recorded."""
+    total, sums = np.zeros(cost.shape[1]), []
+    for now in cost[::-1]:
+        total = now + discount * total
+        sums.append(total)
+    return np.array(sums[::-1])[FIRST : FIRST + STEPS]
+
+
+def ahead(cost: Float[np.ndarray, "T N"], number: int) -> Float[np.ndarray, "T N"]:
+    """The cost of so many steps from each that is looked at."""
+    sums = np.concatenate([np.zeros((1, cost.shape[1])), np.cumsum(cost, axis=0)])
+    steps = np.arange(FIRST, FIRST + STEPS)
+    return sums[steps + number] - sums[steps]
+
+
+def ranks(x: np.ndarray) -> np.ndarray:
+    """Places in the order of size, ties by their mean."""
+    _, place, number = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(number) - (number - 1) / 2)[place]
+
+
+def score(policy: int, given: Record, variant: Variant, seed: int) -> Score:
+    """Learns, predicts, and compares."""
+    import time
+
+    half = LAYOUTS // 2
+    learning, other = (data(given, variant, s) for s in (slice(half), slice(half, None)))
+    began, each = time.perf_counter(), []
+    for member in range(variant.members):
+        params, highest = learn(variant, learning, jax.random.key(100 * seed + member))
+        each.append(np.asarray(predictions(variant, params, highest, other.x)))
+    seconds = time.perf_counter() - began
+    predicted = np.mean(each, axis=0).ravel()
+    cost = np.asarray(given.cost)[:, half:]
+    truth = followed(cost, 0.99).ravel()
+    own = followed(cost, variant.discount).ravel()
+    order = np.array_split(np.argsort(predicted), BINS)
+    gaps = [abs(predicted[i].mean() - own[i].mean()) for i in order]
+
+    def with_(other: np.ndarray) -> float:
+        return float(np.corrcoef(predicted, other.ravel())[0, 1])
+
+    return Score(
+        policy,
+        variant.name,
+        with_(truth),
+        with_(ahead(cost, 100)),
+        with_(ahead(cost, 1000)),
+        float(np.corrcoef(ranks(predicted), ranks(truth))[0, 1]),
+        float(predicted.mean() / own.mean()),
+        float(np.mean(gaps) / own.mean()),
+        float(ahead(cost, 1000).mean() / predicted.mean()),
+        seconds,
+    )
+
+
+def main(run: Path, checkpoints: Sequence[int], seeds: int, out: Path) -> None:
+    """Scores all critics on all policies."""
+    for checkpoint in checkpoints:
+        policy = sx.load_policy(run, checkpoint)
+        given = record(policy, jax.random.key(checkpoint))
+        print(f"{checkpoint}: {1000 * float(given.cost.mean()):.1f} in 1000 steps", flush=True)
+        for seed in range(seeds):
+            for variant in VARIANTS:
+                found = score(checkpoint, given, variant, seed)
+                add(out, Score._fields, [found])
+                print(found, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--checkpoints", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("forecast.csv"))
+    options = parser.parse_args()
+    main(options.run, options.checkpoints, options.seeds, options.out)
