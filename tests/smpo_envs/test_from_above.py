@@ -102,11 +102,12 @@ def test_shows_what_the_picture_for_people_shows(kind, heading):
 
 
 def test_a_task_from_above_keeps_the_contract():
-    task = as_value(smpo_envs.make("PointGoal1"))
-    env = from_above(task, Camera(pixels=16))
-    assert task.drawing is not None and env.drawing is not None
-    assert channels(task.drawing) == ("hazards", "vases", "goal", "sensors")
-    assert env.observation_shape == (16, 16, 4) and env.observation_size == 1024
+    seen = {"PointGoal1": ("hazards", "vases", "goal"), "PointCircle1": ("circle", "walls")}
+    for name, kinds in seen.items():
+        drawing = as_value(smpo_envs.make(name)).drawing
+        assert drawing is not None and channels(drawing) == (*kinds, "sensors")
+    env = from_above(smpo_envs.make("PointCircle1"), Camera(pixels=16))
+    assert env.observation_shape == (16, 16, 3) and env.observation_size == 768
     assert "of them above 0" in smpo_envs.check_env(env, steps=50)
 
 

@@ -88,8 +88,8 @@ def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(x, marks=pytest.mark.slow) if x == "PointButton2" else x for x in LEVELS],
-)  # which is as PointButton1, and takes over a minute
+    [pytest.param(x, marks=pytest.mark.slow) if "Button" in x else x for x in LEVELS],
+)  # those of Button take minutes
 def test_sample_has_the_distribution_of_the_recorded_layouts(name):
     recorded = distances(golden.recording_of_layouts(name)["xy"].astype(np.float64))
     ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 20_000))

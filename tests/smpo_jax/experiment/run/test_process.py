@@ -48,6 +48,7 @@ def test_run_killed_again_and_again_ends_with_the_bytes_of_one_that_was_not(proc
         np.testing.assert_array_equal(leaf, leaves[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_run_on_two_devices_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(process):
     two = [*RUN, "--devices", "2"]

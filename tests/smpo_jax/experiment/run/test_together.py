@@ -68,6 +68,7 @@ def assert_close(folder, other):
         np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_that_lose_each_other_again_and_again_end_with_the_bytes_of_two_devices(
     together, command
 ):
