@@ -134,17 +134,35 @@ def orthogonal(gain: float) -> Callable[[Key, tuple[int, int], Any], Float[Array
     def init(key: Key, shape: tuple[int, int], dtype: Any) -> Float[Array, "I J"]:
         inputs, outputs = shape
         columns = jax.random.normal(key, (max(shape), min(shape)), dtype)
-
-        def add(basis: Float[Array, "M K"], j: jax.Array) -> tuple[Float[Array, "M K"], None]:
-            v = columns[:, j]
-            for _ in range(2):  # the second time removes what round-off has left
-                v = v - basis @ (basis.T @ v)
-            return basis.at[:, j].set(v / jnp.linalg.norm(v)), None
-
-        basis, _ = jax.lax.scan(add, jnp.zeros_like(columns), jnp.arange(min(shape)))
+        basis = columns[:, :0]
+        for begin in range(0, min(shape), _BLOCK):
+            block = _without(basis, columns[:, begin : begin + _BLOCK]) if begin else columns
+            basis = jnp.concatenate([basis, _orthonormal(block[:, :_BLOCK])], axis=1)
         return gain * (basis if inputs > outputs else basis.T)
 
     return init
+
+
+# Columns at a time: one by one, 1 024 take half a minute.
+_BLOCK = 128
+
+
+def _orthonormal(columns: Float[Array, "M K"]) -> Float[Array, "M K"]:
+    """Gram-Schmidt."""
+
+    def add(basis: Float[Array, "M K"], j: jax.Array) -> tuple[Float[Array, "M K"], None]:
+        v = _without(basis, columns[:, j])
+        return basis.at[:, j].set(v / jnp.linalg.norm(v)), None
+
+    return jax.lax.scan(add, jnp.zeros_like(columns), jnp.arange(columns.shape[1]))[0]
+
+
+def _without(basis: Float[Array, "M K"], v: Float[Array, "M *n"]) -> Float[Array, "M *n"]:
+    """What of vectors is not along a basis."""
+    for _ in range(2):  # the second time removes what round-off has left
+        along = jnp.matmul(basis.T, v, precision="highest")  # GPUs would else round to 10 bits
+        v = v - jnp.matmul(basis, along, precision="highest")
+    return v
 
 
 def _mlp(

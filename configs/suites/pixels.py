@@ -20,6 +20,7 @@ from flax import linen as nn
 
 import smpo_envs
 import smpo_jax as sx
+from smpo_envs import compilation
 from smpo_envs.from_above import from_above
 from smpo_jax.core.calibration import Calibration
 from smpo_jax.training.calibration import calibrate
@@ -125,7 +126,7 @@ def train(method: str, sees: str, seed: int, steps: int) -> tuple[Run, Calibrati
     own = networks(spec.observation_shape, spec.action_size) if spec.observation_shape else None
     algorithm = sx.make(method, spec, networks=own)
     state = sx.init(algorithm, env, jax.random.key(seed))
-    chunk = sx.chunk(algorithm, env, spec, 1).lower(state).compile()
+    chunk = sx.chunk(algorithm, env, spec, 1).lower(state).compile(compilation.options())
     began, rows = time.perf_counter(), []
     for _ in range(iterations):
         state, metrics = chunk(state)
