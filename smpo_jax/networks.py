@@ -157,8 +157,8 @@ def _orthonormal(columns: Float[Array, "M K"]) -> Float[Array, "M K"]:
     return jax.lax.scan(add, jnp.zeros_like(columns), jnp.arange(columns.shape[1]))[0]
 
 
-def _without(basis: Float[Array, "M K"], v: Float[Array, "M *n"]) -> Float[Array, "M *n"]:
-    """What of vectors is not along a basis."""
+def _without(basis: Float[Array, "M K"], v: jax.Array) -> jax.Array:
+    """What of vectors, `[M]` or `[M, n]`, is not along a basis."""
     for _ in range(2):  # the second time removes what round-off has left
         along = jnp.matmul(basis.T, v, precision="highest")  # GPUs would else round to 10 bits
         v = v - jnp.matmul(basis, along, precision="highest")

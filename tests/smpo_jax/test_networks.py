@@ -31,9 +31,9 @@ def test_hidden_layers_start_orthogonal_with_gain_root_two():
 @pytest.mark.parametrize("shape", [(5, 3), (300, 200), (140, 300)])
 def test_weights_start_as_lapack_would_have_them(shape):
     """Also those of more than a block; Q of the QR decomposition with a positive diagonal."""
-    key, long = jax.random.key(7), max(shape)
-    ours = networks.orthogonal(1.0)(key, shape, jnp.float32)
-    columns = np.asarray(jax.random.normal(key, (long, min(shape))), np.float64)
+    ours = networks.orthogonal(1.0)(jax.random.key(7), shape, jnp.float32)
+    drawn = jax.random.normal(jax.random.key(7), (max(shape), min(shape)))
+    columns = np.asarray(drawn, np.float64)
     q, r = np.linalg.qr(columns)
     q = q * np.sign(np.diag(r))
     np.testing.assert_allclose(ours, q if shape[0] > shape[1] else q.T, atol=2e-5)
