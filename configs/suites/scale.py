@@ -226,6 +226,7 @@ def _measured(cell: Cell) -> list[tuple[Any, ...]]:
     def roll_out(learner: Any, state: Any, key: jax.Array) -> Any:
         return collect(one.algorithm.policy(learner), one.env, state, key, LENGTH)[1]
 
+    jax.block_until_ready(learners)  # which is not what is measured
     options = compilation.options()
     key = jax.random.key(2)
     collector = jax.jit(roll_out).lower(learners["ppo"], state, key).compile(options)
