@@ -1,7 +1,7 @@
 """Which safety critic is the best forecast? Off line, on stored rollouts of fixed policies.
 
-    smpo-jax train --config PointGoal1/smpo --keep-checkpoints 20 --out RUN
-    python configs/suites/forecast.py RUN --checkpoints 32 160 313
+    python configs/suites/forecast.py pretrained:PointGoal1/smpo
+    python configs/suites/forecast.py RUN --checkpoints 32 160 313  # of one with --keep-checkpoints 20
 
 Of each policy 256 layouts are recorded without an end of the episode, half of them to learn from
 and half to be scored on. Each critic learns from steps of the first half as SMPO's does, in windows
@@ -12,6 +12,7 @@ policy and critic.
 """
 
 import argparse
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -258,8 +259,6 @@ def ranks(x: np.ndarray) -> np.ndarray:
 
 def score(policy: int, given: Record, variant: Variant, seed: int) -> Score:
     """Learns, predicts, and compares."""
-    import time
-
     half = LAYOUTS // 2
     learning, other = (data(given, variant, s) for s in (slice(half), slice(half, None)))
     began, each = time.perf_counter(), []
@@ -293,13 +292,14 @@ def score(policy: int, given: Record, variant: Variant, seed: int) -> Score:
 
 def main(run: Path, checkpoints: Sequence[int], seeds: int, out: Path) -> None:
     """Scores all critics on all policies."""
-    for checkpoint in checkpoints:
+    for checkpoint in checkpoints or ("newest",):
         policy = sx.load_policy(run, checkpoint)
-        given = record(policy, jax.random.key(checkpoint))
-        print(f"{checkpoint}: {1000 * float(given.cost.mean()):.1f} in 1000 steps", flush=True)
+        given = record(policy, jax.random.key(policy.iteration))
+        cost = 1000 * float(given.cost.mean())
+        print(f"iteration {policy.iteration}: {cost:.1f} in 1000 steps", flush=True)
         for seed in range(seeds):
             for variant in VARIANTS:
-                found = score(checkpoint, given, variant, seed)
+                found = score(policy.iteration, given, variant, seed)
                 add(out, Score._fields, [found])
                 print(found, flush=True)
 
@@ -307,7 +307,7 @@ def main(run: Path, checkpoints: Sequence[int], seeds: int, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--checkpoints", type=int, nargs="+", required=True)
+    parser.add_argument("--checkpoints", type=int, nargs="+", default=())
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("forecast.csv"))
     options = parser.parse_args()
