@@ -1,7 +1,7 @@
 """Which safety critic is the best forecast? Off line, on stored rollouts of fixed policies.
 
     python configs/suites/forecast.py pretrained:PointGoal1/smpo
-    python configs/suites/forecast.py RUN --checkpoints 32 160 313  # of one with --keep-checkpoints 20
+    python configs/suites/forecast.py RUN --checkpoints 32 160 313
 
 Of each policy 256 layouts are recorded without an end of the episode, half of them to learn from
 and half to be scored on. Each critic learns from steps of the first half as SMPO's does, in windows
