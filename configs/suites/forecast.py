@@ -30,6 +30,7 @@ import smpo_envs
 import smpo_jax as sx
 from smpo_envs import compilation
 from smpo_jax.core import moments, returns
+from smpo_jax.experiment.results.policy import TrainedPolicy
 
 TASK, LAYOUTS, WINDOW = "PointGoal1", 256, 250
 FIRST, STEPS, BEYOND = 100, 1000, 1000  # steps not looked at, learnt from, and looked ahead
@@ -114,7 +115,7 @@ class Score(NamedTuple):
     seconds: float
 
 
-def record(policy: sx.TrainedPolicy, key: jax.Array) -> Record:
+def record(policy: TrainedPolicy, key: jax.Array) -> Record:
     """Plays the policy with its noise, each robot in one layout all the time."""
     task = smpo_envs.make(TASK, episode_length=10**6)
     env = smpo_envs.VectorEnv(task, LAYOUTS, stagger=False)
