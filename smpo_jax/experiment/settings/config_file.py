@@ -59,7 +59,7 @@ def as_mapping(config: Config) -> dict[str, Any]:
     """The config in JSON's types, without `out`; what `from_mapping` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
     values: dict[str, Any] = dataclasses.asdict(plain)
-    unsaid = [name for name in ("cost_names", "observations") if not values[name]]
+    unsaid = [x for x in ("networks", "cost_names", "observations") if not values[x]]
     for name in ("out", "env_object", *unsaid):
         del values[name]
     values["env_options"] = dict(config.env_options)

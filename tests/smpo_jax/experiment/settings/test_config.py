@@ -184,9 +184,8 @@ def test_config_file_is_flat_names_and_plain_values():
     config = config_file.from_mapping(plain, where="test")
     new = {
         "init_from": None, "checkpoint": "newest", "checkpoint_iterations": None,
-        "earlier_lengths": [], "env_options": {}, "episode_length": None, "networks": None,
-        "wandb_project": None, "wandb_entity": None, "wandb_group": None, "wandb_tags": [],
-        "wandb_name": None,
+        "earlier_lengths": [], "env_options": {}, "episode_length": None, "wandb_project": None,
+        "wandb_entity": None, "wandb_group": None, "wandb_tags": [], "wandb_name": None,
     }  # fmt: skip
     assert config_file.as_mapping(config) == plain | new
     assert config.hyperparameters.form == "fancy"
