@@ -53,7 +53,7 @@ class Variant(NamedTuple):
 
     name: str
     discount: float = 0.99
-    trace: float = 0.0
+    trace: float = 0.95
     regularisation: float = 0.0
     hidden: tuple[int, ...] = (64, 64)
     layer_norm: bool = False
@@ -62,22 +62,22 @@ class Variant(NamedTuple):
 
 
 VARIANTS = (
-    Variant("as in smpo", trace=0.95),
+    Variant("as in smpo"),
     Variant("one step", trace=0.0),
     Variant("one step, penalty 0.1", trace=0.0, regularisation=0.1),
     Variant("Monte Carlo", trace=1.0),
-    Variant("discount 0.95", trace=0.95, discount=0.95),
-    Variant("discount 0.997", trace=0.95, discount=0.997),
-    Variant("discount 0.999", trace=0.95, discount=0.999),
-    Variant("256 x 256", trace=0.95, hidden=(256, 256)),
-    Variant("layer norm", trace=0.95, layer_norm=True),
-    Variant("51 bins", trace=0.95, bins=51),
-    Variant("sees 5 and 25 steps back", trace=0.95, history=(5, 25)),
+    Variant("discount 0.95", discount=0.95),
+    Variant("discount 0.997", discount=0.997),
+    Variant("discount 0.999", discount=0.999),
+    Variant("256 x 256", hidden=(256, 256)),
+    Variant("layer norm", layer_norm=True),
+    Variant("51 bins", bins=51),
+    Variant("sees 5 and 25 steps back", history=(5, 25)),
 )
 
 
 class Record(NamedTuple):
-    """Steps of a policy; `obs` and `mode` have one more, normalised."""
+    """Steps of a policy, observations normalised; `mode` is its action without noise."""
 
     obs: Float[Array, "T N O"]
     action: Float[Array, "T N A"]

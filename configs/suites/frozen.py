@@ -1,6 +1,6 @@
 """Does training measure what its policies cost? One policy measured several ways, PointGoal1.
 
-    python configs/suites/frozen.py --methods smpo trpo_lag --seeds 3 --out FOLDER
+    python configs/suites/frozen.py --methods smpo trpo_lag --seeds 0 1 2 --out FOLDER
 
 Beside the environments that are learnt from, as many others are played with the same policies and
 never learnt from (`watched`). Where training costs less than these, its updates fit the places they

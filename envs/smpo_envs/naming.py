@@ -12,10 +12,7 @@ Finding looks at the name alone: nothing is imported before something is made.
 """
 
 import difflib
-import importlib
-import importlib.machinery
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
