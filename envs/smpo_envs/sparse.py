@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.experimental.xla_metadata import set_xla_metadata
 
 Tree = TypeVar("Tree")
 Leaves = tuple[jax.Array, ...]
@@ -160,11 +161,13 @@ def _in_groups(
 def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
     """`f(operand)`; under `vmap` with whole batches, on a CPU `size` members of them at a time.
 
-    Forward only, as `apply_where`.
+    A chunk is one kernel there: if each operation on so few members had one of its own, starting
+    them would take longer than what they do. Forward only, as `apply_where`.
 
     Args:
         f: is written for a whole batch: its leaves, and those of its result, have one more leading
             axis, the members. It must not close over traced values.
+            On a CPU it may do all that loops and `cond` can hold, but neither scatter nor sort.
         operand: of one member; no keys in it.
         size: of the chunks, such as fit into a core's cache.
     """
@@ -184,6 +187,7 @@ def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
 
 def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[..., Leaves]:
     """As `in_chunks`, on leaves; `f` returns `number` of them."""
+    kernel = _as_one_kernel(f)
 
     @custom_vmap
     def single(*leaves: jax.Array) -> Leaves:
@@ -196,14 +200,13 @@ def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[...
     def chunks(*leaves: jax.Array) -> Leaves:
         batch = len(leaves[0])
         rows = jnp.minimum(jnp.arange(-(-batch // size) * size), batch - 1).reshape(-1, size)
-        out = jax.lax.map(lambda row: f(*(x[row] for x in leaves)), rows)
+        out = jax.lax.map(lambda row: kernel(*(x[row] for x in leaves)), rows)
         return tuple(y.reshape(-1, *y.shape[2:])[:batch] for y in out)
 
     @custom_vmap
     def many(*leaves: jax.Array) -> Leaves:
-        if len(leaves[0]) <= size:
-            return f(*leaves)
-        return jax.lax.platform_dependent(*leaves, cpu=chunks, default=f)
+        on_cpu = kernel if len(leaves[0]) <= size else chunks
+        return jax.lax.platform_dependent(*leaves, cpu=on_cpu, default=f)
 
     @many.def_vmap
     def _(batch, batched, *leaves):
@@ -212,3 +215,20 @@ def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[...
         return tuple(y.reshape(*full[0].shape[:2], *y.shape[1:]) for y in flat), (True,) * number
 
     return single
+
+
+def _as_one_kernel(f: Callable[..., Leaves]) -> Callable[..., Leaves]:
+    """`f`, compiled by XLA's CPU backend into one function; where it doesn't know how, as before.
+
+    The marks are what it puts itself on loops that it takes for small.
+    """
+    if jax.__version_info__ < (0, 8):
+        return f
+    together = jax.jit(f)
+
+    def marked(*leaves: jax.Array) -> Leaves:
+        first, *others = together(*leaves)
+        # Of the call that it is a result of.
+        return (set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *others)
+
+    return marked

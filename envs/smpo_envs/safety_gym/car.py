@@ -17,7 +17,7 @@ from smpo_envs.safety_gym.sensors import GRAVITY, MAGNETIC_FIELD, MOTION
 from smpo_envs.sparse import in_chunks
 
 READINGS = (*MOTION, Reading("ballangvel_rear", 3, "rad/s"), Reading("ballquat_rear", 9, "1"))
-_CHUNK = 128  # environments of which all that is computed at once fits into a core's cache
+_CHUNK = 64  # environments of which all that is computed at once fits into a core's cache
 
 
 class Car(NamedTuple):
