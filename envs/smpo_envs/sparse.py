@@ -166,8 +166,7 @@ def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
 
     Args:
         f: is written for a whole batch: its leaves, and those of its result, have one more leading
-            axis, the members. It must not close over traced values.
-            On a CPU it may do all that loops and `cond` can hold, but neither scatter nor sort.
+            axis, the members. It must not close over traced values, nor scatter or sort.
         operand: of one member; no keys in it.
         size: of the chunks, such as fit into a core's cache.
     """
@@ -218,9 +217,10 @@ def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[...
 
 
 def _as_one_kernel(f: Callable[..., Leaves]) -> Callable[..., Leaves]:
-    """`f`, compiled by XLA's CPU backend into one function; where it doesn't know how, as before.
+    """`f`, compiled by XLA's CPU backend into one function.
 
-    The marks are what it puts itself on loops that it takes for small.
+    The marks are those that it puts itself on loops that it takes for small. What does not know
+    them runs `f` as any other function.
     """
     if jax.__version_info__ < (0, 8):
         return f
@@ -228,7 +228,8 @@ def _as_one_kernel(f: Callable[..., Leaves]) -> Callable[..., Leaves]:
 
     def marked(*leaves: jax.Array) -> Leaves:
         first, *others = together(*leaves)
-        # Of the call that it is a result of.
-        return (set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false"), *others)
+        # They are put on the call that this is a result of.
+        first: Any = set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false")
+        return (first, *others)
 
     return marked

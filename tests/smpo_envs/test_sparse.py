@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from smpo_envs.sparse import apply_where, group_size
+from smpo_envs.sparse import apply_where, group_size, in_chunks
 
 
 def double(tree):
@@ -114,3 +114,32 @@ def test_apply_where_works_in_a_scan():
 
     _, seen = jax.lax.scan(step, jnp.array([0, 2]), length=6)
     assert_array_equal(seen.T, [[0, 1, 2, 3, 1, 2], [2, 3, 1, 2, 3, 1]])
+
+
+def halvings(x):
+    """How often each number can be halved until it is below 1."""
+
+    def halve(carry):
+        x, number = carry
+        return x / 2, number + (x >= 1)
+
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0] >= 1), halve, (x, 0 * x))[1]
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (8,), (21,), (3, 7)])
+def test_in_chunks_is_what_the_whole_batch_gives(batch):
+    x = 1.5 ** jnp.arange(np.prod(batch, dtype=int)).reshape(batch)
+    f = lambda x: in_chunks(halvings, x, 8)  # noqa: E731
+    for _ in batch:
+        f = jax.vmap(f)
+    assert_array_equal(jax.jit(f)(x), halvings(x.reshape(-1)).reshape(batch))
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="cannot be asked for")
+@pytest.mark.parametrize("batch", [8, 21])
+def test_a_chunk_is_one_kernel_on_a_cpu(batch):
+    program = jax.jit(jax.vmap(lambda x: in_chunks(halvings, x, 8)))
+    compiled = program.lower(jnp.ones(batch)).compile().as_text()
+    assert compiled is not None
+    kept = [line for line in compiled.splitlines() if 'inlineable="false"' in line]
+    assert sum(" call(" in line and 'xla_cpu_small_call="true"' in line for line in kept) == 1
