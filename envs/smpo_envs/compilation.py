@@ -1,9 +1,16 @@
 """How programs are compiled that would otherwise take long."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.flatten_util import ravel_pytree
 
+Tree = TypeVar("Tree")
+
+_MARKS = (0, 8)  # the first jax whose XLA knows the marks of `one_kernel`
 _OLDER_EMITTERS: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
 
 
@@ -21,3 +28,45 @@ def options() -> dict[str, str | bool]:
     except jax.errors.JaxRuntimeError:
         return {}
     return _OLDER_EMITTERS
+
+
+def one_kernel(
+    f: Callable[..., Tree], *args: Any, elsewhere: Callable[..., Tree] | None = None
+) -> Tree:
+    """`f(*args)`; on a CPU compiled into one function, loops and all.
+
+    XLA's CPU runtime begins every operation by itself, in about 50 ns. Where hundreds of operations
+    work on a few environments in each turn of a loop, that is most of the time. A jax that knows
+    nothing of this computes as always.
+
+    Args:
+        f: may do all that loops and `cond` can hold, but neither scatter nor sort nor draw random
+            numbers, and must not close over traced values. No cores share it.
+        args: trees of floating-point arrays, and of whatever is not traced.
+        elsewhere: what to compute on other platforms, if not `f`.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    traced = [isinstance(leaf, jax.Array) for leaf in leaves]
+
+    def on_arrays(function: Callable[..., Tree], arrays: Sequence[jax.Array]) -> Tree:
+        each = iter(arrays)
+        whole = [next(each) if one else leaf for one, leaf in zip(traced, leaves, strict=True)]
+        return function(*jax.tree.unflatten(structure, whole))
+
+    def marked(*arrays: jax.Array) -> Tree:
+        # As a single array: of some that are constant or empty XLA 0.10 makes a call that it cannot
+        # compile, and ends the process.
+        packed, unpack = ravel_pytree(arrays)
+        call = jax.jit(lambda packed: on_arrays(f, unpack(packed)))
+        first, *others = jax.tree.leaves(result := call(packed))
+        # The marks are those that XLA puts itself on loops that it takes for small. They are of
+        # the call that a leaf is a result of.
+        first = set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false")
+        return jax.tree.unflatten(jax.tree.structure(result), [first, *others])
+
+    def plain(*arrays: jax.Array) -> Tree:
+        return on_arrays(elsewhere or f, arrays)
+
+    on_cpu = plain if jax.__version_info__ < _MARKS else marked
+    arrays = [leaf for one, leaf in zip(traced, leaves, strict=True) if one]
+    return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=plain)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jax.experimental.xla_metadata import set_xla_metadata
+
+from smpo_envs.compilation import one_kernel
 
 Tree = TypeVar("Tree")
 Leaves = tuple[jax.Array, ...]
@@ -186,7 +187,7 @@ def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
 
 def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[..., Leaves]:
     """As `in_chunks`, on leaves; `f` returns `number` of them."""
-    kernel = _as_one_kernel(f)
+    kernel = partial(one_kernel, f)
 
     @custom_vmap
     def single(*leaves: jax.Array) -> Leaves:
@@ -214,22 +215,3 @@ def _in_chunks(f: Callable[..., Leaves], number: int, size: int) -> Callable[...
         return tuple(y.reshape(*full[0].shape[:2], *y.shape[1:]) for y in flat), (True,) * number
 
     return single
-
-
-def _as_one_kernel(f: Callable[..., Leaves]) -> Callable[..., Leaves]:
-    """`f`, compiled by XLA's CPU backend into one function.
-
-    The marks are those that it puts itself on loops that it takes for small. What does not know
-    them runs `f` as any other function.
-    """
-    if jax.__version_info__ < (0, 8):
-        return f
-    together = jax.jit(f)
-
-    def marked(*leaves: jax.Array) -> Leaves:
-        first, *others = together(*leaves)
-        # They are put on the call that this is a result of.
-        first: Any = set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false")
-        return (first, *others)
-
-    return marked

@@ -4,12 +4,14 @@ What all robots have in common: the boxes, and the order of things. How a kind o
 what it touches, is its `Mechanics`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from smpo_envs.compilation import one_kernel
 from smpo_envs.safety_gym import batched, contact, gremlins
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.broadphase import Outline
@@ -209,7 +211,7 @@ def simulate_contacts(
 
     # After the last step the accelerations are wanted once more; a scan of its own length keeps the
     # contact code to a single copy, which halves the time to compile.
-    def substep(carry, now):
+    def substep(surroundings: Surroundings, control: Any, carry: Any, now: Any) -> tuple[Any, Any]:
         island, warm = carry
         moves, target = now
         boxes = _boxes(surroundings, island, target)
@@ -218,10 +220,13 @@ def simulate_contacts(
         island = jax.tree.map(lambda old, new: jnp.where(moves, new, old), island, after)
         return (island, acting.warm), (acting.felt, acting.touching_fixed, acting.touching)
 
-    moves = jnp.arange(substeps + 1) < substeps
-    inputs = (moves, surroundings.spring.target if surroundings.spring else None)
+    def steps(surroundings: Surroundings, control: Any, start: Any) -> tuple[Any, Any]:
+        moves = jnp.arange(substeps + 1) < substeps
+        inputs = (moves, surroundings.spring.target if surroundings.spring else None)
+        return jax.lax.scan(partial(substep, surroundings, control), start, inputs)
+
     start = (island, mechanics.unwarmed(island))
-    (island, _), seen = jax.lax.scan(substep, start, inputs)
+    (island, _), seen = one_kernel(steps, surroundings, control, start)
     felt, touching_fixed, touching = (x[-1] for x in seen)
     return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
 
@@ -247,19 +252,22 @@ def would_touch(
     rotation = rotation_matrices(island.quaternion)
     substeps = mechanics.timing.substeps
 
-    def gap(robot, number) -> Float[Array, " B"]:
+    near = (surroundings, island, displacement, rotation)
+
+    def gap(near, robot, number) -> Float[Array, " B"]:
+        surroundings, island, displacement, rotation = near
         position = island.position + number * (displacement[:, None] / substeps)
         now = island._replace(robot=robot, position=position)
         return mechanics.gap(surroundings, now, rotation)
 
-    def in_turn(*path):
-        return jax.lax.map(lambda now: gap(*now), path)
+    def in_turn(near, path):
+        return jax.lax.map(lambda now: gap(near, *now), path)
 
-    def at_once(*path):
-        return jax.vmap(gap)(*path)
+    def at_once(near, path):
+        return jax.vmap(partial(gap, near))(*path)
 
     # A CPU is faster with what fits into its cache, an accelerator with one wide look.
     path = mechanics.path(island.robot, free, mechanics.controls(action.T))
     numbers = jnp.arange(substeps + 1, dtype=island.position.dtype)
-    gaps = jax.lax.platform_dependent(path, numbers, cpu=in_turn, default=at_once)
+    gaps = one_kernel(in_turn, near, (path, numbers), elsewhere=at_once)
     return gaps.min(0) <= mechanics.grazing
