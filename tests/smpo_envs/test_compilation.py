@@ -1,7 +1,11 @@
 """Compiler options are those that this version of XLA knows."""
 
+import types
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from smpo_envs import compilation
@@ -26,3 +30,31 @@ def test_options_compile_the_same_function():
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setattr(compilation, "_OLDER_EMITTERS", {"xla_cpu_no_such_option": False})
     assert compilation.options() == {}
+
+
+def test_one_kernel_computes_the_same_of_arrays_that_are_empty_constant_or_the_same():
+    """XLA ends the process over such operands of a call that is to be one kernel."""
+
+    def f(few, scale, none, x, again):
+        turns = jax.lax.fori_loop(0, 5, lambda i, y: jnp.sin(y) * scale + i, x)
+        mapped = jax.lax.map(lambda row: row * again.sum() + none.sum(), jnp.stack([x, turns]))
+        return mapped, turns + few.length
+
+    few = types.SimpleNamespace(length=2.0)  # not traced
+    args = (few, np.float32(0.5), jnp.zeros((2, 0)))
+    x = jnp.linspace(0, 1, 300)
+    of_x = lambda run: jax.jit(lambda x: run(*args, x, x)).lower(x).compile()  # noqa: E731
+    whole, apart = of_x(partial(compilation.one_kernel, f)), of_x(f)
+    assert "xla_cpu_small_call" in whole.as_text()
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), whole(x), apart(x))
+
+
+def test_one_kernel_has_its_own_program_for_other_platforms():
+    def run(x):
+        return compilation.one_kernel(lambda x: x + 1, x, elsewhere=lambda x: x - 1)
+
+    assert run(jnp.ones(3)).tolist() == [2, 2, 2]
+    lowered = jax.jit(run).trace(jnp.ones(3)).lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.subtract" in lowered
+    assert "stablehlo.add" not in lowered
+    assert "xla_cpu_small_call" not in lowered

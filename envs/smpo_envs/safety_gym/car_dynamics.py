@@ -77,6 +77,7 @@ class CarMechanics:
     """Of the Car; see `dynamics.Mechanics`."""
 
     timing: Timing = car_body.TIMING
+    act_is_elementwise = False
     outline = _outline()
 
     def gather(self, robot: Car) -> Motion:

@@ -22,6 +22,9 @@ from smpo_envs.safety_gym.scalars import rotation_matrices
 from smpo_envs.safety_gym.solver import Inertia
 
 GRAVITY = 9.81
+# Environments up to which it pays to step them in one kernel on a CPU. It takes longer to compile,
+# and with more of them, or with several boxes, it is computing that takes time.
+_FEW = 16
 
 
 class Acting(NamedTuple):
@@ -85,6 +88,11 @@ class Mechanics(Protocol):
 
     def advance(self, coordinates: Any, control: Any, acting: Acting) -> Any:
         """The robot after a physics step."""
+        ...
+
+    @property
+    def act_is_elementwise(self) -> bool:
+        """Whether `act` has no products of matrices, which XLA leaves to a library on a CPU."""
         ...
 
     @property
@@ -226,7 +234,10 @@ def simulate_contacts(
         return jax.lax.scan(partial(substep, surroundings, control), start, inputs)
 
     start = (island, mechanics.unwarmed(island))
-    (island, _), seen = one_kernel(steps, surroundings, control, start)
+    _, boxes, batch = island.position.shape
+    small = batch <= _FEW and boxes <= 1 and mechanics.act_is_elementwise
+    run = partial(one_kernel, steps) if small else steps
+    (island, _), seen = run(surroundings, control, start)
     felt, touching_fixed, touching = (x[-1] for x in seen)
     return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
 

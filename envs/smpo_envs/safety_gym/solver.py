@@ -349,7 +349,8 @@ def _eliminate_in_turn(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
 
     def eliminate(j, table):
         row = table[j] / table[j, j]
-        return (table - table[:, j][:, None] * row[None]).at[j].set(row)
+        rest = table - table[:, j][:, None] * row[None]
+        return jax.lax.dynamic_update_index_in_dim(rest, row, j, axis=0)
 
     return jax.lax.fori_loop(0, table.shape[0], eliminate, table)[:, -1]
 
