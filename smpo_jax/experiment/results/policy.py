@@ -198,7 +198,7 @@ def _unpickle(
 ) -> TrainedPolicy:
     """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
-    config = config_file.from_mapping(saved, where=where)
+    config = config_file.from_saved(saved, where=where)
     spec = Spec(*sizes)
     method = algorithm(config, spec)
     template = jax.eval_shape(method.init, jax.random.key(0))

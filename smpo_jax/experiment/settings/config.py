@@ -146,6 +146,11 @@ class Config:
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
         )
+        if self.checkpoint != "newest" and self.init_from is None:
+            raise UserError(
+                f"checkpoint: {self.checkpoint} has no meaning without init_from, the run that it "
+                "is of; give that as well, or leave this out"
+            )
         given = () if self.hyperparameters is None else vars(self.hyperparameters)
         object.__setattr__(self, "algo", registry.current(self.algo, given)[0])
         check_algorithm(self.algo)
