@@ -53,7 +53,8 @@ class Config:
     """A training run.
 
     Attributes:
-        env: the task: one of `smpo-jax list`, brax:NAME, or MODULE:FUNCTION of your own.
+        env: the task: one of `smpo-jax list`, brax:NAME, safety-gymnasium:ID, gymnasium:ID, or
+            MODULE:FUNCTION of your own.
         algo: the algorithm; `smpo-jax list` names them all.
         env_options: NAME=VALUE, an argument of the function that makes an environment from outside;
             may be given several times.
