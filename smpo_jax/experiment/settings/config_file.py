@@ -58,7 +58,7 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
 def from_saved(data: object, *, where: str, **overrides: Any) -> Config:
     """The config of a run as it was saved; see `from_mapping`.
 
-    Older versions took a `checkpoint` without the `init_from` that it is of, and made nothing of it.
+    Older versions took a `checkpoint` without `init_from`, and made nothing of it.
     """
     fields = _mapping(data, where)
     if fields.get("init_from") is None:

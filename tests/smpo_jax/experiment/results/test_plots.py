@@ -91,7 +91,7 @@ def test_what_tells_runs_apart_is_as_short_as_it_can_be():
         "toy, cost_limit=25.0",
     ]
     figure = plots.draw(runs)
-    figure.savefig("curves.png")  # a warning, of a layout that has no room for instance, is an error
+    figure.savefig("curves.png")  # which would warn, were there no room
     for axes in figure.axes:
         assert axes.get_position().width > 0.5 and axes.get_position().height > 0.25
         legend = axes.get_legend()

@@ -70,7 +70,7 @@ def test_what_is_no_key_is_refused_in_our_words(policy, key, shown):
 
 
 def test_keys_of_several_are_refused(policy):
-    with pytest.raises(TypeError, match="^key: expected"):
+    with pytest.raises(TypeError, match=r"^key: expected"):
         policy.act([0.0], jax.random.split(jax.random.key(0)))
 
 

@@ -105,7 +105,10 @@ def test_safety_gymnasium_id_names_the_native_task():
             "algo: toy\nhyperparameters: {form: fnacy}",
             "run.yaml: form: expected one of plain, fancy, got 'fnacy'",
         ),
-        ("algo: toy\nhyperparameters: {step: -1}", "run.yaml: step=-1.0 must be 0 or more, within float32's range"),
+        (
+            "algo: toy\nhyperparameters: {step: -1}",
+            "run.yaml: step=-1.0 must be 0 or more, within float32's range",
+        ),
         ("algo: toy\nhyperparameters: 3", "run.yaml: hyperparameters: expected a mapping, got 3"),
         ("- algo", "run.yaml: expected `field: value` lines, found list"),
         ("algo: topy", "algo: there is no algorithm 'topy'; did you mean toy?"),
