@@ -128,6 +128,9 @@ def test_every_setting_of_every_method_is_explained_with_its_choices(command, na
             assert len(text) > 3 and not text.startswith("-"), f"{flag} has no text"
             if "Literal" in str(settings.get(field) and settings[field].type):
                 assert "{" in spelling, f"{flag} does not show its choices"
+    (env,) = re.findall(r" --env STR (.*?) \(default: ", told)
+    forms = {kind.form for kind in KINDS.values() if kind.form}
+    assert forms <= set(re.findall(r"[\w-]+:[A-Z]+", env))
 
 
 @pytest.mark.parametrize(
