@@ -164,6 +164,19 @@ def suggest(name: object, allowed: Iterable[str]) -> str:
         return f"; here it is called {ours}, which cannot be set in this place"
     if form in NOT_HERE:
         return f"; {NOT_HERE[form]}"
+    return nearest(name, allowed)
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str:
+    """As `suggest`, where names are neither of settings nor of methods: other libraries have none.
+
+    Args:
+        name: as it was given; dashes, underscores and capitals do not matter.
+        allowed: the names there are, as they are to be written.
+    """
+    allowed = list(allowed)
+    by_form = {_folded(candidate): candidate for candidate in allowed}
+    form = _folded(str(name)[:80])
     near = get_close_matches(form, by_form, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {by_form[near[0]]}?"

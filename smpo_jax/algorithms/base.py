@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 # Rules of `require`: what a value must be, in words, and the test.
 # Numbers are float32 where they are used: what is 0 or infinite there is no such setting.
-POSITIVE = ("positive", lambda x: TINY <= x <= LARGE)
-POSITIVE_OR_INFINITE = ("positive", lambda x: x >= TINY)  # where infinity says "no bound"
-NONNEGATIVE = ("0 or more", lambda x: x == 0 or TINY <= x <= LARGE)
-AT_LEAST_ONE = ("1 or more", lambda x: 1 <= x <= LARGE)
-FRACTION = ("from 0 to 1", lambda x: x == 0 or TINY <= x <= 1)
-FINITE = ("a finite number", lambda x: x == 0 or TINY <= abs(x) <= LARGE)
+POSITIVE = ("positive and finite, as float32", lambda x: TINY <= x <= LARGE)
+POSITIVE_OR_INFINITE = ("positive, as float32", lambda x: x >= TINY)  # infinity: "no bound"
+NONNEGATIVE = ("0 or more, within float32's range", lambda x: x == 0 or TINY <= x <= LARGE)
+AT_LEAST_ONE = ("1 or more and finite, as float32", lambda x: 1 <= x <= LARGE)
+FRACTION = ("from 0 to 1, within float32's range", lambda x: x == 0 or TINY <= x <= 1)
+FINITE = ("a number within float32's range", lambda x: x == 0 or TINY <= abs(x) <= LARGE)
 COUNT = ("a whole number, 1 or more", lambda x: int(x) == x and 1 <= x <= MOST)
 LOG_STD = (
     f"from {LEAST_LOG_STD:g} to {LARGEST_LOG_STD:g}",
@@ -33,7 +33,10 @@ LOG_STD = (
 )
 WHOLE = ("an int, 1 or more", lambda x: operator.index(x) >= 1)
 # Infinity is no limit; what is only infinite in float32 is a mistake.
-LIMIT = ("0 or more", lambda x: x == math.inf or x == 0 or TINY <= x <= LARGE)
+LIMIT = (
+    "0 or more, within float32's range or infinite",
+    lambda x: x == math.inf or x == 0 or TINY <= x <= LARGE,
+)
 SIZES = (
     "one or more positive whole numbers",
     lambda x: len(x) > 0 and all(1 <= n <= MOST for n in x),

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from smpo_jax.names import suggest
+    from smpo_jax.names import nearest
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -58,7 +58,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        raise UserError(f"there is no command {name!r}{suggest(name, COMMANDS)}")
+        raise UserError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
     return COMMANDS[name](rest)
 
 

@@ -80,6 +80,8 @@ def one_line(message: object) -> str:
 
 def reason(error: Exception) -> str:
     """Why it failed, in one line; of what the system reports, without the path."""
+    if "set_int_max_str_digits" in str(error):  # Python's advice to its programmers
+        return "a number of too many digits"
     named = isinstance(error, OSError) and error.strerror
     return one_line(named or error)
 

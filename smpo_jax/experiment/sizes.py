@@ -25,6 +25,9 @@ from smpo_jax.training.host import HostVectorEnv
 
 GIB = 2**30
 FLOAT = 4  # bytes
+# Bytes that a worker has of a world of the real Safety-Gymnasium; measured: 0.66 MiB (PointGoal0),
+# 0.75 (PointGoal1), 0.96 (DoggoGoal1), 1.08 (HalfCheetahVelocity).
+WORLD = 0.65 * 2**20
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -33,7 +36,7 @@ class RunBytes(NamedTuple):
 
     Attributes:
         learner: networks, their optimisers' moments, whatever else is learnt.
-        env: one environment under way.
+        env: one environment under way, with its world where that is in the same memory.
         sample: one step of one environment in a rollout, and what learning from it takes at least.
     """
 
@@ -49,7 +52,7 @@ class RunBytes(NamedTuple):
 def run_bytes(config: Config, problem: Problem) -> RunBytes:
     """Of a run, from the shapes of its state and of what its policy gives."""
     init = functools.partial(loop.init, problem.algorithm, problem.env, mesh=problem.mesh)
-    if isinstance(problem.env, HostVectorEnv):  # what the worlds take, their processes have
+    if isinstance(problem.env, HostVectorEnv):
         init = functools.partial(host.init, problem.algorithm, problem.env)
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
@@ -62,7 +65,15 @@ def run_bytes(config: Config, problem: Problem) -> RunBytes:
     sample = (nbytes(act) + 2 * nbytes(obs)) / envs + 4 * FLOAT
     # The widest layer of a critic, of both observations of all samples at once.
     sample += 2 * FLOAT * max(hidden)
-    return RunBytes(nbytes(state.learner), nbytes((state.env_state, state.tracker)) / envs, sample)
+    env = nbytes((state.env_state, state.tracker)) / envs
+    env += world_bytes(config) if _on_cpu() else 0.0
+    return RunBytes(nbytes(state.learner), env, sample)
+
+
+def world_bytes(config: Config) -> float:
+    """What a world outside JAX takes of the machine's memory, at least; 0 where nobody knows."""
+    is_real = config.source.is_outside and config.source.task_id is not None
+    return WORLD if is_real else 0.0
 
 
 def require_runs_fit(config: Config, problem: Problem, runs: int = 1, of: str = "runs") -> None:
@@ -74,6 +85,8 @@ def require_runs_fit(config: Config, problem: Problem, runs: int = 1, of: str = 
         runs: how many go on at the same time.
         of: what they are called.
     """
+    if not _on_cpu():
+        require_fits("num_envs", config.num_envs, world_bytes(config), of_host=True)
     room, each = memory(), run_bytes(config, problem)
     if room is None or runs * each.total(config) <= room:
         return
@@ -115,15 +128,16 @@ def require_program_fits(program: Any) -> None:
         )
 
 
-def require_fits(name: str, number: int, each: float) -> None:
+def require_fits(name: str, number: int, each: float, *, of_host: bool = False) -> None:
     """Raises a `UserError` with the largest number that fits if these cannot.
 
     Args:
         name: what there are `number` of.
         number: how many.
         each: bytes that one of them takes.
+        of_host: they are in the machine's memory, whichever device JAX uses.
     """
-    room, needed = memory(), number * each
+    room, needed = machine_memory() if of_host else memory(), number * each
     if room is not None and needed > room:
         raise UserError(
             f"{name}: {number:,} need {_gib(needed)} of memory at least, and there are "
@@ -139,10 +153,14 @@ def nbytes(tree: Any) -> int:
 
 def memory() -> int | None:
     """Bytes that a program can have on the device that JAX uses; None if nobody tells."""
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":
+    if _on_cpu():
         return machine_memory()
-    return (device.memory_stats() or {}).get("bytes_limit")
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _on_cpu() -> bool:
+    """Whether the memory of JAX's device is the machine's."""
+    return jax.local_devices()[0].platform == "cpu"
 
 
 def machine_memory() -> int | None:

@@ -94,13 +94,19 @@ def play_on(act: Act, env: VectorEnv, playing: Playing) -> Playing:
     return jax.lax.fori_loop(0, steps, lambda _, playing: _step(act, env, playing), playing)
 
 
-def collect_pieces(first: Playing, go_on: Callable[[Playing], Playing], episodes: int) -> Episodes:
+def collect_pieces(
+    first: Playing,
+    go_on: Callable[[Playing], Playing],
+    episodes: int,
+    show: Callable[[int], None] = lambda played: None,
+) -> Episodes:
     """The episodes of `evaluate`, piece by piece: memory does not grow, and Ctrl-C is heard.
 
     Args:
         first: of `begin`.
         go_on: `play_on` for the policy and the environments, compiled.
         episodes: how many.
+        show: takes how many have been played, after each piece but the last.
     """
     num_envs = first.count.shape[0]
     each = -(-episodes // num_envs)
@@ -115,6 +121,8 @@ def collect_pieces(first: Playing, go_on: Callable[[Playing], Playing], episodes
         for ours, theirs in zip(*map(jax.tree.leaves, (found, playing.results)), strict=True):
             ours[finished[env] + row, env] = np.asarray(theirs)[row, env]
         finished += count
+        if np.any(finished < each):
+            show(min(int(np.sum(np.minimum(finished, each))), episodes))
     return jax.tree.map(lambda x: jnp.asarray(x.reshape(-1)[:episodes]), found)
 
 

@@ -386,12 +386,18 @@ def _rollout_shapes(
     return jax.eval_shape(rollout, state.learner, state.key)
 
 
-def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episodes:
+def evaluate_host(
+    act: Act,
+    env: HostVectorEnv,
+    key: Key,
+    number: int,
+    show: Callable[[int], None] = lambda played: None,
+) -> Episodes:
     """Plays `number` whole episodes, counted as `evaluation.evaluate` counts them.
 
     Every environment plays the same number (one less where `number` does not divide), fixed
     beforehand, so that short episodes are not favoured for being first. Those that are lost are
-    played again. `act` must be traceable.
+    played again. `act` must be traceable. `show` takes how many have been played, after each step.
     """
     jitted = jax.jit(lambda obs, key, t: act(jnp.asarray(obs, float), jax.random.fold_in(key, t)))
     seed_key, key = jax.random.split(key)
@@ -416,6 +422,7 @@ def evaluate_host(act: Act, env: HostVectorEnv, key: Key, number: int) -> Episod
             for i in np.flatnonzero(over & (step.lost == 0)):
                 finished[index[rows][i]].append(totals[:, rows][:, i] * ended[i])
             totals[:, rows] = np.where(over, 0.0, totals[:, rows])
+        show(int(np.sum(np.minimum(list(map(len, finished)), shares))))
         t += 1
     counted = [own[:share] for own, share in zip(finished, shares, strict=True)]
     return_, *costs, length = (

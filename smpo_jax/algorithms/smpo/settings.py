@@ -28,8 +28,8 @@ from smpo_jax.ranges import LARGE
 from smpo_jax.types import Scalar, Spec
 
 # Below, float32 has no number between it and 1.
-MORE_THAN_ONE = ("more than 1", lambda x: 1 + 1e-6 <= x <= LARGE)
-LESS_THAN_ONE = ("less than 1", lambda x: -LARGE <= x < 1)
+MORE_THAN_ONE = ("more than 1 and finite, as float32", lambda x: 1 + 1e-6 <= x <= LARGE)
+LESS_THAN_ONE = ("less than 1 and finite, as float32", lambda x: -LARGE <= x < 1)
 
 # The choices by name.
 WEIGHT = {"budget": weight.cost_aware_weight, "twice-budget": weight.twice_budget_weight}

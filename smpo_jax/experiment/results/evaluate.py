@@ -16,7 +16,7 @@ from smpo_envs.host import WorkerError
 from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line, tell
 from smpo_jax.experiment.problem import host_env, single_env
-from smpo_jax.experiment.results import intervals
+from smpo_jax.experiment.results import intervals, pieces
 from smpo_jax.experiment.results.policy import TrainedPolicy, load_policy
 from smpo_jax.experiment.results.shifted import LARGEST_BATCH, LARGEST_PIECE, shifted_player
 from smpo_jax.experiment.settings import shifts
@@ -44,6 +44,7 @@ def main(options: EvaluateOptions) -> None:
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return
+    pieces.require_fit(policy.config, options.episodes)
     play = _play_own if options.on == "native" else _play_real
     result = _summary(policy, options, play(policy, options))
     print(json.dumps(result) if options.json else _describe(result))
@@ -110,7 +111,9 @@ def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
         lambda key: evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))
     )
     go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing), donate_argnums=0)
-    return evaluation.collect_pieces(begin(jax.random.key(options.seed)), go_on, options.episodes)
+    first = begin(jax.random.key(options.seed))
+    with pieces.shown(options.episodes) as show:
+        return evaluation.collect_pieces(first, go_on, options.episodes, show)
 
 
 def _play_real(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
@@ -134,9 +137,10 @@ def _play_outside(policy: TrainedPolicy, config: Config, options: EvaluateOption
     """In the environments outside JAX that a config names."""
     act = policy.acting(deterministic=options.deterministic)
     batch = min(options.episodes, 4 * (os.cpu_count() or 1))
-    with contextlib.closing(host_env(config, batch)) as env:
+    key = jax.random.key(options.seed)
+    with contextlib.closing(host_env(config, batch)) as env, pieces.shown(options.episodes) as show:
         try:
-            return evaluate_host(act, env, jax.random.key(options.seed), options.episodes)
+            return evaluate_host(act, env, key, options.episodes, show)
         except WorkerError as error:
             raise UserError(one_line(error)) from error
         finally:

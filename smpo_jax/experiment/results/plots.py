@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +22,9 @@ from smpo_jax.experiment.settings.options import PlotOptions
 
 POINTS = 200  # of a drawn curve
 SMOOTHING = 0.02  # of a run: width of the window that its curve is averaged over
-MOST_WITHIN = 4  # names in a legend that covers part of the axes
+MOST_WITHIN = 4  # lines of a legend that covers part of the axes
+LEGEND_WIDTH = 56  # characters of a line in a legend
+LEGEND_LINE = 0.16  # inches that the figure grows by for each line of a legend below the axes
 RETURN = "episode/return"
 
 
@@ -91,23 +94,49 @@ def distinguish(runs: Sequence[LearningCurve]) -> list[LearningCurve]:
     """The runs, each once, labelled so that only seeds of one configuration share a label.
 
     Where runs of the same task and label differ in more than their seed, what they differ in is
-    added to the label.
+    added to the label, as short as it still tells them apart.
     """
     once = list({run.folder.resolve(): run for run in runs}.values())
-    settings = [config_file.flat(run.config) for run in once]
+    settings = [_settings(run.config) for run in once]
     labelled = []
     for run, own in zip(once, settings, strict=True):
         here = (run.config.env, run.label)
         pairs = zip(once, settings, strict=True)
         alike = [theirs for other, theirs in pairs if (other.config.env, other.label) == here]
         fields = sorted({field for theirs in alike for field in theirs} - {"seed"})
-        words = [
-            f"{field}={own.get(field)}"
-            for field in fields
-            if any(theirs.get(field) != own.get(field) for theirs in alike)
-        ]
-        labelled.append(run._replace(label=", ".join([run.label, *words])))
+        words = [_told(field, own, alike) for field in fields]
+        labelled.append(run._replace(label=", ".join([run.label, *filter(None, words)])))
     return labelled
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What has an influence on a run; `checkpoint` has none where it starts from nothing."""
+    settings = config_file.flat(config)
+    if settings["init_from"] is None:
+        del settings["checkpoint"]
+    return settings
+
+
+def _told(field: str, own: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
+    """What a run has in a field; empty where all have the same, or it has nothing there."""
+    differing = {repr(theirs.get(field)): theirs.get(field) for theirs in alike}.values()
+    if len(differing) == 1:
+        return ""
+    short = {_shortened(field, value) for value in differing}
+    tell = _shortened if len(short) == len(differing) else _in_full
+    return tell(field, own.get(field))
+
+
+def _in_full(field: str, value: Any) -> str:
+    return f"{field}={value}"
+
+
+def _shortened(field: str, value: Any) -> str:
+    if value in (None, [], {}):
+        return ""
+    if field == "earlier_lengths":
+        return "lengthened"
+    return _in_full(field, Path(value).name if field == "init_from" else value)
 
 
 def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
@@ -140,7 +169,8 @@ def draw(runs: Sequence[LearningCurve], average: Average = MEAN) -> Figure:
                 _frame(axes)
             if name != RETURN:
                 axes.set_ylim(bottom=0)
-        _draw_legend(column)
+    below = max(_draw_legend(column) for column in grid.T)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * below)
     for axes, name in zip(grid[:, 0], names, strict=True):
         axes.set_ylabel(name.replace("/", " "))
     return figure
@@ -188,7 +218,7 @@ def combine(runs: Sequence[LearningCurve], name: str, average: Average = MEAN) -
 def _caption(group: Sequence[LearningCurve], average: Average) -> str:
     n = len(group)
     seeds = "1 seed" if n == 1 else average.caption.format(n)
-    return f"{group[0].label} ({seeds})"
+    return textwrap.fill(f"{group[0].label} ({seeds})", LEGEND_WIDTH, break_on_hyphens=False)
 
 
 def _draw_group(axes: Axes, curve: AveragedCurve, caption: str, colour: str) -> None:
@@ -197,16 +227,22 @@ def _draw_group(axes: Axes, curve: AveragedCurve, caption: str, colour: str) -> 
         axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _draw_legend(column: Sequence[Axes]) -> None:
-    """Within the uppermost axes, or below the lowest where it would hide too much."""
+def _draw_legend(column: Sequence[Axes]) -> int:
+    """Within the uppermost axes, or below the lowest where it would hide too much.
+
+    Returns:
+        How many lines are below.
+    """
     handles, labels = column[0].get_legend_handles_labels()
-    if len(labels) <= MOST_WITHIN:
+    lines = sum(len(label.splitlines()) for label in labels)
+    if lines <= MOST_WITHIN:
         column[0].legend(frameon=False, fontsize="small")
-        return
+        return 0
     column[-1].legend(
         handles, labels, frameon=False, fontsize="small", loc="upper center",
         bbox_to_anchor=(0.5, -0.18),
     )  # fmt: skip
+    return lines
 
 
 def _frame(axes: Axes) -> None:

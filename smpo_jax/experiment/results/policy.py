@@ -81,9 +81,12 @@ class TrainedPolicy:
         Args:
             obs: `[O]` or `[N, O]`.
             key: a key of `jax.random.key`, or a seed.
+
+        Raises:
+            TypeError: the key is neither.
+            ValueError: see `predict`.
         """
-        key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-        return self._compiled_act(False, obs, key)
+        return self._compiled_act(False, obs, _key(key))
 
     def acting(self, *, deterministic: bool) -> Act:
         """`(obs [N, O], key) -> action [N, A]`, for programs of JAX: not clipped, or one-hot."""
@@ -188,6 +191,17 @@ def _load_pretrained(given: Path, checkpoint: WhichCheckpoint, env: Any) -> Trai
     return TrainedPolicy(config, problem.spec, problem.algorithm, learner, iteration, first, about)
 
 
+def _key(given: Key | int) -> Key:
+    """The key that is given, or that of a seed."""
+    try:
+        key = jax.random.key(given) if isinstance(given, int | np.integer) else given
+        if jax.random.key_data(key).ndim == 1:
+            return key
+    except (TypeError, OverflowError):  # OverflowError: a seed beyond 64 bits
+        pass
+    raise TypeError(f"key: expected jax.random.key(...) or an integer seed, got {given!r:.80}")
+
+
 def _unpickle(
     saved: dict[str, Any],
     sizes: tuple[Any, ...],
@@ -198,7 +212,7 @@ def _unpickle(
 ) -> TrainedPolicy:
     """Without the environment, which may be one that is not here."""
     where = "the pickled policy"
-    config = config_file.from_mapping(saved, where=where)
+    config = config_file.from_saved(saved, where=where)
     spec = Spec(*sizes)
     method = algorithm(config, spec)
     template = jax.eval_shape(method.init, jax.random.key(0))

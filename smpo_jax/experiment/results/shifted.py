@@ -10,6 +10,7 @@ from smpo_envs import compilation
 from smpo_jax.augmentation import SingleEnv
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import task_by_shift
+from smpo_jax.experiment.results import pieces
 from smpo_jax.experiment.results.policy import TrainedPolicy
 from smpo_jax.experiment.settings.config import Config, check_has_hazards
 from smpo_jax.training import evaluation
@@ -38,8 +39,10 @@ def shifted_player(
         deterministic: act on the mean.
 
     Raises:
-        UserError: the task has no hazards, or a point has no layout.
+        UserError: the task has no hazards, a point has no layout, or there is no memory for what
+            is kept of so many episodes.
     """
+    pieces.require_fit(policy.config, episodes)
     tasks = shifted_tasks(policy.config, points)
     batch = min(episodes, LARGEST_BATCH)
 
@@ -56,7 +59,8 @@ def shifted_player(
     def play(learner: LearnerState, point: Mapping[str, float], seed: int) -> Episodes:
         shift = smpo_envs.Shift(**point)
         first = begin(shift, jax.random.key(seed))
-        return evaluation.collect_pieces(first, partial(go_on, learner, shift), episodes)
+        with pieces.shown(episodes) as show:
+            return evaluation.collect_pieces(first, partial(go_on, learner, shift), episodes, show)
 
     return play
 

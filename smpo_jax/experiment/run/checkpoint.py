@@ -286,7 +286,7 @@ class Checkpoints:
             raise _DamagedError(_short(error)) from error
 
     def _check_owner(self, theirs: Mapping[str, Any], where: str) -> None:
-        owner = config_file.from_mapping(theirs, where=where)
+        owner = config_file.from_saved(theirs, where=where)
         difference = config_file.difference(owner, self._config)
         # It may have been made before the run was given another length.
         before = self._config.before_changes_of_length()

@@ -115,6 +115,8 @@ class HostRun:
         while finite and len(rows) < counts[0]:
             try:
                 if self._obs is None:
+                    if self._state.learner.iteration > 0:
+                        self._say("worlds outside JAX cannot be saved: its episodes begin anew")
                     self._obs = host.begin(self._env, self._state)
                 self._state, self._obs, row = self._iteration(self._state, self._obs)
             except WorkerError as error:
@@ -192,7 +194,6 @@ class Loop(NamedTuple):
         init: the state before the first iteration.
         going_on: a state that was saved, as a run goes on from it.
         whole: a state as it can be saved.
-        resumed: what a person is told of a run that goes on; nothing if it goes on as it was.
         compile: for states like this one, also of other seeds; what launches a run.
     """
 
@@ -200,7 +201,6 @@ class Loop(NamedTuple):
     init: Callable[[Key], TrainState]
     going_on: Callable[[TrainState], TrainState]
     whole: Callable[[TrainState], TrainState]
-    resumed: str
     compile: Callable[[TrainState], Launch]
 
 
@@ -228,7 +228,6 @@ def on_the_device(problem: Problem, env: VectorEnv) -> Loop:
         init=init,
         going_on=jax.jit(place),
         whole=lambda state: state,
-        resumed="",
         compile=compiled,
     )
 
@@ -272,7 +271,6 @@ def _outside(problem: Problem, env: HostVectorEnv) -> Loop:
         init=init,
         going_on=functools.partial(host.going_on, env),
         whole=lambda state: state,
-        resumed="worlds outside JAX cannot be saved: its episodes begin anew",
         compile=compiled,
     )
 

@@ -76,8 +76,6 @@ def newest(config: Config, problem: Problem, folder: Path, say: Say = print) -> 
                 "the run goes on, but its last digits may differ"
             )
         checkpoints.discard_after(found.iteration)
-    if loop.resumed and 0 < found.iteration < config.total_iterations:
-        say(loop.resumed)
     return StartingPoint(loop.going_on(found.state), found.iteration)
 
 

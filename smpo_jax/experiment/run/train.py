@@ -40,8 +40,8 @@ def run(
     Args:
         out: folder of the run; by default runs/ENV-ALGO-seedSEED.
         overwrite: replace the run that is in the folder, if there is one.
-        quiet: print nothing on stdout and leave signals to the program around it. Notices, such as
-            whose code an environment is, still come on stderr.
+        quiet: print nothing on stdout and leave signals to the program around it. Whose code a run
+            takes is still told on stderr, as other notices are.
         on_report: takes the newest row of metrics at every report (see `report_every`); if it
             returns true, the run is saved and ends. What it raises (a study's pruning, say) goes
             through, once the run is saved. Both can be resumed.

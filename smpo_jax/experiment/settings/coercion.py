@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import jax
 import numpy as np
 
-from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.errors import UserError, reason
 from smpo_jax.names import suggest
 from smpo_jax.ranges import MOST
 
@@ -41,7 +41,7 @@ def coerce_fields(kind: type, given: Mapping[str, Any], *, where: str, noun: str
         try:
             values[name] = coerce(value, hints[name])
         except ValueError as error:
-            raise UserError(f"{where}: {name}: {error}") from error
+            raise UserError(f"{where}: {name}: {reason(error)}") from error
     return values
 
 
@@ -93,7 +93,7 @@ def coerce_argument(name: str, value: Any, kind: Any) -> Any:
     try:
         return coerce(value, kind)
     except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
+        raise UserError(f"{name}: {reason(error)}") from error
 
 
 def integer(text: str | float) -> int:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import tyro
 
@@ -211,6 +211,25 @@ def _word(
         instance_from_str=from_words,
         is_instance=lambda value: isinstance(value, info.type) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
+    )
+
+
+@NOTATIONS.primitive_rule
+def _optional_choice(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A choice that may be left out: `None` is none that one can write."""
+    kinds = get_args(info.type)
+    if len(kinds) != 2 or get_origin(kinds[0]) is not Literal or kinds[1] is not NoneType:
+        return None
+    choices = get_args(kinds[0])
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(choices)}}}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: value is None or value in choices,
+        str_from_instance=lambda value: [str(value)],
+        choices=choices,
     )
 
 

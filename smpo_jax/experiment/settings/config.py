@@ -53,7 +53,8 @@ class Config:
     """A training run.
 
     Attributes:
-        env: the task: one of `smpo-jax list`, brax:NAME, or MODULE:FUNCTION of your own.
+        env: the task: one of `smpo-jax list`, brax:NAME, safety-gymnasium:ID, gymnasium:ID, or
+            MODULE:FUNCTION of your own.
         algo: the algorithm; `smpo-jax list` names them all.
         env_options: NAME=VALUE, an argument of the function that makes an environment from outside;
             may be given several times.
@@ -146,6 +147,11 @@ class Config:
         object.__setattr__(
             self, "checkpoint", coerce_argument("checkpoint", self.checkpoint, WhichCheckpoint)
         )
+        if self.checkpoint != "newest" and self.init_from is None:
+            raise UserError(
+                f"checkpoint: {self.checkpoint} has no meaning without init_from, the run that it "
+                "is of; give that as well, or leave this out"
+            )
         given = () if self.hyperparameters is None else vars(self.hyperparameters)
         object.__setattr__(self, "algo", registry.current(self.algo, given)[0])
         check_algorithm(self.algo)

@@ -55,8 +55,19 @@ def from_mapping(data: object, *, where: str, **overrides: Any) -> Config:
         raise UserError(f"{where}: {error}") from error
 
 
+def from_saved(data: object, *, where: str, **overrides: Any) -> Config:
+    """The config of a run as it was saved; see `from_mapping`.
+
+    Older versions took a `checkpoint` without `init_from`, and made nothing of it.
+    """
+    fields = _mapping(data, where)
+    if fields.get("init_from") is None:
+        fields.pop("checkpoint", None)
+    return from_mapping(fields, where=where, **overrides)
+
+
 def as_mapping(config: Config) -> dict[str, Any]:
-    """The config in JSON's types, without `out`; what `from_mapping` reads."""
+    """The config in JSON's types, without `out`; what `from_saved` reads."""
     plain = dataclasses.replace(config, env_object=None)  # which would be copied, leaf by leaf
     values: dict[str, Any] = dataclasses.asdict(plain)
     unsaid = [x for x in ("networks", "cost_names", "observations") if not values[x]]
@@ -99,7 +110,7 @@ def load(folder: Path, env: Any = None) -> Config:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG_FILE}")
-    return from_mapping(read_json(path), where=str(path), out=folder, env_object=env)
+    return from_saved(read_json(path), where=str(path), out=folder, env_object=env)
 
 
 def read_json(path: Path) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.names import suggest
+from smpo_jax.names import nearest
 
 _PACKAGE = Path(__file__).parents[2]
 _INSTALLED, _IN_CLONE = _PACKAGE / "presets", _PACKAGE.parent / "configs"
@@ -52,7 +52,7 @@ def find_policy(given: Path) -> Path:
     name, there = given.as_posix().removeprefix(PRETRAINED), policies()
     if name in there:
         return there[name]
-    near = suggest(name, there)
+    near = nearest(name, there)
     names = "" if near.startswith("; allowed") else f" (all: {', '.join(there)})"
     raise UserError(f"there is no pretrained policy {name:.80}{near}{names}")
 
@@ -77,7 +77,7 @@ def find(given: Path, presets: Mapping[str, Path]) -> Path:
         return given  # what is wrong with a file is told where it is read
     name = given.as_posix()
     if name not in presets:
-        near = suggest(name, presets)
+        near = nearest(name, presets)
         raise UserError(f"{name:.80} is neither a file nor a preset, see `smpo-jax list`{near}")
     return presets[name]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from smpo_jax.experiment.errors import UserError, one_line, reason
+from smpo_jax.experiment.errors import UserError, reason
 
 LARGEST = 200_000  # bytes of a file
 MOST_VALUES = 100_000  # in it, aliases written out
@@ -81,7 +81,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _short(error: Exception) -> str:
-    return one_line(error)[:300]
+    return reason(error)[:300]
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

@@ -61,7 +61,7 @@ def load(folder: Path) -> Suite:
     plain = config_file.read_json(path)
     try:
         cells = [
-            Cell(each["variant"], config_file.from_mapping(each["config"], where=str(path)))
+            Cell(each["variant"], config_file.from_saved(each["config"], where=str(path)))
             for each in plain["cells"]
         ]
         batches = [tuple(names) for names in plain["batches"]]

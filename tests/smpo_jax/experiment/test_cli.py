@@ -47,6 +47,12 @@ from smpo_jax.experiment.settings.presets import policies
             "suite comparsion",
             "neither a file nor a preset, see `smpo-jax list`; did you mean comparison?",
         ),
+        ("train --config loop", "see `smpo-jax list`; allowed: PointGoal1/smpo, "),
+        ("suite loop", "see `smpo-jax list`; allowed: baselines, "),
+        ("evaluate pretrained:loop", "no pretrained policy loop; allowed: PointGoal1/smpo, "),
+        ("track", "there is no command 'track'; did you mean train?"),
+        ("export run --to bogus", "--to: expected one of npz, onnx, stablehlo, got 'bogus'"),
+        ("export run --to None", "--to: expected one of npz, onnx, stablehlo, got 'None'"),
         ("train --resume runs/x --seed 3", "--resume goes on with the run as it is saved"),
         ("evaluate missing", "missing is not the folder of a run: it has no config.json"),
         ("evaluate", "folder must be given; see smpo-jax evaluate --help"),
@@ -122,6 +128,9 @@ def test_every_setting_of_every_method_is_explained_with_its_choices(command, na
             assert len(text) > 3 and not text.startswith("-"), f"{flag} has no text"
             if "Literal" in str(settings.get(field) and settings[field].type):
                 assert "{" in spelling, f"{flag} does not show its choices"
+    (env,) = re.findall(r" --env STR (.*?) \(default: ", told)
+    forms = {kind.form for kind in KINDS.values() if kind.form}
+    assert forms <= set(re.findall(r"[\w-]+:[A-Z]+", env))
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,16 @@ def test_a_run_that_was_stopped_goes_on_from_what_it_has_learnt(process):
     assert all(float(row["episode/length"]) == 10 for row in after)
 
 
+def test_a_finished_run_that_is_made_longer_says_that_its_episodes_begin_anew(command):
+    words = "worlds outside JAX cannot be saved: its episodes begin anew"
+    assert words not in command(RUN).out
+    longer = command("train --resume run --steps 960")
+    assert longer.status == 0, longer.err
+    assert longer.out.count(words) == 1
+    assert words not in command("train --resume run").out  # it is complete
+    assert words not in command(f"train {ENV} {TINY} --init-from run --out next").out
+
+
 def test_a_run_that_was_killed_leaves_no_worker_and_goes_on(process):
     child = process(*f"{RUN} --env-option pause=0.002 --checkpoint-every 0".split())
     wait_for_iteration(child, "run", 2)

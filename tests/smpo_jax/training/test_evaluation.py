@@ -59,9 +59,12 @@ def test_in_pieces_the_same_episodes_are_played(task, rows):
     key = jax.random.key(3)
     whole = jax.jit(lambda: evaluation.evaluate(act, env, jax.random.clone(key), 100))()
     go_on = jax.jit(lambda playing: evaluation.play_on(act, env, playing))
-    pieces = evaluation.collect_pieces(evaluation.begin(env, key, rows=rows), go_on, 100)
+    shown = []
+    first = evaluation.begin(env, key, rows=rows)
+    pieces = evaluation.collect_pieces(first, go_on, 100, shown.append)
     for ours, theirs in zip(pieces, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert shown and shown == sorted(shown) and shown[-1] <= 100
 
 
 def test_deterministic_acting_is_the_mean_and_noisy_acting_is_not():

@@ -178,13 +178,14 @@ def test_an_episode_that_is_lost_is_cut_and_counts_nowhere():
 
 def test_evaluate_counts_the_same_number_of_episodes_of_every_environment():
     # First come, first served would take four episodes of the quick environment, return 1 each.
-    env = Countdown([[1], [4]])
-    played = host.evaluate_host(zero, env, jax.random.key(0), 4)
+    env, shown = Countdown([[1], [4]]), []
+    played = host.evaluate_host(zero, env, jax.random.key(0), 4, shown.append)
     # 1 + 2 + 3 + 4 = 10
     np.testing.assert_array_equal(np.sort(played.return_), [1, 1, 10, 10])
     np.testing.assert_array_equal(np.sort(played.cost), [1, 1, 4, 4])
     np.testing.assert_array_equal(np.sort(played.length), [1, 1, 4, 4])
     assert env.steps == 8
+    assert shown == [1, 2, 2, 3, 3, 3, 3, 4]
 
 
 def test_evaluate_counts_one_less_where_episodes_do_not_divide():

@@ -1,11 +1,16 @@
+import io
 import json
+import re
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.text import Text
 
+from smpo_jax.experiment.results import evaluate, pieces
 from smpo_jax.experiment.results.policy import load_policy
 
 TRAIN = "train --algo toy --num-envs 4 --rollout-length 5 --steps 20 --step 0"
@@ -58,6 +63,44 @@ def test_one_episode_has_no_interval(command, tradeoff):
 def test_number_of_episodes_must_be_positive(command, tradeoff, episodes):
     result = command(f"evaluate run --episodes {episodes}")
     assert result.status == 2 and "episodes: must be at least 1" in result.error
+
+
+@pytest.mark.parametrize("shift", ["", "--hazard-shift size=0.2"])
+def test_more_episodes_than_memory_holds_are_refused(command, monkeypatch, shift):
+    command(f"{TRAIN} --env PointGoal1 --out run")
+    monkeypatch.setattr("smpo_jax.experiment.sizes.machine_memory", lambda: 2**30)
+    result = command(f"evaluate run --episodes 1000000000 {shift}")
+    # 12 bytes of each: return, cost and length
+    assert result.error == (
+        "episodes: 1,000,000,000 need 11.2 GiB of memory at least, and there are 1.0 GiB; "
+        "at most about 89,000,000 fit"
+    )
+
+
+def test_an_evaluation_in_pieces_says_how_far_it_is(command, tradeoff, monkeypatch):
+    monkeypatch.setattr(pieces, "PAUSE", 0.0)
+    assert command("evaluate run --episodes 2 --json").err == ""
+    monkeypatch.setattr(evaluate, "LARGEST_BATCH", 2)
+    lines = command("evaluate run --episodes 7 --json").err.splitlines()
+    assert len(lines) == 3
+    for played, line in zip((2, 4, 6), lines, strict=True):
+        assert re.fullmatch(rf"smpo-jax: {played} of 7 episodes, \d+:\d\d left", line)
+
+
+def test_on_a_terminal_that_is_one_line_which_goes(tradeoff, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with pieces.shown(2000) as show:
+        for played in (500, 1000):
+            show(played)
+    text = Text.from_ansi(screen.getvalue()).plain
+    assert "0 of 2,000 episodes" in text and "left" in text
+    assert screen.getvalue().endswith("\x1b[2K")  # the line is empty again
 
 
 def test_load_policy_needs_only_the_folder(tradeoff):

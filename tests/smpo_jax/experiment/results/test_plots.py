@@ -10,11 +10,11 @@ from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 
 
-def write_run(name, *, algo="toy", env="ProbeFollow", seed=0, limit=25.0, values=None):
+def write_run(name, *, algo="toy", env="ProbeFollow", seed=0, limit=25.0, values=None, **fields):
     """A run folder with a return of `values` and a cost of three times that."""
     folder = Path(name)
-    folder.mkdir()
-    config = Config(algo=algo, env=env, seed=seed, cost_limit=limit)
+    folder.mkdir(parents=True)
+    config = Config(algo=algo, env=env, seed=seed, cost_limit=limit, **fields)
     config_file.save(config, folder)
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -74,6 +74,43 @@ def test_runs_that_differ_in_more_than_the_seed_are_told_apart():
     _, labels = plots.draw(runs).axes[0].get_legend_handles_labels()
     assert "toy, cost_limit=25.0 (mean and 95 % interval of 2 seeds)" in labels
     assert labels_of(runs[1:]) == ["toy"]
+
+
+def test_what_tells_runs_apart_is_as_short_as_it_can_be():
+    source = {"init_from": Path("/far/away/a"), "checkpoint": 20}
+    runs = [
+        plots.read(write_run("a", earlier_lengths=((640, 640),))),
+        plots.read(write_run("b", **source)),
+        plots.read(write_run("b3", limit=3.0, **source)),
+        plots.read(write_run("b6")),
+    ]
+    assert [run.label for run in plots.distinguish(runs)] == [
+        "toy, cost_limit=25.0, lengthened",
+        "toy, checkpoint=20, cost_limit=25.0, init_from=a",
+        "toy, checkpoint=20, cost_limit=3.0, init_from=a",
+        "toy, cost_limit=25.0",
+    ]
+    figure = plots.draw(runs)
+    figure.savefig("curves.png")  # which would warn, were there no room
+    for axes in figure.axes:
+        assert axes.get_position().width > 0.5 and axes.get_position().height > 0.25
+        legend = axes.get_legend()
+        if legend is not None:
+            box = legend.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+
+
+def test_runs_whose_short_labels_were_the_same_are_told_apart_in_full():
+    runs = [
+        plots.read(write_run("u", init_from=Path("/one/a"))),
+        plots.read(write_run("v", init_from=Path("/two/a"))),
+        plots.read(write_run("w", earlier_lengths=((640, 640),), init_from=Path("/one/a"))),
+        plots.read(write_run("x", earlier_lengths=((640, 320),), init_from=Path("/one/a"))),
+    ]
+    labels = [run.label for run in plots.distinguish(runs)]
+    assert len(set(labels)) == 4 and "init_from=/two/a" in labels[1]
+    assert "earlier_lengths=[[640, 320]]" in labels[3]
 
 
 def test_the_same_folder_twice_is_one_seed():

@@ -56,6 +56,22 @@ def test_act_samples_with_a_key_or_a_seed_within_the_bounds(policy):
     np.testing.assert_array_equal(a, b)
     assert np.std(a) > 0.1 and np.abs(a).max() <= 1
     assert np.any(a != policy.act(obs, 4))
+    np.testing.assert_array_equal(a, policy.act(obs, jax.random.PRNGKey(3)))
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [(None, "None"), ("3", "'3'"), (1.5, "1.5"), (2**70, "1180591620717411303424")],
+)
+def test_what_is_no_key_is_refused_in_our_words(policy, key, shown):
+    expected = rf"^key: expected jax.random.key\(...\) or an integer seed, got {shown}$"
+    with pytest.raises(TypeError, match=expected):
+        policy.act([0.0], key)
+
+
+def test_keys_of_several_are_refused(policy):
+    with pytest.raises(TypeError, match=r"^key: expected"):
+        policy.act([0.0], jax.random.split(jax.random.key(0)))
 
 
 @pytest.mark.parametrize(

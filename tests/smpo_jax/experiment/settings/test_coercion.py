@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo_jax.experiment.settings.coercion import coerce
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.settings.coercion import coerce, coerce_argument
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,11 @@ def test_coerce_refuses(value, kind):
 def test_a_number_beyond_64_bits_is_refused_at_once(text):
     with pytest.raises(ValueError, match="is too large"):
         coerce(text, int)
+
+
+def test_a_number_that_python_does_not_even_write_is_refused_in_our_words():
+    with pytest.raises(UserError, match=r"^steps: a number of too many digits$"):
+        coerce_argument("steps", 10**6000, int)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])

@@ -32,6 +32,7 @@ def script(tmp_path_factory):
         ("smpo-jax train --env PointG", {"PointGoal0", "PointGoal1", "PointGoal2"}),
         ("smpo-jax train --algo trpo_s", {"trpo_saute", "trpo_simmer"}),
         ("smpo-jax evaluate run --on ''", {"native", "safety-gymnasium"}),
+        ("smpo-jax export run --to ''", {"npz", "onnx", "stablehlo"}),
     ],
 )
 def test_bash_completes_commands_options_and_choices(script, words, expected):

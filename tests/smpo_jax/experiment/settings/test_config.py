@@ -105,7 +105,10 @@ def test_safety_gymnasium_id_names_the_native_task():
             "algo: toy\nhyperparameters: {form: fnacy}",
             "run.yaml: form: expected one of plain, fancy, got 'fnacy'",
         ),
-        ("algo: toy\nhyperparameters: {step: -1}", "run.yaml: step=-1.0 must be 0 or more"),
+        (
+            "algo: toy\nhyperparameters: {step: -1}",
+            "run.yaml: step=-1.0 must be 0 or more, within float32's range",
+        ),
         ("algo: toy\nhyperparameters: 3", "run.yaml: hyperparameters: expected a mapping, got 3"),
         ("- algo", "run.yaml: expected `field: value` lines, found list"),
         ("algo: topy", "algo: there is no algorithm 'topy'; did you mean toy?"),
@@ -285,3 +288,14 @@ def test_earlier_lengths_are_no_option():
 def test_checkpoint_that_cannot_be_meant_is_refused(words):
     with pytest.raises(UserError, match="checkpoint"):
         parse_train(words.split())
+
+
+def test_checkpoint_of_no_run_is_refused_and_does_no_harm_in_an_old_folder(tmp_path):
+    expected = "checkpoint: best has no meaning without init_from, the run that it is of"
+    with pytest.raises(UserError, match=expected):
+        parse_train(["--algo", "toy", "--checkpoint", "best"])
+    assert error_of("algo: toy\ncheckpoint: 20").startswith("run.yaml: checkpoint: 20 has no mean")
+    config = Config(algo="toy")
+    saved = {**config_file.as_mapping(config), "checkpoint": "best"}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert dataclasses.replace(config_file.load(tmp_path), out=None) == config

@@ -15,7 +15,7 @@ BROKEN = {
     "a list as a key": ("? [1, 2]\n: 3", "a key must be a single word"),
     "an alias to itself": ("a: &x [*x]", r"the alias \*x refers to itself"),
     "nested brackets": ("a: " + "[" * 5000, "nested too deeply|not valid YAML"),
-    "thousands of digits": ("seed: " + "9" * 6000, "not valid YAML"),
+    "thousands of digits": ("seed: " + "9" * 6000, "not valid YAML: a number of too many digits$"),
     "a key twice": ("a: 1\na: 2", "the key 'a' is given twice"),
     "code": ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
     "an unknown alias": ("a: *b", "not valid YAML"),
