@@ -154,8 +154,7 @@ def suggest(name: object, allowed: Iterable[str]) -> str:
         name: as it was given; dashes, underscores and capitals do not matter.
         allowed: the names there are, as they are to be written.
     """
-    allowed = list(allowed)
-    by_form = {_folded(candidate): candidate for candidate in allowed}
+    by_form = _by_form(allowed)
     form = _folded(str(name)[:80])
     ours = ELSEWHERE.get(form, "")
     if _folded(ours) in by_form:
@@ -164,28 +163,26 @@ def suggest(name: object, allowed: Iterable[str]) -> str:
         return f"; here it is called {ours}, which cannot be set in this place"
     if form in NOT_HERE:
         return f"; {NOT_HERE[form]}"
-    return nearest(name, allowed)
+    return nearest(name, by_form.values())
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """As `suggest`, where names are neither of settings nor of methods: other libraries have none.
-
-    Args:
-        name: as it was given; dashes, underscores and capitals do not matter.
-        allowed: the names there are, as they are to be written.
-    """
-    allowed = list(allowed)
-    by_form = {_folded(candidate): candidate for candidate in allowed}
-    form = _folded(str(name)[:80])
-    near = get_close_matches(form, by_form, n=1, cutoff=0.6)
+    """As `suggest`, of names that other libraries have none of: no settings and no methods."""
+    by_form = _by_form(allowed)
+    near = get_close_matches(_folded(str(name)[:80]), by_form, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {by_form[near[0]]}?"
-    return f"; allowed: {', '.join(allowed)}" if allowed else ""
+    return f"; allowed: {', '.join(by_form.values())}" if by_form else ""
 
 
 def counterpart(name: str) -> str:
     """What a setting of another library's is called here; empty for one that has no counterpart."""
     return ELSEWHERE.get(_folded(name), "")
+
+
+def _by_form(names: Iterable[str]) -> dict[str, str]:
+    """Names by what is left of them without what spellings differ in."""
+    return {_folded(name): name for name in names}
 
 
 def _folded(name: str) -> str:

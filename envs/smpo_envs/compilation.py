@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.flatten_util import ravel_pytree
 
@@ -31,7 +32,10 @@ def options() -> dict[str, str | bool]:
 
 
 def one_kernel(
-    f: Callable[..., Tree], *args: Any, elsewhere: Callable[..., Tree] | None = None
+    f: Callable[..., Tree],
+    *args: Any,
+    elsewhere: Callable[..., Tree] | None = None,
+    pays: bool = True,
 ) -> Tree:
     """`f(*args)`; on a CPU compiled into one function, loops and all.
 
@@ -44,9 +48,17 @@ def one_kernel(
             numbers, and must not close over traced values. No cores share it.
         args: trees of floating-point arrays, and of whatever is not traced.
         elsewhere: what to compute on other platforms, if not `f`.
+        pays: False leaves `f` on a CPU as it is.
+
+    Raises:
+        TypeError: an array is not of floating-point numbers, and would be rounded.
     """
     leaves, structure = jax.tree.flatten(args)
     traced = [isinstance(leaf, jax.Array) for leaf in leaves]
+    arrays = [leaf for one, leaf in zip(traced, leaves, strict=True) if one]
+    for array in arrays:
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"one_kernel takes floating-point arrays, and one is of {array.dtype}")
 
     def on_arrays(function: Callable[..., Tree], arrays: Sequence[jax.Array]) -> Tree:
         each = iter(arrays)
@@ -64,9 +76,8 @@ def one_kernel(
         first = set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false")
         return jax.tree.unflatten(jax.tree.structure(result), [first, *others])
 
-    def plain(*arrays: jax.Array) -> Tree:
-        return on_arrays(elsewhere or f, arrays)
+    def apart(function: Callable[..., Tree]) -> Callable[..., Tree]:
+        return lambda *arrays: on_arrays(function, arrays)
 
-    on_cpu = plain if jax.__version_info__ < _MARKS else marked
-    arrays = [leaf for one, leaf in zip(traced, leaves, strict=True) if one]
-    return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=plain)
+    on_cpu = marked if pays and jax.__version_info__ >= _MARKS else apart(f)
+    return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=apart(elsewhere or f))

@@ -58,3 +58,16 @@ def test_one_kernel_has_its_own_program_for_other_platforms():
     assert "stablehlo.subtract" in lowered
     assert "stablehlo.add" not in lowered
     assert "xla_cpu_small_call" not in lowered
+
+
+def test_one_kernel_takes_no_whole_numbers_which_it_would_round():
+    with pytest.raises(TypeError, match="one is of int32"):
+        compilation.one_kernel(lambda x: x, jnp.arange(3))
+
+
+def test_where_one_kernel_does_not_pay_a_cpu_computes_as_always():
+    def run(x):
+        return compilation.one_kernel(lambda x: x + 1, x, elsewhere=lambda x: x - 1, pays=False)
+
+    assert run(jnp.ones(3)).tolist() == [2, 2, 2]
+    assert "xla_cpu_small_call" not in jax.jit(run).lower(jnp.ones(3)).as_text()

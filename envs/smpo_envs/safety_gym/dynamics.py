@@ -236,8 +236,7 @@ def simulate_contacts(
     start = (island, mechanics.unwarmed(island))
     _, boxes, batch = island.position.shape
     small = batch <= _FEW and boxes <= 1 and mechanics.act_is_elementwise
-    run = partial(one_kernel, steps) if small else steps
-    (island, _), seen = run(surroundings, control, start)
+    (island, _), seen = one_kernel(steps, surroundings, control, start, pays=small)
     felt, touching_fixed, touching = (x[-1] for x in seen)
     return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
 
@@ -280,5 +279,6 @@ def would_touch(
     # A CPU is faster with what fits into its cache, an accelerator with one wide look.
     path = mechanics.path(island.robot, free, mechanics.controls(action.T))
     numbers = jnp.arange(substeps + 1, dtype=island.position.dtype)
-    gaps = one_kernel(in_turn, near, (path, numbers), elsewhere=at_once)
+    few = island.position.shape[-1] <= _FEW
+    gaps = one_kernel(in_turn, near, (path, numbers), elsewhere=at_once, pays=few)
     return gaps.min(0) <= mechanics.grazing
