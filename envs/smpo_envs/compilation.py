@@ -1,7 +1,8 @@
 """How programs are compiled that would otherwise take long."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -45,8 +46,9 @@ def one_kernel(
 
     Args:
         f: may do all that loops and `cond` can hold, but neither scatter nor sort nor draw random
-            numbers, and must not close over traced values. No cores share it.
-        args: trees of floating-point arrays, and of whatever is not traced.
+            numbers, and must not close over traced values. No cores share it. Traced once where it
+            is a function of a module.
+        args: trees of floating-point arrays, and of whatever is hashable and not traced.
         elsewhere: what to compute on other platforms, if not `f`.
         pays: False leaves `f` on a CPU as it is.
 
@@ -54,30 +56,43 @@ def one_kernel(
         TypeError: an array is not of floating-point numbers, and would be rounded.
     """
     leaves, structure = jax.tree.flatten(args)
-    traced = [isinstance(leaf, jax.Array) for leaf in leaves]
+    traced = tuple(isinstance(leaf, jax.Array) for leaf in leaves)
     arrays = [leaf for one, leaf in zip(traced, leaves, strict=True) if one]
     for array in arrays:
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"one_kernel takes floating-point arrays, and one is of {array.dtype}")
+    rest = tuple(None if one else leaf for one, leaf in zip(traced, leaves, strict=True))
 
-    def on_arrays(function: Callable[..., Tree], arrays: Sequence[jax.Array]) -> Tree:
-        each = iter(arrays)
-        whole = [next(each) if one else leaf for one, leaf in zip(traced, leaves, strict=True)]
-        return function(*jax.tree.unflatten(structure, whole))
+    def apart(function: Callable[..., Tree]) -> Callable[..., Tree]:
+        return partial(_on_arrays, function, structure, traced, rest)
 
     def marked(*arrays: jax.Array) -> Tree:
         # As a single array: of some that are constant or empty XLA 0.10 makes a call that it cannot
         # compile, and ends the process.
         packed, unpack = ravel_pytree(arrays)
-        call = jax.jit(lambda packed: on_arrays(f, unpack(packed)))
+        call = jax.jit(lambda packed: apart(f)(*unpack(packed)))
         first, *others = jax.tree.leaves(result := call(packed))
         # The marks are those that XLA puts itself on loops that it takes for small. They are of
         # the call that a leaf is a result of.
         first = set_xla_metadata(first, xla_cpu_small_call="true", inlineable="false")
         return jax.tree.unflatten(jax.tree.structure(result), [first, *others])
 
-    def apart(function: Callable[..., Tree]) -> Callable[..., Tree]:
-        return lambda *arrays: on_arrays(function, arrays)
-
     on_cpu = marked if pays and jax.__version_info__ >= _MARKS else apart(f)
     return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=apart(elsewhere or f))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=True)
+def _on_arrays(
+    function: Callable[..., Tree],
+    structure: Any,
+    traced: tuple[bool, ...],
+    rest: tuple[Any, ...],
+    *arrays: jax.Array,
+) -> Tree:
+    """`function` of trees whose leaves are the arrays, in turn, where they are traced.
+
+    JAX keeps what it has traced: a function of a module is traced once for all platforms.
+    """
+    each = iter(arrays)
+    whole = [next(each) if one else leaf for one, leaf in zip(traced, rest, strict=True)]
+    return function(*jax.tree.unflatten(structure, whole))

@@ -42,13 +42,7 @@ def check_shapes(env: SafeEnv) -> tuple[str, ...]:
     Raises:
         ValueError: a field that is not; the first.
     """
-    for size in ("observation_size", "action_size", "episode_length"):
-        whole(size, getattr(env, size))
-    kind(env)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    first = traced("reset(key)", env.reset, key)
-    _check_state("reset", env, first)
-    names = _cost_names(env, first)
+    first = _first(env)
     action = jax.ShapeDtypeStruct((env.action_size,), jnp.result_type(float))
     after = traced(f"step(state, action [{env.action_size}])", env.step, first, action)
     _check_state("step", env, after)
@@ -63,7 +57,23 @@ def check_shapes(env: SafeEnv) -> tuple[str, ...]:
                 f"{field}: reset returns {_kind(before[path])}, step {_kind(now[path])}; "
                 "a step must return a state like the one it was given"
             )
-    return names
+    return _cost_names(env, first)
+
+
+def check_start(env: SafeEnv) -> tuple[str, ...]:
+    """As `check_shapes`, but of a reset alone: to trace a step takes seconds."""
+    return _cost_names(env, _first(env))
+
+
+def _first(env: SafeEnv) -> Any:
+    """The shapes of a state that an episode begins with; they are as they should be."""
+    for size in ("observation_size", "action_size", "episode_length"):
+        whole(size, getattr(env, size))
+    kind(env)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    first = traced("reset(key)", env.reset, key)
+    _check_state("reset", env, first)
+    return first
 
 
 def _cost_names(env: SafeEnv, first: Any) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ def _sparse(f: Callable[..., Leaves], number: int, rate: float) -> Callable[...,
 
     The first `number` leaves change, the others are only read.
     """
+    f = jax.jit(f, inline=True)  # traced once for groups of one and for single members
 
     def alone(leaves: Leaves) -> Leaves:
         return tuple(y[0] for y in f(*(x[None] for x in leaves)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smpo_envs.contract import check_shapes, whole
+from smpo_envs.contract import check_shapes, check_start, whole
 from smpo_envs.safe_env import SafeEnv, State, kind
 from smpo_envs.sparse import apply_where
 from smpo_envs.step import Step, by_name
@@ -65,6 +65,9 @@ class VectorEnv:
     With a `curriculum`, its reset takes the place of the environment's, whose `step` must serve all
     states that it leads to. It is part of the state, so that a run that is resumed goes on with it.
 
+    An environment that `is_known` to keep the contract, as tasks of this package are, is not
+    stepped to see that it does; tracing a step takes seconds.
+
     `step` takes a state of any number of environments, such as those that one device has of all.
 
     Raises:
@@ -78,8 +81,10 @@ class VectorEnv:
         num_envs: int,
         stagger: bool = True,
         curriculum: Curriculum | None = None,
+        *,
+        is_known: bool = False,
     ):
-        self.cost_names = check_shapes(env)
+        self.cost_names = check_start(env) if is_known else check_shapes(env)
         self.env = env
         self.num_envs = whole("num_envs", num_envs)
         self.stagger = stagger

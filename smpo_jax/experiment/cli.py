@@ -4,6 +4,8 @@ Commands are looked up here and imported only when called: `--help` and `list` a
 importing jax. A mistake of the user's is one line on stderr and exit status 2.
 """
 
+import atexit
+import gc
 import os
 import sys
 import tempfile
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         another process of a distributed run was lost.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Or Python looks for garbage in all that JAX has traced before it ends, for half a second.
+    atexit.register(gc.freeze)
     return exit_status(lambda: _dispatch(given))
 
 

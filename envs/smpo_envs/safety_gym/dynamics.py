@@ -215,11 +215,20 @@ def simulate_contacts(
 ) -> IslandMotion:
     """Ten physics steps."""
     control = mechanics.controls(action.T)
-    substeps = mechanics.timing.substeps
+    start = (island, mechanics.unwarmed(island))
+    _, boxes, batch = island.position.shape
+    small = batch <= _FEW and boxes <= 1 and mechanics.act_is_elementwise
+    (island, _), seen = one_kernel(_steps, mechanics, surroundings, control, start, pays=small)
+    felt, touching_fixed, touching = (x[-1] for x in seen)
+    return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
 
+
+def _steps(
+    mechanics: Mechanics, surroundings: Surroundings, control: Any, start: Any
+) -> tuple[Any, Any]:
     # After the last step the accelerations are wanted once more; a scan of its own length keeps the
     # contact code to a single copy, which halves the time to compile.
-    def substep(surroundings: Surroundings, control: Any, carry: Any, now: Any) -> tuple[Any, Any]:
+    def substep(carry: Any, now: Any) -> tuple[Any, Any]:
         island, warm = carry
         moves, target = now
         boxes = _boxes(surroundings, island, target)
@@ -228,17 +237,11 @@ def simulate_contacts(
         island = jax.tree.map(lambda old, new: jnp.where(moves, new, old), island, after)
         return (island, acting.warm), (acting.felt, acting.touching_fixed, acting.touching)
 
-    def steps(surroundings: Surroundings, control: Any, start: Any) -> tuple[Any, Any]:
-        moves = jnp.arange(substeps + 1) < substeps
-        inputs = (moves, surroundings.spring.target if surroundings.spring else None)
-        return jax.lax.scan(partial(substep, surroundings, control), start, inputs)
-
-    start = (island, mechanics.unwarmed(island))
-    _, boxes, batch = island.position.shape
-    small = batch <= _FEW and boxes <= 1 and mechanics.act_is_elementwise
-    (island, _), seen = one_kernel(steps, surroundings, control, start, pays=small)
-    felt, touching_fixed, touching = (x[-1] for x in seen)
-    return IslandMotion(island, felt.T, touching_fixed.T, touching.T)
+    substeps = mechanics.timing.substeps
+    moves = jnp.arange(substeps + 1) < substeps
+    return jax.lax.scan(
+        substep, start, (moves, surroundings.spring.target if surroundings.spring else None)
+    )
 
 
 def would_touch(
@@ -259,26 +262,38 @@ def would_touch(
         displacement: by which all boxes are taken to move, steadily, m.
         action: of the step.
     """
-    rotation = rotation_matrices(island.quaternion)
-    substeps = mechanics.timing.substeps
-
-    near = (surroundings, island, displacement, rotation)
-
-    def gap(near, robot, number) -> Float[Array, " B"]:
-        surroundings, island, displacement, rotation = near
-        position = island.position + number * (displacement[:, None] / substeps)
-        now = island._replace(robot=robot, position=position)
-        return mechanics.gap(surroundings, now, rotation)
-
-    def in_turn(near, path):
-        return jax.lax.map(lambda now: gap(near, *now), path)
-
-    def at_once(near, path):
-        return jax.vmap(partial(gap, near))(*path)
-
-    # A CPU is faster with what fits into its cache, an accelerator with one wide look.
     path = mechanics.path(island.robot, free, mechanics.controls(action.T))
-    numbers = jnp.arange(substeps + 1, dtype=island.position.dtype)
+    near = _Near(surroundings, island, displacement, rotation_matrices(island.quaternion))
     few = island.position.shape[-1] <= _FEW
-    gaps = one_kernel(in_turn, near, (path, numbers), elsewhere=at_once, pays=few)
+    # A CPU is faster with what fits into its cache, an accelerator with one wide look.
+    gaps = one_kernel(_gaps_in_turn, mechanics, near, path, elsewhere=_gaps_at_once, pays=few)
     return gaps.min(0) <= mechanics.grazing
+
+
+class _Near(NamedTuple):
+    """What the robot might touch, before anything has moved."""
+
+    surroundings: Surroundings
+    island: Island
+    displacement: Float[Array, "3 B"]  # of all boxes, by the end
+    rotation: Any  # of the boxes
+
+
+def _gaps_in_turn(mechanics: Mechanics, near: _Near, path: Any) -> Float[Array, "T B"]:
+    """How far the robot is from touching anything, in each physics step."""
+    return jax.lax.map(partial(_gap, mechanics, near), _numbered(mechanics, near, path))
+
+
+def _gaps_at_once(mechanics: Mechanics, near: _Near, path: Any) -> Float[Array, "T B"]:
+    return jax.vmap(partial(_gap, mechanics, near))(_numbered(mechanics, near, path))
+
+
+def _numbered(mechanics: Mechanics, near: _Near, path: Any) -> tuple[Float[Array, " T"], Any]:
+    return jnp.arange(mechanics.timing.substeps + 1, dtype=near.displacement.dtype), path
+
+
+def _gap(mechanics: Mechanics, near: _Near, now: tuple[Any, Any]) -> Float[Array, " B"]:
+    number, robot = now
+    moved = number * (near.displacement[:, None] / mechanics.timing.substeps)
+    island = near.island._replace(robot=robot, position=near.island.position + moved)
+    return mechanics.gap(near.surroundings, island, near.rotation)

@@ -173,6 +173,7 @@ def newton(system: System, start: Change) -> tuple[Change, Int[Array, " B"]]:
         _, _, done, iterations = carry
         return ~done.all() & (iterations.max() < MAX_ITERATIONS)
 
+    @partial(jax.jit, inline=True)  # to be traced once for both loops
     def improve(carry):
         y, value, done, iterations = carry
         gradient = stored(_gradient(system, y, value))

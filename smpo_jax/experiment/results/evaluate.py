@@ -103,9 +103,9 @@ def _plus_minus(measured: Mapping[str, Any]) -> str:
 
 
 def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
-    env = smpo_envs.VectorEnv(
-        single_env(policy.config), min(options.episodes, LARGEST_BATCH), stagger=False
-    )
+    num_envs = min(options.episodes, LARGEST_BATCH)
+    # Of one that is not native the policy's loading has seen that it keeps the contract.
+    env = smpo_envs.VectorEnv(single_env(policy.config), num_envs, stagger=False, is_known=True)
     act = policy.acting(deterministic=options.deterministic)
     begin = jax.jit(
         lambda key: evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # which brings its parts when they are asked for: statistics take a second
 from jaxtyping import Float
-from scipy import special, stats
 
 LEVEL = 0.95
 RESAMPLES = 2000  # of a bootstrap interval
@@ -29,13 +29,13 @@ def mean(samples: Float[np.ndarray, " E"]) -> Estimate:
 
 def share(count: int, n: int) -> Estimate:
     """`count / n` with Wilson's score interval, which stays within [0, 1] and works at 0 and 1."""
-    interval = stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
+    interval = scipy.stats.binomtest(count, n).proportion_ci(LEVEL, method="wilson")
     return Estimate(count / n, float(interval.low), float(interval.high))
 
 
 def t_quantile(n: int) -> float:
     """How many standard errors the interval of a mean of `n` samples extends to either side."""
-    return float(special.stdtrit(n - 1, 0.5 + LEVEL / 2))
+    return float(scipy.special.stdtrit(n - 1, 0.5 + LEVEL / 2))
 
 
 def interquartile_mean(samples: Float[np.ndarray, "S ..."]) -> Float[np.ndarray, "..."]:
@@ -44,7 +44,7 @@ def interquartile_mean(samples: Float[np.ndarray, "S ..."]) -> Float[np.ndarray,
     Of three values it is their mean, of five that of the middle three (Agarwal et al. 2021, arXiv
     2108.13264).
     """
-    return np.asarray(stats.trim_mean(samples, 0.25, axis=0))
+    return np.asarray(scipy.stats.trim_mean(samples, 0.25, axis=0))
 
 
 def bootstrap(
@@ -66,9 +66,9 @@ def bootstrap(
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
 
     def statistic(*resampled: np.ndarray, axis: int) -> np.ndarray:
-        return stats.trim_mean(np.concatenate(resampled, axis=axis), 0.25, axis=axis)
+        return scipy.stats.trim_mean(np.concatenate(resampled, axis=axis), 0.25, axis=axis)
 
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         strata,
         statistic,
         n_resamples=RESAMPLES,

@@ -33,16 +33,17 @@ class Photographs:
     """
 
     def __init__(self, pictures: list[Picture], every: int, axes: Axes, title: str) -> None:
-        self.pictures, self.every, self.title = pictures, every, title
+        self.pictures, self.every = pictures, every
         axes.set_axis_off()
         self.image = axes.imshow(pictures[0])
-        self.heading = axes.set_title("", loc="left", fontsize="small")
-        self.moving: list[Artist] = [self.image, self.heading]
+        axes.set_title(title, loc="left", fontsize="small")
+        self.clock = axes.set_title("", loc="right", fontsize="small")
+        self.moving: list[Artist] = [self.image, self.clock]
         self.handles: list[Line2D] = []
 
     def show(self, step: int) -> None:
         """The photograph of a step."""
-        self.heading.set_text(f"{self.title}   step {step}")
+        self.clock.set_text(f"step {step}")
         # Of the end there is none: the environment has begun the next episode.
         self.image.set_data(self.pictures[min(step // self.every, len(self.pictures) - 1)])
 

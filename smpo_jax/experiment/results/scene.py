@@ -24,7 +24,7 @@ class Scene:
     """
 
     def __init__(self, trajectories: Trajectories, episode: int, axes: Axes, title: str):
-        self.axes, self.drawing, self.title = axes, trajectories.drawing, title
+        self.axes, self.drawing = axes, trajectories.drawing
         length = trajectories.length[episode]
         self.poses = {
             kind: places[episode, : length + 1] for kind, places in trajectories.poses.items()
@@ -45,7 +45,8 @@ class Scene:
         self.arrow = Polygon(np.zeros((4, 2)), color=ROBOT_COLOUR, zorder=3)
         axes.add_patch(self.body)
         axes.add_patch(self.arrow)
-        self.heading = axes.set_title("", loc="left")
+        axes.set_title(title, loc="left")
+        self.clock = axes.set_title("", loc="right")
         self.handles = [
             *shapes.handles(self.drawing, self.poses),
             Line2D([], [], color=shapes.PATH_COLOUR, linewidth=0.8, label="its path"),
@@ -58,7 +59,7 @@ class Scene:
 
     def show(self, step: int) -> None:
         """Moves everything to where it is after that many steps."""
-        self.heading.set_text(f"{self.title}   step {step}")
+        self.clock.set_text(f"step {step}")
         for kind, patches in self.patches.items():
             for patch, pose in zip(patches, self.poses[kind][step], strict=True):
                 shapes.move(patch, self.drawing.looks[kind], pose)
@@ -82,7 +83,7 @@ class Scene:
             for patch, path in zip(patches, np.moveaxis(self.poses[kind], 1, 0), strict=True)
             if np.any(path != path[0])
         ]
-        return [*things, self.trail, self.rays, self.body, self.arrow, self.heading]
+        return [*things, self.trail, self.rays, self.body, self.arrow, self.clock]
 
     def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L R"]):
         segments, colours = [], []

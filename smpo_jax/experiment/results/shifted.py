@@ -85,4 +85,6 @@ def vector_at(
 ) -> smpo_envs.VectorEnv:
     """Environments that begin at the same time and have the same, possibly traced, shift."""
     curriculum = smpo_envs.Curriculum(lambda key, at: tasks(at).reset(key), shift)
-    return smpo_envs.VectorEnv(tasks(shift), num_envs, stagger=False, curriculum=curriculum)
+    return smpo_envs.VectorEnv(
+        tasks(shift), num_envs, stagger=False, curriculum=curriculum, is_known=True
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from smpo_jax.core import constraints
 from smpo_jax.core.constraints import each
@@ -74,7 +74,7 @@ def score(rows: Iterable[Mapping[str, Any]]) -> Score | None:
         if len(ended) < 2:
             return mean_cost, math.inf
         variance = np.sum(count * (cost - mean_cost) ** 2) / (len(ended) - 1)
-        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(ended) - 1)
+        quantile = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(ended) - 1)
         return mean_cost, float(quantile * np.sqrt(variance / count.sum()))
 
     costs = {
