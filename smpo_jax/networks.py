@@ -27,7 +27,28 @@ from smpo_jax.types import Key, Params
 
 Activation = Callable[[jax.Array], jax.Array]
 
-ACTIVATIONS: dict[str, Activation] = {"tanh": jnp.tanh, "relu": nn.relu, "silu": nn.silu}
+
+@jax.custom_jvp
+def tanh(x: jax.Array) -> jax.Array:
+    """As `jnp.tanh`, but updates on a CPU compute it in an eighth of the time.
+
+    XLA lets the result take the place of an operand that nobody needs any more, and then its older
+    code for CPUs, which compiles in less time and is as fast in all else (`smpo_envs.compilation`),
+    goes from number to number instead of taking sixteen at once. So the derivative needs the
+    operand.
+    """
+    return jnp.tanh(x)
+
+
+@tanh.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (change,) = primals, tangents
+    y = tanh(x)
+    less = jnp.where(x == x, 1 - y, jnp.nan)  # which only looks as if it changed anything
+    return y, (change + change * y) * less
+
+
+ACTIVATIONS: dict[str, Activation] = {"tanh": tanh, "relu": nn.relu, "silu": nn.silu}
 GAUSSIANS: dict[str, Callable[..., DiagonalGaussian | SquashedGaussian]] = {
     "gaussian": DiagonalGaussian,
     "squashed": SquashedGaussian,

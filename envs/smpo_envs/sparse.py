@@ -173,16 +173,15 @@ def in_chunks(f: Callable[[Tree], Any], operand: Tree, size: int) -> Any:
         size: of the chunks, such as fit into a core's cache.
     """
     leaves, structure = jax.tree.flatten(operand)
-    shapes = jax.eval_shape(
-        lambda xs: f(jax.tree.unflatten(structure, xs)), [x[None] for x in leaves]
+
+    @partial(jax.jit, inline=True)  # to be traced once for its shapes and for single members
+    def on_batch(*leaves: jax.Array) -> Any:
+        return f(jax.tree.unflatten(structure, leaves))
+
+    out_structure = jax.tree.structure(jax.eval_shape(on_batch, *(x[None] for x in leaves)))
+    batches = _in_chunks(
+        lambda *leaves: tuple(jax.tree.leaves(on_batch(*leaves))), out_structure.num_leaves, size
     )
-    out_structure = jax.tree.structure(shapes)
-
-    def on_batch(*leaves: jax.Array) -> Leaves:
-        return tuple(jax.tree.leaves(f(jax.tree.unflatten(structure, leaves))))
-
-    number = out_structure.num_leaves
-    batches = _in_chunks(on_batch, number, size)
     return jax.tree.unflatten(out_structure, batches(*leaves))
 
 

@@ -6,6 +6,7 @@ becomes one contiguous array over the batch, and everything between them is stra
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ def separately(go: jax.Array, f: Callable[..., Tree], *operands: Any) -> Tree:
     leaves, structure = jax.tree.flatten(operands)
     is_array = [isinstance(x, jax.Array) for x in leaves]
 
+    @partial(jax.jit, inline=True)  # to be traced once for all that follows
     def on_arrays(*arrays):
         given = iter(arrays)
         full = [next(given) if array else x for x, array in zip(leaves, is_array, strict=True)]

@@ -57,6 +57,21 @@ def test_leaves_are_shuffled_together():
     np.testing.assert_array_equal(shuffled["y"][:, 0], 2 * shuffled["x"])
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000, 32_000, 70_000])
+def test_shuffling_is_even_and_loses_nothing(size):
+    keys = jax.random.split(jax.random.key(0), 4)
+    first, second, *_ = orders = [optimise.shuffle(jnp.arange(size), key) for key in keys]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+    if size < 1000:
+        return
+    assert np.mean(first == second) < 0.01
+    for order in orders:  # where it comes from says nothing of where it goes to
+        assert abs(np.corrcoef(order, np.arange(size))[0, 1]) < 4 / size**0.5
+        quarter = np.asarray(order[: size // 4]) / size
+        assert abs(quarter.mean() - 0.5) < 4 * (1 / 12 / (size // 4)) ** 0.5
+
+
 def test_shards_are_shuffled_each_by_itself_and_are_in_every_minibatch_alike():
     """A batch of two shards of environments, numbered by their environment."""
     envs = jnp.broadcast_to(jnp.arange(4), (6, 4))  # [T, N]: 0 and 1 are the first shard

@@ -307,7 +307,7 @@ def test_what_draws_itself_is_filmed_and_has_no_paths(command):
     sx.render("run", out="film.gif", episodes=2, speed=1.0)
     with Image.open("film.gif") as film:
         # A frame of each of 10 steps and of the end; what is the same is shown for longer.
-        assert film.info["duration"] == 40
+        assert film.info["duration"] == 50
         first = np.asarray(film.convert("RGB")).astype(int)
     assert np.any(np.all(np.abs(first - [250, 120, 10]) < 25, axis=-1))
     with pytest.raises(UserError, match=r"paths.png: .* outside JAX, of which there are only film"):
