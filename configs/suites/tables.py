@@ -10,6 +10,7 @@ of methods and tasks, or SUITE/TASK/VARIANT, one variant's return and cost.
 
 import csv
 import io
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -93,7 +94,8 @@ def _report(suite: str, file: Path) -> list[Row]:
     if ("smpo-ppo" if old else "trpo_smpo") in given:
         what = "has new names: remove it from" if old else "has old names: add it to"
         raise SystemExit(f"the report on {suite} {what} WITH_OLD_NAMES in {__file__}")
-    return [_row(suite, line, NEW_NAMES if old else {}) for line in lines]
+    finished = [line for line in lines if int(line["done"])]
+    return [_row(suite, line, NEW_NAMES if old else {}) for line in finished]
 
 
 def _episode_length(task: str) -> int:
@@ -120,14 +122,14 @@ def _row(suite: str, line: dict[str, str], names: dict[str, str]) -> Row:
 
 
 def as_csv(rows: list[Row]) -> str:
-    """The table file: `*_low` and `*_high` are the ends of intervals."""
+    """The table file: `*_low` and `*_high` are the ends of intervals; of one seed there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ("return", "cost", "training_cost")
     ends = [name + end for name in names for end in ("", "_low", "_high")]
     writer.writerow([*Row._fields[:-3], *ends])
     for row in rows:
-        numbers = [f"{x:.2f}" for estimate in row[-3:] for x in estimate]
+        numbers = ["" if math.isnan(x) else f"{x:.2f}" for one in row[-3:] for x in one]
         writer.writerow([*row[:4], f"{row.cost_limit:g}", row.seeds, row.steps, *numbers])
     return out.getvalue()
 
