@@ -30,12 +30,12 @@ Activation = Callable[[jax.Array], jax.Array]
 
 @jax.custom_jvp
 def tanh(x: jax.Array) -> jax.Array:
-    """As `jnp.tanh`, but updates on a CPU compute it in an eighth of the time.
+    """As `jnp.tanh`, but updates on a CPU compute it in a seventh of the time (0.07 for 0.48 ms).
 
     XLA lets the result take the place of an operand that nobody needs any more, and then its older
-    code for CPUs, which compiles in less time and is as fast in all else (`smpo_envs.compilation`),
-    goes from number to number instead of taking sixteen at once. So the derivative needs the
-    operand.
+    code for CPUs, which commands use for its faster steps under contacts
+    (`smpo_envs.compilation.options`), goes from number to number instead of taking several at once.
+    So the derivative needs the operand.
     """
     return jnp.tanh(x)
 

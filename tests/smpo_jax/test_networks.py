@@ -81,15 +81,15 @@ def test_our_tanh_has_the_values_and_derivatives_of_tanh():
 
 def test_the_derivative_of_our_tanh_keeps_the_operand_where_it_is():
     """What makes it fast; see there."""
-    layer = lambda act: lambda w, x: jnp.sum(act(act(x @ w) @ w))  # noqa: E731
+    loss = lambda act: lambda w, x: jnp.sum(act(act(x @ w) @ w))  # noqa: E731
     x, w = jnp.ones((64, 8)), jnp.ones((8, 8))
 
-    def operands(act):
-        program = jax.jit(jax.grad(layer(act))).lower(w, x).as_text()
+    def layers_that_keep_it(act):
+        program = jax.jit(jax.grad(loss(act))).lower(w, x).as_text()
         return program.count("stablehlo.compare")
 
-    assert operands(jnp.tanh) == 0
-    assert operands(networks.tanh) == 2
+    assert layers_that_keep_it(jnp.tanh) == 0
+    assert layers_that_keep_it(networks.tanh) == 2
 
 
 def test_spread_of_a_policy_stays_within_bounds_that_it_can_leave_again():
