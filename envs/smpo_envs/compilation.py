@@ -57,15 +57,15 @@ def one_kernel(
         TypeError: an array is not of floating-point numbers, and would be rounded.
     """
     leaves, structure = jax.tree.flatten(args)
-    traced = tuple(isinstance(leaf, jax.Array) for leaf in leaves)
-    arrays = [leaf for one, leaf in zip(traced, leaves, strict=True) if one]
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
     for array in arrays:
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"one_kernel takes floating-point arrays, and one is of {array.dtype}")
-    rest = tuple(None if one else leaf for one, leaf in zip(traced, leaves, strict=True))
+    rest = tuple(None if isinstance(leaf, jax.Array) else leaf for leaf in leaves)
+    kinds = tuple(map(type, rest))
 
     def apart(function: Callable[..., Tree]) -> Callable[..., Tree]:
-        return partial(_on_arrays, function, structure, traced, rest)
+        return partial(_on_arrays, function, structure, kinds, rest)
 
     def marked(*arrays: jax.Array) -> Tree:
         # As a single array: of some that are constant or empty XLA 0.10 makes a call that it cannot
@@ -86,14 +86,16 @@ def one_kernel(
 def _on_arrays(
     function: Callable[..., Tree],
     structure: Any,
-    traced: tuple[bool, ...],
+    kinds: tuple[type, ...],
     rest: tuple[Any, ...],
     *arrays: jax.Array,
 ) -> Tree:
-    """`function` of trees whose leaves are the arrays, in turn, where they are traced.
+    """`function` of trees of `rest`, with the arrays, in turn, where that has None.
 
-    JAX keeps what it has traced: a function of a module is traced once for all platforms.
+    JAX keeps what it has traced: a function of a module is traced once for all platforms. `kinds`
+    are the types of `rest`, since 1 and `np.float32(1)` are equal, and not computed with alike.
     """
+    del kinds  # a part of what JAX finds the trace by
     each = iter(arrays)
-    whole = [next(each) if one else leaf for one, leaf in zip(traced, rest, strict=True)]
+    whole = [next(each) if leaf is None else leaf for leaf in rest]
     return function(*jax.tree.unflatten(structure, whole))

@@ -1,6 +1,6 @@
 """Compiler options are those that this version of XLA knows."""
 
-import types
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 
 from smpo_envs import compilation
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    length: float
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_one_kernel_computes_the_same_of_arrays_that_are_empty_constant_or_the_s
         mapped = jax.lax.map(lambda row: row * again.sum() + none.sum(), jnp.stack([x, turns]))
         return mapped, turns + few.length
 
-    few = types.SimpleNamespace(length=2.0)  # not traced
+    few = Record(length=2.0)  # not traced
     args = (few, np.float32(0.5), jnp.zeros((2, 0)))
     x = jnp.linspace(0, 1, 300)
     of_x = lambda run: jax.jit(lambda x: run(*args, x, x)).lower(x).compile()  # noqa: E731
@@ -58,6 +63,16 @@ def test_one_kernel_has_its_own_program_for_other_platforms():
     assert "stablehlo.subtract" in lowered
     assert "stablehlo.add" not in lowered
     assert "xla_cpu_small_call" not in lowered
+
+
+def scaled(x, scale):
+    return x.astype("float16") * scale
+
+
+def test_one_kernel_tells_numbers_of_equal_value_and_another_type_apart():
+    x = jnp.ones(3)
+    for scale in (1.0, np.float32(1), 1, np.float16(1)):
+        assert compilation.one_kernel(scaled, x, scale).dtype == scaled(x, scale).dtype
 
 
 def test_one_kernel_takes_no_whole_numbers_which_it_would_round():
