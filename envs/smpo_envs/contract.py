@@ -60,11 +60,6 @@ def check_shapes(env: SafeEnv) -> tuple[str, ...]:
     return _cost_names(env, first)
 
 
-def check_start(env: SafeEnv) -> tuple[str, ...]:
-    """As `check_shapes`, but of a reset alone: to trace a step takes seconds."""
-    return _cost_names(env, _first(env))
-
-
 def _first(env: SafeEnv) -> Any:
     """The shapes of a state that an episode begins with; they are as they should be."""
     for size in ("observation_size", "action_size", "episode_length"):

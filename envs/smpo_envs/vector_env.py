@@ -1,5 +1,6 @@
 """Many environments at once that start a new episode, with a new layout, whenever one ends."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smpo_envs.contract import check_shapes, check_start, whole
+from smpo_envs.contract import check_shapes, whole
 from smpo_envs.safe_env import SafeEnv, State, kind
 from smpo_envs.sparse import apply_where
 from smpo_envs.step import Step, by_name
@@ -65,8 +66,9 @@ class VectorEnv:
     With a `curriculum`, its reset takes the place of the environment's, whose `step` must serve all
     states that it leads to. It is part of the state, so that a run that is resumed goes on with it.
 
-    An environment that `is_known` to keep the contract, as tasks of this package are, is not
-    stepped to see that it does; tracing a step takes seconds.
+    Of an environment that is known to keep the contract, as tasks of this package are,
+    `known_costs` says what its costs are called. Whether it does is then not looked at before it is
+    stepped; tracing that takes seconds.
 
     `step` takes a state of any number of environments, such as those that one device has of all.
 
@@ -82,9 +84,9 @@ class VectorEnv:
         stagger: bool = True,
         curriculum: Curriculum | None = None,
         *,
-        is_known: bool = False,
+        known_costs: tuple[str, ...] | None = None,
     ):
-        self.cost_names = check_start(env) if is_known else check_shapes(env)
+        self.cost_names = check_shapes(env) if known_costs is None else known_costs
         self.env = env
         self.num_envs = whole("num_envs", num_envs)
         self.stagger = stagger
@@ -117,7 +119,11 @@ class VectorEnv:
             at = jax.vmap(self.curriculum.update)(at)
         terminated = env.done
         truncated = jnp.where(steps >= self.episode_length, 1 - terminated, 0)
-        cost = by_name(env.info["cost"], self.cost_names)
+        cost = env.info["cost"]
+        if math.prod(cost.shape[1:]) != len(self.cost_names):
+            shape = list(cost.shape[1:])
+            raise ValueError(f"known_costs={self.cost_names}: info['cost'] has shape {shape}")
+        cost = by_name(cost, self.cost_names)
         seen = Step(env.reward, cost, terminated, truncated, next_obs=env.obs)
 
         over = terminated + truncated != 0  # NaN is passed on for others to report

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         another process of a distributed run was lost.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Or Python looks for garbage in all that JAX has traced before it ends, for half a second.
+    # JAX traces into a million objects that stay: to look for garbage among them again and again
+    # takes a tenth of a short command's time, and half a second more before Python ends.
+    gc.set_threshold(50_000)
     atexit.register(gc.freeze)
     return exit_status(lambda: _dispatch(given))
 

@@ -212,8 +212,8 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
         return host_env(config, config.num_envs, traced, stagger=True)
     schedule = config.hazard_shift
     if schedule.is_constant:
-        known = config.source.is_native
-        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs, is_known=known)
+        known = constraints.ONE if config.source.is_native else None
+        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs, known_costs=known)
     reached = [schedule.at(step) for step in schedule.steps]
     tasks = task_by_shift(config, reached, traced)
 
@@ -223,7 +223,9 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
 
     curriculum = smpo_envs.Curriculum(reset, np.int32(0), lambda taken: taken + 1)
     last = tasks(smpo_envs.Shift(**schedule.at(config.total_steps)))
-    return smpo_envs.VectorEnv(last, config.num_envs, curriculum=curriculum, is_known=True)
+    return smpo_envs.VectorEnv(
+        last, config.num_envs, curriculum=curriculum, known_costs=constraints.ONE
+    )
 
 
 def _batch(config: Config, traced: Mapping[str, Scalar]) -> AnyVectorEnv:

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import smpo_envs
+from smpo_envs import probes
 from smpo_envs.safe_env import Environment, State
 
 
@@ -135,6 +136,15 @@ def test_a_reset_costs_what_the_environments_that_end_cost(seeds):
 def test_size_must_be_positive():
     with pytest.raises(ValueError, match="num_envs=0"):
         smpo_envs.VectorEnv(counter(), 0)
+
+
+def test_costs_that_are_known_are_refused_where_a_step_has_others():
+    """It is not looked at before, so a step does."""
+    env = smpo_envs.VectorEnv(probes.spending(), 2, known_costs=("cost",))
+    with pytest.raises(
+        ValueError, match=r"known_costs=\('cost',\): info\['cost'\] has shape \[2\]"
+    ):
+        env.step(env.reset(jax.random.key(0)), jnp.zeros((2, env.action_size)))
 
 
 def test_curriculum_decides_what_episodes_begin_with_as_time_goes_on():

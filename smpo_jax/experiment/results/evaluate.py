@@ -105,7 +105,8 @@ def _plus_minus(measured: Mapping[str, Any]) -> str:
 def _play_native(policy: TrainedPolicy, options: EvaluateOptions) -> Episodes:
     num_envs = min(options.episodes, LARGEST_BATCH)
     # Of one that is not native the policy's loading has seen that it keeps the contract.
-    env = smpo_envs.VectorEnv(single_env(policy.config), num_envs, stagger=False, is_known=True)
+    names = constraints.names(policy.spec.cost_limit)
+    env = smpo_envs.VectorEnv(single_env(policy.config), num_envs, stagger=False, known_costs=names)
     act = policy.acting(deterministic=options.deterministic)
     begin = jax.jit(
         lambda key: evaluation.begin(env, key, rows=min(env.episode_length, LARGEST_PIECE))

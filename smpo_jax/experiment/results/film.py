@@ -14,9 +14,12 @@ from jaxtyping import Float, UInt8
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
 from matplotlib.lines import Line2D
-from PIL import Image
+from matplotlib.text import Text
+from PIL import Image, ImageDraw, ImageFont
 
 from smpo_jax.core import constraints
 from smpo_jax.core.constraints import each
@@ -116,12 +119,14 @@ class Backdrop:
     """A figure that is laid out and painted once, without what moves; `picture` adds that."""
 
     def __init__(self, figure: Figure, moving: Iterable[Artist]):
-        self.moving = sorted(moving, key=lambda artist: artist.get_zorder())
-        for artist in self.moving:
+        in_turn = sorted(moving, key=lambda artist: artist.get_zorder())
+        for artist in in_turn:
             artist.set_animated(True)  # left out by `draw`
+        self.moving = [artist for artist in in_turn if not isinstance(artist, Text)]
         self.canvas = FigureCanvasAgg(figure)
         self.canvas.draw()
         self.still = self.canvas.copy_from_bbox(figure.bbox)
+        self.writings = [Writing(a, figure) for a in in_turn if isinstance(a, Text)]
 
     def picture(self) -> UInt8[np.ndarray, "H W 3"]:
         """The figure with what moves where it is now."""
@@ -129,7 +134,31 @@ class Backdrop:
         for artist in self.moving:
             artist.draw(self.canvas.get_renderer())
         # In less than half the time of a slice and a copy of it.
-        return np.asarray(Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB"))
+        image = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+        draw = ImageDraw.Draw(image)
+        for writing in self.writings:
+            writing.draw(draw)
+        return np.asarray(image)
+
+
+class Writing:
+    """One line of a figure that has been laid out; Pillow writes it in a tenth of the time."""
+
+    def __init__(self, text: Text, figure: Figure):
+        assert text.get_verticalalignment() == "baseline"
+        self.text = text
+        x, y = text.get_transform().transform(text.get_position())
+        self.place = (x, figure.bbox.height - y)
+        self.anchor = {"left": "ls", "center": "ms", "right": "rs"}[text.get_horizontalalignment()]
+        self.colour = to_hex(text.get_color())
+        path = findfont(text.get_fontproperties())
+        self.font = ImageFont.truetype(path, float(text.get_fontsize()) * figure.dpi / 72)
+
+    def draw(self, image: ImageDraw.ImageDraw) -> None:
+        """Writes what the text is now."""
+        image.text(
+            self.place, self.text.get_text(), fill=self.colour, font=self.font, anchor=self.anchor
+        )
 
 
 def write(out: Path, frames: Iterator[UInt8[np.ndarray, "H W 3"]]) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.problem import Problem, algorithm, build
 from smpo_jax.experiment.results import export, pretrained
-from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
+from smpo_jax.experiment.run.leaves import from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file, presets
 from smpo_jax.experiment.settings.coercion import coerce_argument
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
@@ -167,6 +167,9 @@ def load_policy(
     checkpoint = coerce_argument("checkpoint", checkpoint, WhichCheckpoint)
     if presets.is_policy(home):
         return _load_pretrained(home, checkpoint, env)
+    # What a policy that comes with the package does without takes a third of a second to import.
+    from smpo_jax.experiment.run.checkpoint import Checkpoints
+
     config = config_file.load(home, env)
     problem = _built(config)
     algorithm = problem.algorithm

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smpo_jax.experiment.errors import UserError, reason
-from smpo_jax.experiment.run.checkpoint import Leaves, to_leaves
+from smpo_jax.experiment.run.leaves import Leaves, to_leaves
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
 from smpo_jax.types import LearnerState

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon
 
@@ -41,6 +42,8 @@ class Scene:
         (self.trail,) = axes.plot([], [], color=shapes.PATH_COLOUR, linewidth=0.8, alpha=0.6)
         self.rays = LineCollection([], linewidths=2.5, capstyle="round")
         axes.add_collection(self.rays)
+        colours = to_rgba_array([colour_of(self.drawing, kind) for kind in self.drawing.lidars])
+        self.ray_colours = np.repeat(colours, self.lidars.shape[-1], axis=0)
         self.body = Circle((0.0, 0.0), ROBOT_RADIUS, color=ROBOT_COLOUR, zorder=3)
         self.arrow = Polygon(np.zeros((4, 2)), color=ROBOT_COLOUR, zorder=3)
         axes.add_patch(self.body)
@@ -86,16 +89,12 @@ class Scene:
         return [*things, self.trail, self.rays, self.body, self.arrow, self.clock]
 
     def _show_rays(self, robot: Float[np.ndarray, " 3"], readings: Float[np.ndarray, "L R"]):
-        segments, colours = [], []
-        for i, (kind, reading) in enumerate(zip(self.drawing.lidars, readings, strict=True)):
-            # Kinds side by side within a sector, not on top of each other.
-            aside = (i + 1) / (len(readings) + 1)
-            angles = robot[2] + (np.arange(len(reading)) + aside) * 2 * np.pi / len(reading)
-            for angle, value in zip(angles, reading, strict=True):
-                if value > 0:
-                    direction = np.array([np.cos(angle), np.sin(angle)])
-                    ends = np.array([RAY_START, RAY_START + RAY_LENGTH * value])
-                    segments.append(robot[:2] + ends[:, None] * direction)
-                    colours.append(colour_of(self.drawing, kind))
-        self.rays.set_segments(segments)
-        self.rays.set_color(colours)
+        kinds, sectors = readings.shape
+        # Kinds side by side within a sector, not on top of each other.
+        aside = np.arange(1, kinds + 1)[:, None] / (kinds + 1)
+        angles = robot[2] + (np.arange(sectors) + aside) * 2 * np.pi / sectors
+        seen = readings > 0
+        direction = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[seen]
+        ends = RAY_START + RAY_LENGTH * readings[seen][:, None] * np.array([0.0, 1.0])
+        self.rays.set_segments(robot[:2] + ends[:, :, None] * direction[:, None])
+        self.rays.set_color(self.ray_colours[seen.ravel()])

@@ -8,6 +8,7 @@ import jax
 import smpo_envs
 from smpo_envs import compilation
 from smpo_jax.augmentation import SingleEnv
+from smpo_jax.core import constraints
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import task_by_shift
 from smpo_jax.experiment.results import pieces
@@ -86,5 +87,5 @@ def vector_at(
     """Environments that begin at the same time and have the same, possibly traced, shift."""
     curriculum = smpo_envs.Curriculum(lambda key, at: tasks(at).reset(key), shift)
     return smpo_envs.VectorEnv(
-        tasks(shift), num_envs, stagger=False, curriculum=curriculum, is_known=True
+        tasks(shift), num_envs, stagger=False, curriculum=curriculum, known_costs=constraints.ONE
     )

@@ -12,7 +12,6 @@ those that are there, and a run that was killed and resumed has the same as one 
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -29,6 +28,7 @@ import orbax.checkpoint as ocp
 from smpo_jax.experiment.errors import UserError, one_line
 from smpo_jax.experiment.problem import made_with, threads_of
 from smpo_jax.experiment.run import selection
+from smpo_jax.experiment.run.leaves import Leaves, digest, from_leaves, signature, to_leaves
 from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config, WhichCheckpoint
@@ -37,8 +37,6 @@ FORMAT = 1
 FOLDER = "checkpoints"
 RECORD = Path("record", "metadata")  # where orbax puts the JSON of a checkpoint
 SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, generously
-
-Leaves = dict[str, np.ndarray]
 
 
 class Restored(NamedTuple):
@@ -150,8 +148,8 @@ class Checkpoints:
             "config": config_file.as_mapping(self._config),
             "interim": is_interim,
             "score": selection.as_json(score),
-            "leaves": _signature(leaves),
-            "digest": _digest(leaves),
+            "leaves": signature(leaves),
+            "digest": digest(leaves),
         }
         # orbax refuses arrays without elements (the vases of a task that has none); their shape
         # in the record is all there is to know of them.
@@ -326,54 +324,6 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def to_leaves(state: Any) -> Leaves:
-    """The arrays of a state under their paths; PRNG keys as their integers."""
-    return {
-        path: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        for path, leaf in _with_paths(state)
-    }
-
-
-def from_leaves(leaves: Leaves, template: Any, part: str, where: str) -> Any:
-    """The state that `to_leaves` took apart, in the structure of the template.
-
-    Raises:
-        UserError: a leaf is missing, left over, or of another shape or type.
-    """
-    wanted = {f"{part}/{path}" if part else path: leaf for path, leaf in _with_paths(template)}
-    below = {path for path in leaves if not part or path.startswith(f"{part}/")}
-    for path in sorted(wanted.keys() ^ below):
-        raise UserError(
-            f"{where} does not fit: {path} is only in the "
-            f"{'run' if path in wanted else 'checkpoint'}"
-        )
-    restored = []
-    for path, like in wanted.items():
-        data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
-        leaf = leaves[path]
-        if (leaf.shape, leaf.dtype) != (data.shape, data.dtype):
-            raise UserError(
-                f"{where} does not fit: {path} is {leaf.dtype}{list(leaf.shape)} there "
-                f"and {data.dtype}{list(data.shape)} here"
-            )
-        array = jax.numpy.array(leaf)
-        restored.append(jax.random.wrap_key_data(array) if _is_key(like) else array)
-    return jax.tree.unflatten(jax.tree.structure(template), restored)
-
-
-def _with_paths(tree: Any) -> list[tuple[str, Any]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _signature(leaves: Leaves) -> dict[str, list[Any]]:
-    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in sorted(leaves.items())}
-
-
 def _verified(
     state: Mapping[str, Any], record: Mapping[str, Any]
 ) -> tuple[Leaves, Mapping[str, Any]]:
@@ -386,17 +336,9 @@ def _verified(
         if 0 in shape
     }
     leaves = {path: np.asarray(leaf) for path, leaf in state.items()} | empty
-    if _signature(leaves) != record["leaves"] or _digest(leaves) != record["digest"]:
+    if signature(leaves) != record["leaves"] or digest(leaves) != record["digest"]:
         raise ValueError("its arrays are not those that were saved")
     return leaves, record
-
-
-def _digest(leaves: Leaves) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        digest.update(path.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _reserve(folder: Path, size: int) -> None:

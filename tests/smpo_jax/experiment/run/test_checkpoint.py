@@ -11,7 +11,8 @@ from toy_algorithm import ToyPreset
 
 from smpo_jax.experiment.errors import UserError
 from smpo_jax.experiment.run import checkpoint
-from smpo_jax.experiment.run.checkpoint import Checkpoints, from_leaves, to_leaves
+from smpo_jax.experiment.run.checkpoint import Checkpoints
+from smpo_jax.experiment.run.leaves import from_leaves, to_leaves
 from smpo_jax.experiment.run.selection import Score
 from smpo_jax.experiment.settings.config import Config
 
