@@ -96,5 +96,5 @@ class Scene:
         seen = readings > 0
         direction = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[seen]
         ends = RAY_START + RAY_LENGTH * readings[seen][:, None] * np.array([0.0, 1.0])
-        self.rays.set_segments(robot[:2] + ends[:, :, None] * direction[:, None])
-        self.rays.set_color(self.ray_colours[seen.ravel()])
+        self.rays.set_segments([*(robot[:2] + ends[:, :, None] * direction[:, None])])
+        self.rays.set_color([*self.ray_colours[seen.ravel()]])
