@@ -1,5 +1,6 @@
 """Which tests share a process, and for how long it keeps what it has compiled."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ def _use_older_emitters() -> None:
 
 os.environ.setdefault("PJRT_NPROC", "1")  # XLA's threads: two processes of tests share two cores
 _use_older_emitters()
+# Python looks for garbage among all that JAX has traced: a tenth of the tests' time.
+gc.set_threshold(50_000)
 jax.config.update("jax_num_cpu_devices", 2)  # for tests of environments that devices share
 
 
