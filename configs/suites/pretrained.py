@@ -1,4 +1,4 @@
-"""Writes the policies that come with the package, from the runs of `pretrained.yaml`.
+"""Writes the policies of the package, from runs of `frontier.yaml` or `pretrained.yaml`.
 
     smpo-jax suite pretrained --processes 2
     python configs/suites/pretrained.py runs/pretrained/*/*/seed0
