@@ -212,7 +212,9 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
         return host_env(config, config.num_envs, traced, stagger=True)
     schedule = config.hazard_shift
     if schedule.is_constant:
-        known = constraints.ONE if config.source.is_native else None
+        # Of this package only a probe has several costs, and is traced at once.
+        has_one = config.source.is_native and not getattr(task(config), "cost_names", ())
+        known = constraints.ONE if has_one else None
         return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs, known_costs=known)
     reached = [schedule.at(step) for step in schedule.steps]
     tasks = task_by_shift(config, reached, traced)
