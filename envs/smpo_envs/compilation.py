@@ -82,6 +82,27 @@ def one_kernel(
     return jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=apart(elsewhere or f))
 
 
+def stored(values: Tree) -> Tree:
+    """The same values, computed once and stored.
+
+    XLA's CPU backend otherwise computes a shared intermediate result anew for every element of
+    everything that uses it, and takes away what `lax.optimization_barrier` has put up before it
+    begins. A call that is not inlined it leaves alone.
+    """
+    leaves, structure = jax.tree.flatten(values)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    if jax.__version_info__ < _MARKS or not arrays:
+        return values
+
+    def called(*arrays: jax.Array) -> Any:
+        first, *others = jax.jit(lambda *same: same)(*arrays)
+        return set_xla_metadata(first, inlineable="false"), *others
+
+    kept = iter(jax.lax.platform_dependent(*arrays, cpu=called, default=lambda *same: same))
+    whole = [next(kept) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, whole)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=True)
 def _on_arrays(
     function: Callable[..., Tree],

@@ -162,7 +162,7 @@ def _nothing_written_out() -> Iterator[None]:
     def fori_loop(lower, upper, body, start, **_):
         return original(lower, upper, body, start)
 
-    in_turn = mock.patch.object(solver, "_eliminate", solver._eliminate_in_turn)
+    in_turn = mock.patch.object(solver, "eliminate", solver._eliminate_in_turn)
     with shaped_for_an_accelerator(), in_turn, mock.patch.object(jax.lax, "fori_loop", fori_loop):
         yield
 

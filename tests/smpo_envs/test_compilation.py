@@ -86,3 +86,24 @@ def test_where_one_kernel_does_not_pay_a_cpu_computes_as_always():
 
     assert run(jnp.ones(3)).tolist() == [2, 2, 2]
     assert "xla_cpu_small_call" not in jax.jit(run).lower(jnp.ones(3)).as_text()
+
+
+def test_what_is_stored_is_not_computed_anew_for_each_use():
+    """XLA takes `lax.optimization_barrier` away before it fuses: then the table has its sums."""
+
+    def table(keep, x):
+        a, b = keep((x * x + x, x + x * 2))
+        return a[:, None] * a[None] + b[:, None] * b[None]
+
+    def kernels(keep):
+        lowered = jax.jit(partial(table, keep)).lower(jnp.ones(64))
+        return str(lowered.compile(compilation.options()).as_text()).count(" fusion(")
+
+    x = jnp.arange(3.0)
+    assert jnp.array_equal(jax.jit(partial(table, compilation.stored))(x), table(lambda y: y, x))
+    assert kernels(lambda y: y) == 1
+    assert kernels(compilation.stored) == 3
+
+
+def test_nothing_is_stored_as_nothing():
+    assert compilation.stored(()) == ()

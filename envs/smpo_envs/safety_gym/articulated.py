@@ -1,39 +1,65 @@
 """The accelerations of a robot with any freedoms and some boxes under all their contacts.
 
 The same energy and the same method as in `solver`, for robots that are more than one rigid body in
-the plane: a contact is six rows over all unknowns, written out. Arrays have the batch in front, so
-that the sums over rows are products of matrices.
+the plane: a contact is six rows over the unknowns of the bodies that it is between, written out.
+Array layout as in `batched`, but that contact slots come first of all.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym import solver
+from smpo_envs.safety_gym.batched import Tree, apply, dot, outer, total
 
-_HIGHEST = jax.lax.Precision.HIGHEST  # accelerators would round to 10 bits or fewer
 
-
-class System(NamedTuple):
-    """What is to be solved (solver units, see `contact`).
+class Slots(NamedTuple):
+    """Contact slots (solver units, see `contact`).
 
     Attributes:
-        mass: of all unknowns.
-        rows: of each contact slot the normal, two tangents, spin and two rolls over the unknowns,
+        rows: the normal, two tangents, spin and two rolls over the unknowns of the two bodies,
             friction coefficients included.
         bias: these six at zero unknown, minus those of the reference acceleration.
         stiffness: 1/ρ; 0 in a slot without contact.
     """
 
-    mass: Float[Array, "B N N"]
-    rows: Float[Array, "B S 6 N"]
-    bias: Float[Array, "B S 6"]
-    stiffness: Float[Array, "B S"]
+    rows: Float[Array, "*S 6 n B"]
+    bias: Float[Array, "*S 6 B"]
+    stiffness: Float[Array, "*S B"]
 
 
-def newton(system: System, start: Float[Array, "B N"]) -> Float[Array, "B N"]:
+class Contacts(NamedTuple):
+    """All contacts between the same bodies.
+
+    Attributes:
+        unknowns: those of the two bodies, begin and end.
+        slots: the contacts.
+        number: of slots, behind which there is no contact in any member of the batch.
+    """
+
+    unknowns: tuple[tuple[int, int], ...]
+    slots: Slots
+    number: Int[Array, ""] | int
+
+
+class System(NamedTuple):
+    """What is to be solved.
+
+    Attributes:
+        mass: of all unknowns.
+        contacts: of all bodies.
+    """
+
+    mass: Float[Array, "N N B"]
+    contacts: list[Contacts]
+
+
+def newton(system: System, start: Float[Array, "N B"]) -> Float[Array, "N B"]:
     """What contacts add to the accelerations without them: the minimiser of the energy.
 
         ½ yᵀ M y + Σ 1/(2ρ) min(0, n ± g)²,  (n, g) = rows y + bias
@@ -42,86 +68,169 @@ def newton(system: System, start: Float[Array, "B N"]) -> Float[Array, "B N"]:
     `solver.MAX_ITERATIONS` it stops where it is.
     """
     eps = jnp.finfo(start.dtype).eps
-    tolerance = (100 * eps * jnp.abs(system.bias[..., 0]).max(1)) ** 2
+    most = [jnp.abs(at.slots.bias[:, 0]).max(0) for at in system.contacts]
+    tolerance = (100 * eps * jnp.stack(most).max(0)) ** 2
 
     def unfinished(carry):
-        _, _, done, iterations = carry
+        _, done, iterations = carry
         return ~done.all() & (iterations < solver.MAX_ITERATIONS)
 
     def improve(carry):
-        y, value, done, iterations = carry
-        gradient = _gradient(system, y, value)
-        table = jnp.concatenate([_hessian(system, value), -gradient[..., None]], axis=-1)
-        step = solver.solve_positive(jnp.moveaxis(table, 0, -1)).T
-        change = _components(system, step)
-        decrement = -jnp.sum(gradient * step, axis=-1)
-        t, exact = _line_search(system, y, value, step, change, decrement)
-        t = jnp.where(done, 0, t)
-        y, value = y + t[:, None] * step, value + t[:, None, None] * change
-        return y, value, done | (decrement <= tolerance) | exact, iterations + 1
+        y, done, iterations = carry
+        table = stored(_equations(system, y))
+        step = stored(solver.eliminate(table))
+        decrement = dot(table[:, -1], step)
+        t, exact = _line_search(system, y, step, decrement)
+        y = y + jnp.where(done, 0, t) * step
+        return y, done | (decrement <= tolerance) | exact, iterations + 1
 
-    value = _components(system, start) + system.bias
-    done = jnp.zeros(start.shape[:1], bool)
-    y, *_ = jax.lax.while_loop(unfinished, improve, (start, value, done, jnp.int32(0)))
+    done = jnp.zeros(start.shape[1:], bool)
+    y, *_ = jax.lax.while_loop(unfinished, improve, (start, done, jnp.int32(0)))
     return y
 
 
-def _components(system: System, y: Float[Array, "B N"]) -> Float[Array, "B S 6"]:
-    return jnp.einsum("bscn,bn->bsc", system.rows, y, precision=_HIGHEST)
+def of_each(slot: Callable[..., Slots], number: Int[Array, ""] | int, *places: Tree) -> Slots:
+    """`slot(*places)` of each place, given where all are: the places' first axis is that of slots.
+
+    A CPU takes as many as there are in turn, an accelerator all at once.
+    """
+    every = jax.vmap(slot)
+
+    def in_turn(number: Int[Array, ""], *places: Tree) -> Slots:
+        def one(s: Int[Array, ""], found: Slots) -> Slots:
+            pick = partial(jax.lax.dynamic_index_in_dim, index=s, keepdims=False)
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=s, axis=0)
+            return jax.tree.map(put, found, slot(*jax.tree.map(pick, places)))
+
+        shapes = jax.eval_shape(every, *places)
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.fori_loop(0, number, one, none)
+
+    def at_once(number: Int[Array, ""], *places: Tree) -> Slots:
+        del number
+        return every(*places)
+
+    number = jnp.asarray(number, jnp.int32)
+    return jax.lax.platform_dependent(number, *places, cpu=in_turn, default=at_once)
 
 
-def _short(value: Float[Array, "B S 6"]) -> tuple[jax.Array, jax.Array]:
-    """How far the ten rows fall short of their reference: min(0, n ± g), each [B, S, 5]."""
-    normal, others = value[..., :1], value[..., 1:]
-    return jnp.minimum(normal + others, 0), jnp.minimum(normal - others, 0)
+def _summed(term: Callable[..., jax.Array], contacts: Contacts, *others: jax.Array) -> jax.Array:
+    """The sum over slots of `term(slot, *others)`; as `of_each`."""
+
+    def in_turn(number: Int[Array, ""], slots: Slots, *others: jax.Array) -> jax.Array:
+        def add(s: Int[Array, ""], sum_so_far: jax.Array) -> jax.Array:
+            pick = partial(jax.lax.dynamic_index_in_dim, index=s, keepdims=False)
+            return sum_so_far + term(jax.tree.map(pick, slots), *others)
+
+        shape = jax.eval_shape(term, jax.tree.map(lambda x: x[0], slots), *others)
+        return jax.lax.fori_loop(0, number, add, jnp.zeros(shape.shape, shape.dtype))
+
+    def at_once(number: Int[Array, ""], slots: Slots, *others: jax.Array) -> jax.Array:
+        del number
+        return jax.vmap(lambda slot: term(slot, *others))(slots).sum(0)
+
+    number = jnp.asarray(contacts.number, jnp.int32)
+    return jax.lax.platform_dependent(number, contacts.slots, *others, cpu=in_turn, default=at_once)
 
 
-def _gradient(system: System, y: Float[Array, "B N"], value: jax.Array) -> Float[Array, "B N"]:
-    """First derivative of the energy."""
-    plus, minus = _short(value)
-    along = jnp.sum(plus + minus, axis=-1, keepdims=True)
-    force = system.stiffness[..., None] * jnp.concatenate([along, plus - minus], axis=-1)
-    pushed = jnp.einsum("bscn,bsc->bn", system.rows, force, precision=_HIGHEST)
-    return pushed + jnp.einsum("bnm,bm->bn", system.mass, y, precision=_HIGHEST)
+def some(unknowns: tuple[tuple[int, int], ...], y: Float[Array, "N B"]) -> Float[Array, "n B"]:
+    """Of all unknowns, those."""
+    return jnp.concatenate([y[begin:end] for begin, end in unknowns])
 
 
-def _hessian(system: System, value: Float[Array, "B S 6"]) -> Float[Array, "B N N"]:
-    """Second derivative of the energy: of a slot, Σ (n ± g)(n ± g)ᵀ over its active rows."""
-    plus, minus = (x < 0 for x in _short(value))
-    k = system.stiffness[..., None]
-    both = k * (plus.astype(value.dtype) + minus)
-    sign = k * (plus.astype(value.dtype) - minus)
-    normal, others = system.rows[:, :, :1], system.rows[:, :, 1:]
-    first = both.sum(-1)[..., None, None] * normal
-    first += jnp.sum(sign[..., None] * others, axis=2, keepdims=True)
-    rest = sign[..., None] * normal + both[..., None] * others
-    weighted = jnp.concatenate([first, rest], axis=2)
-    squares = jnp.einsum("bscn,bscm->bnm", system.rows, weighted, precision=_HIGHEST)
-    return system.mass + squares
+def _values(slot: Slots, y: Float[Array, "n B"]) -> Float[Array, "6 B"]:
+    """The six components, without bias."""
+    return jnp.sum(slot.rows * y, axis=1)
+
+
+def _short(value: Float[Array, "6 B"]) -> tuple[jax.Array, jax.Array]:
+    """How far the ten rows fall short of their reference: min(0, n ± g), each [5, B]."""
+    return jnp.minimum(value[0] + value[1:], 0), jnp.minimum(value[0] - value[1:], 0)
+
+
+def _equations(system: System, y: Float[Array, "N B"]) -> Float[Array, "N N+1 B"]:
+    """Second derivative of the energy and, as its last column, minus the first."""
+    table = jnp.concatenate([system.mass, -apply(system.mass, y)[:, None]], axis=1)
+    for contacts in system.contacts:
+        block = _summed(_pull, contacts, some(contacts.unknowns, y))
+        table = _added(table, contacts.unknowns, block)
+    return table
+
+
+def _pull(slot: Slots, y: Float[Array, "n B"]) -> Float[Array, "n n+1 B"]:
+    """A slot's part in `_equations`.
+
+    Over its active rows, Σ (n ± g)(n ± g)ᵀ = n wᵀ + w nᵀ + Σ count g gᵀ,
+    w = Σ count/2 n + Σ ± g.
+    """
+    plus, minus = _short(stored(_values(slot, y) + slot.bias))
+    falls = ((x < 0).astype(y.dtype) for x in (plus, minus))
+    stiff_plus, stiff_minus = (slot.stiffness * x for x in falls)
+    counts, signs = stiff_plus + stiff_minus, stiff_plus - stiff_minus
+    along = slot.stiffness * total(plus + minus)
+    forces = jnp.concatenate([along[None], slot.stiffness * (plus - minus)])
+    half, counts, signs, forces = stored((total(counts) / 2, counts, signs, forces))
+    normal, others = slot.rows[0], slot.rows[1:]
+    w = half * normal + total(signs[:, None] * others)
+    left = stored(jnp.concatenate([normal[None], w[None], others]))
+    right = stored(jnp.concatenate([w[None], normal[None], counts[:, None] * others]))
+    curvature = total(outer(a, b) for a, b in zip(left, right, strict=True))
+    pushed = total(forces[:, None] * slot.rows)
+    return jnp.concatenate([curvature, -pushed[:, None]], axis=1)
+
+
+def _added(
+    table: Float[Array, "N N+1 B"],
+    unknowns: tuple[tuple[int, int], ...],
+    block: Float[Array, "n n+1 B"],
+) -> Float[Array, "N N+1 B"]:
+    """The table with the equations of some unknowns added."""
+    last = table.shape[1] - 1
+    columns = (*unknowns, (last, last + 1))
+    row = 0
+    for begin, end in unknowns:
+        column = 0
+        for first, behind in columns:
+            part = block[row : row + end - begin, column : column + behind - first]
+            sum_there = table[begin:end, first:behind] + part
+            table = jax.lax.dynamic_update_slice(table, sum_there, (begin, first, 0))
+            column += behind - first
+        row += end - begin
+    return table
 
 
 def _line_search(
     system: System,
-    y: Float[Array, "B N"],
-    value: Float[Array, "B S 6"],
-    step: Float[Array, "B N"],
-    change: Float[Array, "B S 6"],
+    y: Float[Array, "N B"],
+    step: Float[Array, "N B"],
     decrement: Float[Array, " B"],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
     """How far to go, and whether that is the minimum; as `solver` does it."""
-    momentum = jnp.einsum("bnm,bm->bn", system.mass, step, precision=_HIGHEST)
-    inertia = jnp.sum(momentum * step, axis=-1)
-    (was_plus, was_minus), (plus, minus) = _short(value), _short(value + change)
-    normal, others = change[..., :1], change[..., 1:]
-    slopes = plus * (normal + others) + minus * (normal - others)
-    bends = jnp.where(plus < 0, (normal + others) ** 2, 0)
-    bends += jnp.where(minus < 0, (normal - others) ** 2, 0)
-    flips = ((plus < 0) != (was_plus < 0)) | ((minus < 0) != (was_minus < 0))
-    slope = jnp.sum(momentum * y, axis=-1) + inertia
-    slope += jnp.sum(system.stiffness[..., None] * slopes, axis=(1, 2))
-    bend = inertia + jnp.sum(system.stiffness[..., None] * bends, axis=(1, 2))
-    flipped = jnp.any(flips & (system.stiffness[..., None] > 0), axis=(1, 2))
+    momentum = stored(apply(system.mass, step))
+    inertia = dot(momentum, step)
+    terms = [
+        _summed(_line_terms, at, some(at.unknowns, y), some(at.unknowns, step))
+        for at in system.contacts
+    ]
+    slope, bend, flips = stored(total(terms))
+    slope, bend = slope + dot(momentum, y) + inertia, bend + inertia
     full = jnp.abs(slope) <= 0.1 * decrement
     bend = jnp.maximum(bend, jnp.finfo(bend.dtype).tiny)
     t = jnp.where(full, bend, jnp.where(slope < bend, bend - slope, bend / 2)) / bend
-    return t, full & ~flipped
+    return t, full & (flips == 0)
+
+
+def _line_terms(
+    slot: Slots, y: Float[Array, "n B"], step: Float[Array, "n B"]
+) -> Float[Array, "3 B"]:
+    """Slope and bend of a slot's penalty after a full step, and its number of rows that flip."""
+    value, change = stored((_values(slot, y) + slot.bias, _values(slot, step)))
+    (was_plus, was_minus), (plus, minus) = _short(value), _short(value + change)
+    normal, others = change[0], change[1:]
+    slope = total(plus * (normal + others) + minus * (normal - others))
+    bend = jnp.where(plus < 0, (normal + others) ** 2, 0)
+    bend = total(bend + jnp.where(minus < 0, (normal - others) ** 2, 0))
+    flips = ((plus < 0) != (was_plus < 0)).astype(y.dtype)
+    flips = total(flips + ((minus < 0) != (was_minus < 0)).astype(y.dtype))
+    flips = jnp.where(slot.stiffness > 0, flips, 0)
+    return jnp.stack([slot.stiffness * slope, slot.stiffness * bend, flips])

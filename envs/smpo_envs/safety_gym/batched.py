@@ -25,15 +25,6 @@ def total(terms: jax.Array | Iterable[jax.Array], axis: int = 0) -> jax.Array:
     return functools.reduce(operator.add, terms)
 
 
-def stored(values: Tree) -> Tree:
-    """The same values, computed once and stored.
-
-    A fence against fusion: without it XLA's CPU backend computes a shared intermediate result
-    anew for every element of everything that uses it.
-    """
-    return jax.lax.optimization_barrier(values)
-
-
 def repeated(times: int, f: Callable[[int, Tree], Tree], start: Tree) -> Tree:
     """`f(times - 1, ... f(1, f(0, start)))`; a loop on a CPU, elsewhere written out.
 

@@ -5,7 +5,7 @@ the world's axes, of the wheels, of the ball relative to the body), then the box
 the solver's units.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from smpo_envs.compilation import one_kernel, stored
 from smpo_envs.safety_gym import (
     articulated,
     batched,
@@ -37,7 +38,7 @@ from smpo_envs.safety_gym.dynamics import Acting, Boxes
 from smpo_envs.safety_gym.island import Island, Surroundings
 from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.scalars import Matrix, Scalar
-from smpo_envs.safety_gym.solver import pairs
+from smpo_envs.safety_gym.solver import Inertia, pairs
 
 FREEDOMS = 11
 _UNIT = np.array([1.0] * 3 + [LENGTH] * 8)[:, None]  # solver units per SI unit, of the unknowns
@@ -99,10 +100,10 @@ class CarMechanics:
         """Torques of the motors."""
         return car_body.torques(action)
 
-    def unwarmed(self, island: Island) -> Float[Array, "B N"]:
+    def unwarmed(self, island: Island) -> Float[Array, "N B"]:
         """Contacts that add nothing."""
         _, boxes, batch = island.position.shape
-        return jnp.zeros((batch, FREEDOMS + 6 * boxes), island.position.dtype)
+        return jnp.zeros((FREEDOMS + 6 * boxes, batch), island.position.dtype)
 
     def act(
         self,
@@ -110,19 +111,18 @@ class CarMechanics:
         island: Island,
         boxes: Boxes,
         control: tuple[Scalar, Scalar],
-        warm: Float[Array, "B N"],
+        warm: Float[Array, "N B"],
     ) -> Acting:
         """Accelerations at a state."""
         motion: Motion = island.robot
-        matrix = scalars.rotation_matrix(motion.quaternion)
-        pose = _pose(motion, matrix)
-        found = car_touches.found(pose, surroundings, island, boxes.rotation)
-        slots = _slots(surroundings, island, found, boxes.rotation)
-        free, drift = _drift(motion, control, matrix, island, boxes)
-        rows = _rows(pose, island.position, slots)
-        system = _system(rows, slots, _mass(matrix, boxes), drift)
-        change = articulated.newton(system, warm)
-        total = free + change.T
+        boxes, matrix = stored((boxes, scalars.rotation_matrix(motion.quaternion)))
+        pose = stored(_pose(motion, matrix))
+        found = stored(car_touches.found(pose, surroundings, island, boxes.rotation))
+        free, drift = stored(_drift(motion, control, matrix, island, boxes))
+        bodies = _Bodies(pose, matrix, island.position, boxes.inertia)
+        meetings = _meetings(found, surroundings, island.position, boxes.rotation)
+        change = one_kernel(_solve, bodies, meetings, drift, warm)
+        total = free + change
         ours, theirs = total[:FREEDOMS] / _units(total.dtype), total[FREEDOMS:]
         back = scalars.transposed(matrix)
         acceleration = car_body.Acceleration(
@@ -206,11 +206,20 @@ def _one_by_one(twists: Float[Array, "6 K B"]) -> Float[Array, "6K B"]:
     return jnp.moveaxis(twists, 0, 1).reshape(6 * boxes, batch)
 
 
-def _mass(matrix: Matrix, boxes: Boxes) -> Float[Array, "B N N"]:
+class _Bodies(NamedTuple):
+    """The Car and the boxes of an island."""
+
+    pose: Pose
+    rotation: Matrix  # of the Car
+    position: Float[Array, "3 K B"]  # of the boxes
+    inertia: Inertia
+
+
+def _mass(bodies: _Bodies) -> Float[Array, "N N B"]:
     """Of all unknowns."""
-    inertia, count = boxes.inertia, boxes.free.shape[1]
-    of_robot = car_floor.mass_matrix(matrix)
-    like = matrix[0][0]
+    inertia, count = bodies.inertia, bodies.position.shape[1]
+    of_robot = car_floor.mass_matrix(bodies.rotation)
+    like = bodies.rotation[0][0]
     zero = jnp.zeros_like(like)
     size = FREEDOMS + 6 * count
     table = [[zero] * size for _ in range(size)]
@@ -223,67 +232,119 @@ def _mass(matrix: Matrix, boxes: Boxes) -> Float[Array, "B N N"]:
             table[first + i][first + i] = inertia.mass[k]
             for j in range(3):
                 table[first + 3 + i][first + 3 + j] = inertia.angular[i, j, k]
-    return jnp.moveaxis(jnp.stack([jnp.stack(row) for row in table]), -1, 0)
+    return jnp.stack([jnp.stack(row) for row in table])
 
 
-class _Slots(NamedTuple):
-    """All contact slots of an island, and between which bodies each is.
+class _Place(NamedTuple):
+    """Where bodies touch.
 
     Attributes:
-        touch: where; slots [S].
+        normal: unit vector from the first body to the second.
+        point: midway between the two surfaces.
+        distance: negative where there is a contact.
         weight: sum of the two bodies' inverse weights, 1/kg.
-        parts: of each part of the Car, 1 where it is the second body, -1 where the first, else 0.
-        boxes: the same of each box.
+        part: which part of the Car it is; see `car_touches.Slots`.
     """
 
-    touch: Touch
-    weight: np.ndarray
-    parts: Mapping[Part, np.ndarray]
-    boxes: tuple[np.ndarray, ...]
+    normal: Float[Array, "*S 3 B"]
+    point: Float[Array, "*S 3 B"]
+    distance: Float[Array, "*S B"]
+    weight: Float[Array, "*S B"]
+    part: Float[Array, "*S 4 B"]
 
 
-def _slots(
-    surroundings: Surroundings,
-    island: Island,
+_CAR = -1  # among the numbers of boxes
+
+
+class _Meeting(NamedTuple):
+    """The slots of two bodies.
+
+    Attributes:
+        bodies: the Car or boxes, the second one last; one alone if the first stands fast.
+        places: the slots.
+        deepest_first: or else all of them may be in use.
+    """
+
+    bodies: tuple[int, ...]
+    places: _Place
+    deepest_first: bool
+
+
+def _meetings(
     found: car_touches.Found,
+    surroundings: Surroundings,
+    position: Float[Array, "3 K B"],
     rotation: Float[Array, "3 3 K B"],
-) -> _Slots:
-    """All that touches on an island."""
-    count, body = island.position.shape[1], surroundings.body
-    # Contacts, the first and the second body: a part of the Car, the number of a box, or neither.
-    between: list[tuple[Touch, Part | int | None, Part | int]] = []
-    between += [(touch, None, part) for part, touch in found.floor.items()]
-    between += [(touch, None, part) for part, touch in found.fixed.items()]
-    weights: dict[Part | int | None, float] = {None: 0.0, **WEIGHTS}
-    if body is not None:
-        posts = touches.at_height(surroundings.near_boxes)
-        ground = touches.of_boxes_and_surroundings(
-            body, surroundings.post, posts, island.position, rotation
-        )
-        for k in range(count):
-            weights[k] = body.weight
-            between += [(_member(touch, k), part, k) for part, touch in found.boxes.items()]
-            between.append((_member(ground, k), None, k))
-        if body.collide_with_each_other:
-            core = touches.core_of(body, island.position, rotation)
-            for i, j in zip(*pairs(count), strict=True):
-                first, second = _member(core, i), _member(core, j)
-                touch = collision.box_and_box(first, body.core, second, body.core)
-                between.append((touch, i, j))
-    numbers = [touch.distance.shape[0] for touch, _, _ in between]
+) -> list[_Meeting]:
+    """All that may touch on an island."""
 
-    def each(values: list[float]) -> np.ndarray:
-        return np.repeat(values, numbers)
+    def of_car(slots: car_touches.Slots, other: float = 0.0) -> _Place:
+        weights = (WEIGHTS[each] * slots.part[:, i] for i, each in enumerate(Part))
+        return _Place(*slots[:3], batched.total(weights) + other, slots.part)
 
-    def signs(of: Part | int) -> np.ndarray:
-        return each([float(second == of) - float(first == of) for _, first, second in between])
+    def of_boxes(touch: Touch, weight: float) -> _Place:
+        normal, point = (jnp.moveaxis(x, 1, 0) for x in touch[:2])
+        weights = jnp.full_like(touch.distance, weight)
+        part = jnp.zeros((len(point), 0, point.shape[-1]), point.dtype)
+        return _Place(normal, point, touch.distance, weights, part)
 
-    return _Slots(
-        touches.joined([touch for touch, _, _ in between], -2),
-        each([weights[first] + weights[second] for _, first, second in between]),
-        {part: signs(part) for part in Part},
-        tuple(signs(k) for k in range(count)),
-    )
+    meetings = [_Meeting((_CAR,), of_car(found.floor), deepest_first=False)]
+    if found.fixed is not None:
+        meetings.append(_Meeting((_CAR,), of_car(found.fixed), deepest_first=True))
+    body, count = surroundings.body, position.shape[1]
+    if body is None or found.boxes is None:
+        return meetings
+    posts = touches.at_height(surroundings.near_boxes)
+    ground = touches.of_boxes_and_surroundings(body, surroundings.post, posts, position, rotation)
+    core = touches.core_of(body, position, rotation)
+    for k in range(count):
+        with_car = of_car(_member(found.boxes, k), body.weight)
+        below = of_boxes(_member(ground, k), body.weight)
+        meetings.append(_Meeting((_CAR, k), with_car, deepest_first=True))
+        meetings.append(_Meeting((k,), below, deepest_first=False))
+    if body.collide_with_each_other:
+        for i, j in zip(*pairs(count), strict=True):
+            touch = collision.box_and_box(_member(core, i), body.core, _member(core, j), body.core)
+            meetings.append(_Meeting((i, j), of_boxes(touch, 2 * body.weight), False))
+    return meetings
+
+
+def _solve(
+    bodies: _Bodies,
+    meetings: list[_Meeting],
+    drift: Float[Array, "N B"],
+    warm: Float[Array, "N B"],
+) -> Float[Array, "N B"]:
+    """What contacts add to the accelerations."""
+    contacts = [_contacts(bodies, meeting, drift) for meeting in meetings]
+    return articulated.newton(articulated.System(stored(_mass(bodies)), contacts), warm)
+
+
+def _contacts(
+    bodies: _Bodies, meeting: _Meeting, drift: Float[Array, "N B"]
+) -> articulated.Contacts:
+    """The slots, as the solver sees them."""
+    starts = [0 if body == _CAR else FREEDOMS + 6 * body for body in meeting.bodies]
+    sizes = [FREEDOMS if body == _CAR else 6 for body in meeting.bodies]
+    unknowns = tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
+    there = stored(articulated.some(unknowns, drift))
+
+    def slot(place: _Place) -> articulated.Slots:
+        rows = [
+            _rows_of_car(bodies.pose, place)
+            if body == _CAR
+            else _rows_of_box(bodies.position[:, body], place)
+            for body in meeting.bodies
+        ]
+        *first, second = rows
+        return _under_the_law(there, place, jnp.concatenate([*(-x for x in first), second], axis=1))
+
+    number = len(meeting.places.distance)
+    if meeting.deepest_first:
+        touching = meeting.places.distance < 0
+        number = jnp.sum(touching, axis=0, dtype=jnp.int32).max()
+    slots = articulated.of_each(slot, number, meeting.places)
+    return articulated.Contacts(unknowns, slots, number)
 
 
 def _member(tree: Tree, k: int) -> Tree:
@@ -291,53 +352,56 @@ def _member(tree: Tree, k: int) -> Tree:
     return jax.tree.map(lambda x: x[..., k, :], tree)
 
 
-def _rows(pose: Pose, centers: Float[Array, "3 K B"], slots: _Slots) -> Float[Array, "6 N S B"]:
-    """Normal, two tangents, spin and two rolls over all unknowns, with friction coefficients."""
-    point, normal = slots.touch.point, slots.touch.normal
-    axes = (normal, *contact.frame(normal))
+def _rows_of_car(pose: Pose, place: _Place) -> Float[Array, "6 11 B"]:
+    """Normal, two tangents, spin and two rolls over the Car's unknowns, friction included."""
+    point, axle = place.point, pose.wheels.axis[:, 0]
+    _, *wheels, ball = place.part
+    rims = [cross(axle, point - pose.wheels.center[:, i]) for i in range(2)]
+    from_origin, from_ball, rims = stored((point - pose.origin, point - pose.ball, rims))
 
-    def of(sign: np.ndarray, x: jax.Array) -> jax.Array:
-        return jnp.asarray(sign, x.dtype)[:, None] * x
+    def slide(e: Float[Array, "3 B"]) -> Float[Array, "11 B"]:
+        own = [on * dot(rim, e) for on, rim in zip(wheels, rims, strict=True)]
+        levers = [cross(from_origin, e), jnp.stack(own), ball * cross(from_ball, e)]
+        return jnp.concatenate([e, jnp.concatenate(levers) / LENGTH])
 
-    moved = np.sum(list(slots.parts.values()), axis=0)  # with the body, whichever part it is
-    axle = pose.wheels.axis
-    wheels = [
-        (slots.parts[part], point - pose.wheels.center[:, i][:, None])
-        for i, part in enumerate((Part.LEFT, Part.RIGHT))
-    ]
-    ball = slots.parts[Part.BALL]
-    zero = jnp.zeros_like(point)
-    slides, turns = [], []
-    for e in axes:
-        slide = [of(moved, e), of(moved, cross(point - pose.origin[:, None], e) / LENGTH)]
-        slide += [of(sign, dot(cross(rim, e), axle) / LENGTH)[None] for sign, rim in wheels]
-        slide.append(of(ball, cross(point - pose.ball[:, None], e) / LENGTH))
-        turn = [zero, of(moved, e / LENGTH)]
-        turn += [of(sign, dot(e, axle) / LENGTH)[None] for sign, _ in wheels]
-        turn.append(of(ball, e / LENGTH))
-        for k, sign in enumerate(slots.boxes):
-            lever = point - centers[:, k][:, None]
-            slide += [of(sign, e), of(sign, cross(lever, e) / LENGTH)]
-            turn += [zero, of(sign, e / LENGTH)]
-        slides.append(jnp.concatenate(slide))
-        turns.append(jnp.concatenate(turn))
-    both = zip(_FRICTION, (*slides, *turns), strict=True)
-    return jnp.stack([c * row for c, row in both])
+    def turn(e: Float[Array, "3 B"]) -> Float[Array, "11 B"]:
+        along = jnp.stack([on * dot(e, axle) for on in wheels])
+        turns = jnp.concatenate([e, along, ball * e]) / LENGTH
+        return jnp.concatenate([jnp.zeros_like(e), turns])
+
+    return _rows(place.normal, slide, turn)
 
 
-def _system(
-    rows: Float[Array, "6 N S B"],
-    slots: _Slots,
-    mass: Float[Array, "B N N"],
-    drift: Float[Array, "N B"],
-) -> articulated.System:
-    """The contact law of `contact`, for all slots."""
-    rows = rows.transpose(3, 2, 0, 1)
-    distance, weight = slots.touch.distance.T, jnp.asarray(slots.weight, rows.dtype)
-    d = contact.impedance(distance)
-    bias = jnp.einsum("bscn,nb->bsc", rows, drift, precision=jax.lax.Precision.HIGHEST)
-    bias = bias.at[..., 0].add(contact.STIFFNESS * d * distance)
+def _rows_of_box(center: Float[Array, "3 B"], place: _Place) -> Float[Array, "6 6 B"]:
+    """The same over the unknowns of a box."""
+    lever = stored(place.point - center)
+
+    def slide(e: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
+        return jnp.concatenate([e, cross(lever, e) / LENGTH])
+
+    def turn(e: Float[Array, "3 B"]) -> Float[Array, "6 B"]:
+        return jnp.concatenate([jnp.zeros_like(e), e / LENGTH])
+
+    return _rows(place.normal, slide, turn)
+
+
+def _rows(
+    normal: Float[Array, "3 B"], slide: Callable[..., jax.Array], turn: Callable[..., jax.Array]
+) -> Float[Array, "6 n B"]:
+    axes = stored(jnp.stack([normal, *contact.frame(normal)]))
+    rows = jnp.concatenate([jax.vmap(slide)(axes), jax.vmap(turn)(axes)])
+    return jnp.asarray(_FRICTION, rows.dtype)[:, None, None] * rows
+
+
+def _under_the_law(
+    drift: Float[Array, "n B"], place: _Place, rows: Float[Array, "6 n B"]
+) -> articulated.Slots:
+    """The contact law of `contact`, for a slot."""
+    rows = stored(rows)
+    d = contact.impedance(place.distance)
+    normal, *others = batched.total(rows * drift, axis=1)
+    bias = jnp.stack([normal + contact.STIFFNESS * d * place.distance, *others])
     slide = contact.DEFAULT_FRICTION[0]
-    softness = 2 * slide**2 * (1 + slide**2) * contact.MASS * weight
-    stiffness = jnp.where(distance < 0, d / ((1 - d) * softness), 0)
-    return articulated.System(mass, rows, bias, stiffness)
+    softness = 2 * slide**2 * (1 + slide**2) * contact.MASS * place.weight
+    stiffness = jnp.where(place.distance < 0, d / ((1 - d) * softness), 0)
+    return articulated.Slots(rows, bias, stiffness)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym import car_body, contact, scalars
 from smpo_envs.safety_gym.car_body import Acceleration, Motion
-from smpo_envs.safety_gym.scalars import Matrix, Scalar, Sparse, Symmetric, Vector, separately
+from smpo_envs.safety_gym.scalars import Matrix, Scalar, Sparse, Symmetric, Vector
 
 FRICTION = contact.DEFAULT_FRICTION
 MAX_ITERATIONS = 30
@@ -173,23 +174,17 @@ class Pull(NamedTuple):
     active: Scalar
 
 
-def _pulls(go: jax.Array, floor: Floor, total: Unknowns) -> list[Pull]:
+def _pulls(floor: Floor, total: Unknowns) -> list[Pull]:
     """What contacts do at some accelerations (plus damped velocities)."""
-
-    def values(contacts: list[Contact], total: Unknowns):
-        return [
-            (
-                scalars.inner(at.normal, total) + at.offset,
-                [scalars.inner(row, total) for row in at.others],
-            )
-            for at in contacts
-        ]
-
-    def pulls(contacts: list[Contact], seen):
-        return [_pull(at, *x) for at, x in zip(contacts, seen, strict=True)]
-
-    seen = separately(go, values, floor.contacts, total)
-    return separately(go, pulls, floor.contacts, seen)
+    seen = [
+        (
+            scalars.inner(at.normal, total) + at.offset,
+            [scalars.inner(row, total) for row in at.others],
+        )
+        for at in floor.contacts
+    ]
+    pairs = zip(floor.contacts, stored(seen), strict=True)
+    return stored([_pull(at, *values) for at, values in pairs])
 
 
 def _pull(at: Contact, normal: Scalar, others: Sequence[Scalar]) -> Pull:
@@ -264,43 +259,33 @@ def _of_body(floor: Floor, pulls: list[Pull], small: Small) -> Equations:
     return matrix, right
 
 
-def _solution(go: jax.Array, floor: Floor, pulls: list[Pull]) -> Unknowns:
+def _solution(floor: Floor, pulls: list[Pull]) -> Unknowns:
     """Of the equations, by elimination: wheels and ball, then the body's acceleration."""
-    small = separately(go, _of_small, floor, pulls)
-    matrix, right = separately(go, _of_body, floor, pulls, small)
-    linear = separately(go, scalars.inverse, scalars.block(matrix, _LINEAR, _LINEAR))
+    small = stored(_of_small(floor, pulls))
+    matrix, right = stored(_of_body(floor, pulls, small))
+    linear = stored(scalars.inverse(scalars.block(matrix, _LINEAR, _LINEAR)))
     mixed = scalars.block(matrix, _LINEAR, _ANGULAR)
+    angular = scalars.block(matrix, _ANGULAR, _ANGULAR)
     push, torque = (tuple(right[i] for i in part) for part in (_LINEAR, _ANGULAR))
 
-    def of_turn(linear: Matrix, mixed: Matrix, angular: Matrix, push: Vector, torque: Vector):
-        columns = scalars.transposed(mixed)
-        given = [scalars.apply(linear, column) for column in columns]
-        left = tuple(
-            tuple(x - scalars.dot(column, a) for x, a in zip(row, given, strict=True))
-            for row, column in zip(angular, columns, strict=True)
-        )
-        return left, tuple(t - scalars.dot(a, push) for t, a in zip(torque, given, strict=True))
-
-    def turned(left: Matrix, torque: Vector) -> Vector:
-        return scalars.apply(scalars.inverse(left), torque)
-
-    def moved(linear: Matrix, mixed: Matrix, push: Vector, turn: Vector) -> Vector:
-        rest = scalars.add(push, scalars.scale(-1.0, scalars.apply(mixed, turn)))
-        return scalars.apply(linear, rest)
-
-    angular = scalars.block(matrix, _ANGULAR, _ANGULAR)
-    turn = separately(go, turned, *separately(go, of_turn, linear, mixed, angular, push, torque))
-    body = dict(enumerate((*separately(go, moved, linear, mixed, push, turn), *turn)))
+    columns = scalars.transposed(mixed)
+    given = [scalars.apply(linear, column) for column in columns]
+    first, second, third = (
+        tuple(x - scalars.dot(column, a) for x, a in zip(row, given, strict=True))
+        for row, column in zip(angular, columns, strict=True)
+    )
+    rest = tuple(t - scalars.dot(a, push) for t, a in zip(torque, given, strict=True))
+    left, rest = stored(((first, second, third), rest))
+    turn = stored(scalars.apply(scalars.inverse(left), rest))
+    rest = scalars.add(push, scalars.scale(-1.0, scalars.apply(mixed, turn)))
+    body = dict(enumerate((*stored(scalars.apply(linear, rest)), *turn)))
     return body | {i: x - scalars.inner(small.shares[i], body) for i, x in small.known.items()}
 
 
-def forward(
-    go: jax.Array, motion: Motion, torques: tuple[Scalar, Scalar], rotation: Matrix
-) -> Acceleration:
+def forward(motion: Motion, torques: tuple[Scalar, Scalar], rotation: Matrix) -> Acceleration:
     """Accelerations under the floor's contacts.
 
     Args:
-        go: see `scalars.separately`.
         motion: the state.
         torques: of the motors.
         rotation: of the body.
@@ -312,18 +297,14 @@ def forward(
         *scalars.apply(rotation, motion.ball_spin),
     )
     damped = {i: contact.DAMPING * v for i, v in enumerate(velocities)}
-
-    def given(motion: Motion, torques: tuple[Scalar, Scalar], rotation: Matrix, damped: Unknowns):
-        free = car_body.free_acceleration(motion, torques, rotation)
-        drift = (
-            *free.origin,
-            *scalars.apply(rotation, free.turn),
-            *free.wheels,
-            *scalars.apply(rotation, free.ball),
-        )
-        return {i: a + damped[i] for i, a in enumerate(drift)}
-
-    drift = separately(go, given, motion, torques, rotation, damped)
+    free = car_body.free_acceleration(motion, torques, rotation)
+    accelerations = (
+        *free.origin,
+        *scalars.apply(rotation, free.turn),
+        *free.wheels,
+        *scalars.apply(rotation, free.ball),
+    )
+    drift = stored({i: a + damped[i] for i, a in enumerate(accelerations)})
     mass = mass_matrix(rotation)
     force = {
         i: _sum(
@@ -342,13 +323,13 @@ def forward(
     def improve(carry):
         total, pulls, _, iterations = carry
         whole = (iterations < PATIENCE) | (iterations % 2 == 1)
-        solved = _solution(go, floor, pulls)
+        solved = _solution(floor, pulls)
         total = {i: jnp.where(whole, solved[i], (x + solved[i]) / 2) for i, x in total.items()}
-        now = _pulls(go, floor, total)
+        now = _pulls(floor, total)
         same = [jnp.all(a.active == b.active) for a, b in zip(pulls, now, strict=True)]
         return total, now, whole & jnp.all(jnp.stack(same)), iterations + 1
 
-    start = (drift, _pulls(go, floor, drift), jnp.bool_(False), jnp.int32(0))
+    start = (drift, _pulls(floor, drift), jnp.bool_(False), jnp.int32(0))
     total, *_ = jax.lax.while_loop(unfinished, improve, start)
     x = [total[i] - damped[i] for i in total]
     back = scalars.transposed(rotation)
@@ -365,9 +346,8 @@ def simulate(start: Motion, torques: tuple[Scalar, Scalar]) -> tuple[Motion, Vec
 
     def substep(k, carry):
         motion, _ = carry
-        go = k <= car_body.TIMING.substeps
-        rotation = separately(go, scalars.rotation_matrix, motion.quaternion)
-        now = forward(go, motion, torques, rotation)
+        rotation = stored(scalars.rotation_matrix(motion.quaternion))
+        now = forward(motion, torques, rotation)
         after = car_body.integrate(motion, now, rotation)
         moves = k < car_body.TIMING.substeps
         moved = jax.tree.map(lambda a, b: jnp.where(moves, b, a), motion, after)

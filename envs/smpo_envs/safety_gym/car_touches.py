@@ -1,7 +1,8 @@
 """What the Car touches: the boxes of its body, its wheels and its ball, against everything."""
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym import batched, car_body, collision, touches
 from smpo_envs.safety_gym.boxes import Body
 from smpo_envs.safety_gym.collision import Box, Cylinder, Half, Post, Round, Touch
@@ -56,21 +58,20 @@ def pose_of(origin: Float[Array, "3 B"], rotation: Float[Array, "3 3 B"]) -> Pos
     )
 
 
-class Part(Enum):
+class Part(IntEnum):
     """What of the Car can touch something."""
 
-    BODY = "body"
-    LEFT = "left"
-    RIGHT = "right"
-    BALL = "ball"
+    BODY = 0
+    LEFT = 1
+    RIGHT = 2
+    BALL = 3
 
 
 Touches = Mapping[Part, Touch]
 _WHEELS = (Part.LEFT, Part.RIGHT)
-# Of how many points at once each part may touch a box, and all things that stand fast. Deviation:
-# of more, the deepest are felt.
-_SLOTS = {Part.BODY: 8, Part.LEFT: 1, Part.RIGHT: 1, Part.BALL: 1}
-_SLOTS_FIXED = {**_SLOTS, Part.BODY: 4}
+# At how many points the Car may touch a box, and all things that stand fast. Deviation: of more,
+# the deepest are felt.
+_MOST, _MOST_FIXED = 11, 7
 
 
 def with_floor(pose: Pose) -> Touches:
@@ -153,20 +154,36 @@ def _half_parts() -> Half:
     return Half(x, y, z)
 
 
+class Slots(NamedTuple):
+    """Points at which the Car touches something; slots come first.
+
+    Attributes:
+        normal: unit vectors.
+        point: midway between the two surfaces.
+        distance: negative where there is a contact.
+        part: 1 for the part of the Car that it is, in the order of `Part`, 0 for the others.
+    """
+
+    normal: Float[Array, "S 3 *s"]
+    point: Float[Array, "S 3 *s"]
+    distance: Float[Array, "S *s"]
+    part: Float[Array, "S 4 *s"]
+
+
 class Found(NamedTuple):
     """All that the Car touches, and how many points with each fixed thing and each box.
 
     Attributes:
         floor: wheels and ball, from the floor.
         fixed: from what stands fast; slots of all things together.
-        boxes: to the boxes; slots [n, K]; empty where there are none.
+        boxes: to the boxes; `s` is [K, B]; None where there are none.
         touching_fixed: contact points.
         touching: contact points.
     """
 
-    floor: Touches
-    fixed: Touches
-    boxes: Touches
+    floor: Slots
+    fixed: Slots | None
+    boxes: Slots | None
     touching_fixed: Int[Array, "F B"]
     touching: Int[Array, "K B"]
 
@@ -175,17 +192,18 @@ def found(
     pose: Pose, surroundings: Surroundings, island: Island, rotation: Float[Array, "3 3 K B"]
 ) -> Found:
     """What touches, no more of it than there are slots for."""
-    fixed = with_fixed(pose, surroundings.post, surroundings.near_robot)
+    fixed = stored(with_fixed(pose, surroundings.post, surroundings.near_robot))
     together = {part: touches.flat(touch) for part, touch in fixed.items()}
     boxes: Touches = {}
     touching = jnp.zeros(island.position.shape[1:], jnp.int32)
     if surroundings.body is not None:
-        boxes = with_boxes(pose, surroundings.body, island.position, rotation)
+        boxes = stored(with_boxes(pose, surroundings.body, island.position, rotation))
         touching = _number(boxes)
+    floor = _in_order(stored(with_floor(pose)))
     return Found(
-        with_floor(pose),
-        {part: _deepest(touch, _SLOTS_FIXED[part]) for part, touch in together.items()},
-        {part: _deepest(touch, _SLOTS[part]) for part, touch in boxes.items()},
+        floor,
+        deepest(together, _MOST_FIXED) if surroundings.near_robot.shape[1] else None,
+        deepest(boxes, _MOST) if boxes else None,
         _number(fixed),
         touching,
     )
@@ -207,15 +225,43 @@ def _number(every: Touches) -> Int[Array, "M B"]:
     return batched.total(jnp.sum(touch.distance <= 0, 0, jnp.int32) for touch in every.values())
 
 
-def _deepest(touch: Touch, number: int) -> Touch:
-    """As many of the slots, those with the least distances."""
-    if touch.distance.shape[0] <= number:
-        return touch
-    _, order = jax.lax.top_k(-jnp.moveaxis(touch.distance, 0, -1), number)
-    order = jnp.moveaxis(order, -1, 0)
+def _in_order(every: Touches) -> Slots:
+    """One after another."""
+    parts = []
+    for part, touch in every.items():
+        code = jnp.array([part is other for other in Part], touch.normal.dtype)
+        code = code.reshape(len(Part), *(1,) * touch.distance.ndim)
+        parts.append(jnp.broadcast_to(code, (len(Part), *touch.distance.shape)))
+    touch = touches.joined(list(every.values()), -touch.distance.ndim)
+    slots_first = (jnp.moveaxis(x, 1, 0) for x in (*touch[:2], jnp.concatenate(parts, axis=1)))
+    normal, point, part = slots_first
+    return Slots(normal, point, touch.distance, part)
 
-    def picked(x: jax.Array, axis: int) -> jax.Array:
-        index = order if axis == 0 else order[None]
-        return jnp.take_along_axis(x, index, axis=axis)
 
-    return Touch(picked(touch.normal, 1), picked(touch.point, 1), picked(touch.distance, 0))
+def deepest(every: Touches, most: int) -> Slots:
+    """As many of all, those with the least distances, the deepest first.
+
+    Compared in pairs: sorting cannot be a part of one kernel (see `compilation.one_kernel`).
+    """
+    slots = _in_order(every)
+    distance, dtype = slots.distance, slots.distance.dtype
+    count = len(distance)
+    table = jnp.concatenate([slots.normal, slots.point, distance[:, None], slots.part], axis=1)
+    table, distance = stored((table, distance))
+    pick = partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+    beside = (-1, *(1,) * (distance.ndim - 1))
+    numbers = jnp.arange(count, dtype=dtype).reshape(beside)
+
+    def count_before(i: Int[Array, ""], rank: jax.Array) -> jax.Array:
+        other = stored(pick(distance, i))
+        first = (numbers > i.astype(dtype)).astype(dtype)
+        return rank + (other < distance).astype(dtype) + first * (other == distance).astype(dtype)
+
+    def put(i: Int[Array, ""], picked: jax.Array) -> jax.Array:
+        here = stored(pick(rank, i) == numbers[:most])
+        return picked + jnp.where(here[:, None], pick(table, i), 0)
+
+    rank = jax.lax.fori_loop(0, count, count_before, jnp.zeros_like(distance))
+    none = jnp.zeros((min(most, count), *table.shape[1:]), dtype)
+    picked = stored(jax.lax.fori_loop(0, count, put, none))
+    return Slots(picked[:, :3], picked[:, 3:6], picked[:, 6], picked[:, 7:])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym.batched import cross, dot, total
 
 
@@ -130,7 +131,7 @@ def discs(
 def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: Half) -> Touch:
     """The point of a box nearest to a sphere; slots [1]."""
     offset = center - box.center
-    local = (box.axes * offset[:, None]).sum(0)
+    local = stored((box.axes * offset[:, None]).sum(0))
     extent = _sizes(half, local)
     to_surface = jnp.clip(local, -extent, extent) - local
     square = dot(to_surface, to_surface)
@@ -141,7 +142,7 @@ def sphere_and_box(center: Float[Array, "3 *s"], radius: float, box: Box, half: 
     chosen, least = _first_largest(-depth)
     inward = jnp.stack([jnp.where(chosen == i, -jnp.sign(local[i]), 0) for i in range(3)])
     normal = jnp.where(outside, to_surface / gap, inward)
-    normal = (box.axes * normal[None]).sum(1)
+    normal = stored((box.axes * normal[None]).sum(1))
     distance = jnp.where(outside, gap, least) - radius
     point = center + normal * (radius + distance / 2)
     return Touch(normal[:, None], point[:, None], distance[None])
@@ -184,7 +185,7 @@ def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> T
     between = box.center - cylinder.center
     local = (box.axes * between[:, None]).sum(0)
     extent = _sizes(half, local)
-    nearest = between + (box.axes * jnp.clip(-local, -extent, extent)[None]).sum(1)
+    nearest = stored(between + (box.axes * jnp.clip(-local, -extent, extent)[None]).sum(1))
     across = nearest - dot(nearest, axis) * axis
     far = jnp.sqrt(dot(across, across))
     radial = jnp.where(far > 0, across / jnp.where(far > 0, far, 1), axis)
@@ -192,21 +193,22 @@ def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> T
     axis, *faces = jnp.broadcast_arrays(axis, *faces, radial)
     *faces, radial = faces
     normals = jnp.stack([*faces, axis, radial], axis=1)  # [3, 5, *s]
-    normals = jnp.where(dot(normals, between[:, None]) < 0, -normals, normals)
+    normals = stored(jnp.where(dot(normals, between[:, None]) < 0, -normals, normals))
     towards = dot(normals, between[:, None])
     along_axis = dot(normals, axis[:, None])
     roundness = jnp.sqrt(jnp.maximum(1 - along_axis * along_axis, 0))
     reach = size.half_length * jnp.abs(along_axis) + size.radius * roundness
     for i in range(3):
         reach = reach + extent[i] * jnp.abs(dot(normals, box.axes[:, i][:, None]))
-    depth = reach - towards
+    along_axis, depth = stored((along_axis, reach - towards))
     # How far along the line between the centres; the longest gap if there is any.
     way = depth / jnp.maximum(towards, 1e-9)
     chosen, _ = _first_largest(jnp.where(depth < 0, 1 - depth, -way / (1 + jnp.abs(way))))
 
     pick = lambda x: total(jnp.where(chosen == i, x[i], 0) for i in range(5))  # noqa: E731
+    chosen = stored(chosen)
     normal = total(jnp.where(chosen == i, normals[:, i], 0) for i in range(5))
-    depth, cosine = pick(depth), pick(along_axis)
+    normal, depth, cosine = stored((normal, pick(depth), pick(along_axis)))
     flat = 1e-3  # sine of the angle below which a line or an end lies flat
     side = normal - cosine * axis
     length = jnp.sqrt(dot(side, side))
@@ -257,28 +259,29 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     too.)
     """
     between = second.center - first.center
-    gap_first = _side_gaps(first, first_half, second, second_half)
-    gap_second = _side_gaps(second, second_half, first, first_half)
+    gap_first = stored(_side_gaps(first, first_half, second, second_half))
+    gap_second = stored(_side_gaps(second, second_half, first, first_half))
     best_first, best_second = gap_first.max(0), gap_second.max(0)
     swap = best_second > best_first
     face_gap = jnp.maximum(best_first, best_second)
     sides, _ = _swap(swap, first.axes, second.axes)
     gaps = jnp.where(swap, gap_second, gap_first)
     face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
-    edge_normal, edge_gap = _between_edges(first, first_half, second, second_half)
+    edge_normal, edge_gap = stored(_between_edges(first, first_half, second, second_half))
 
     # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
     crossing = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
     swap &= ~crossing
     normal = jnp.where(crossing, edge_normal, face_normal)
-    normal = jnp.where(dot(normal, between) < 0, -normal, normal)
-    reference, incident = _swap(swap, first, second)
+    normal, swap = stored((jnp.where(dot(normal, between) < 0, -normal, normal), swap))
+    reference, incident = stored(_swap(swap, first, second))
     half, incident_half = _swap(swap, first_half, second_half)
     between, outward = jnp.where(swap, -between, between), normal
     normal = jnp.where(swap, -normal, normal)
 
-    axis, along, half_axis, half_along = _nearest_side(reference, half, normal)
-    face_axis, edge, half_face, half_edge = _nearest_side(incident, incident_half, -normal)
+    axis, along, half_axis, half_along = stored(_nearest_side(reference, half, normal))
+    side_seen = stored(_nearest_side(incident, incident_half, -normal))
+    face_axis, edge, half_face, half_edge = side_seen
     face = between + half_face * face_axis  # centre of that face, from the reference
     rise = incident.axes[:, 2]
     # Coordinates on the reference face of what is seen along the normal.
@@ -288,17 +291,17 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
         slant = dot(normal, direction) / cosine
         return direction - slant * axis, slant * half_axis
 
-    across, from_middle = seen(along)
-    up, from_centre = seen(reference.axes[:, 2])
+    across, from_middle = stored(seen(along))
+    up, from_centre = stored(seen(reference.axes[:, 2]))
     corners = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)], normal.dtype)
     side, end = corners.T.reshape(2, 4, *(1,) * (normal.ndim - 1))
     foot = face[:, None] + side * (half_edge * edge)[:, None]  # [3, 4, *s]
     height = (end * half.z - from_centre - dot(foot, up[:, None])) / dot(rise, up)
     extent = incident_half.z
-    relative = foot + jnp.clip(height, -extent, extent) * rise[:, None]
+    relative = stored(foot + jnp.clip(height, -extent, extent) * rise[:, None])
     lateral = dot(relative, across[:, None]) + from_middle
     excess = lateral - jnp.clip(lateral, -half_along, half_along)
-    relative = relative - excess / dot(edge, across) * edge[:, None]
+    relative = stored(relative - excess / dot(edge, across) * edge[:, None])
     depth = (dot(relative, axis[:, None]) - half_axis) / cosine
     apart = jnp.maximum(face_gap, edge_gap) > 0
     distance = jnp.where(apart, jnp.maximum(depth, 0), depth)
@@ -338,12 +341,12 @@ def _between_edges(
     level = jnp.stack([a[:, 0], a[:, 1], b[:, 0], b[:, 1]], axis=1)
     rises = [b[:, 2], b[:, 2], a[:, 2], a[:, 2]]
     normal = cross(level, jnp.stack(rises, axis=1))
-    normal = normal * jax.lax.rsqrt(dot(normal, normal))
+    normal = stored(normal * jax.lax.rsqrt(dot(normal, normal)))
     gap = jnp.abs(dot(normal, (second.center - first.center)[:, None]))
     for box, half in ((first, first_half), (second, second_half)):
         for j, size in enumerate(half):
             gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
-    chosen, best = _first_largest(gap)
+    chosen, best = _first_largest(stored(gap))
     return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(4)), best
 
 

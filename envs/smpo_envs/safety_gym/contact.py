@@ -23,13 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym.batched import (
     apply,
     apply_transposed,
     cross,
     dot,
     outer,
-    stored,
     total,
 )
 from smpo_envs.safety_gym.boxes import VASE

@@ -5,15 +5,12 @@ becomes one contiguous array over the batch, and everything between them is stra
 (`batched`, for the rarer work, keeps components together in one array.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from smpo_envs.safety_gym.batched import Tree
 
 Scalar = Any  # an array without axes, or a number
 Vector = tuple[Scalar, Scalar, Scalar]
@@ -21,38 +18,6 @@ Matrix = tuple[Vector, Vector, Vector]  # rows
 Quaternion = tuple[Scalar, Scalar, Scalar, Scalar]  # of unit length, w x y z
 Sparse = Mapping[int, Scalar]  # what is not there is 0
 Symmetric = dict[tuple[int, int], Scalar]  # of the lower triangle, what is not there is 0
-
-
-def separately(go: jax.Array, f: Callable[..., Tree], *operands: Any) -> Tree:
-    """`f(*operands)`, whose results are computed once and stored.
-
-    XLA's CPU backend otherwise computes a shared intermediate result anew for each result of all
-    that uses it, and has no fence against that but control flow.
-
-    Args:
-        go: true, in a way that the compiler cannot know; the same for the whole batch.
-        f: returns arrays alone.
-        operands: of `f`, arrays and plain numbers.
-    """
-    leaves, structure = jax.tree.flatten(operands)
-    is_array = [isinstance(x, jax.Array) for x in leaves]
-
-    @partial(jax.jit, inline=True)  # to be traced once for all that follows
-    def on_arrays(*arrays):
-        given = iter(arrays)
-        full = [next(given) if array else x for x, array in zip(leaves, is_array, strict=True)]
-        return f(*jax.tree.unflatten(structure, full))
-
-    def skipped(*arrays):
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(on_arrays, *arrays)
-        )
-
-    def fenced(*arrays):
-        return jax.lax.cond(go, on_arrays, skipped, *arrays)
-
-    arrays = [x for x in leaves if isinstance(x, jax.Array)]
-    return jax.lax.platform_dependent(*arrays, cpu=fenced, default=on_arrays)
 
 
 def add(*vectors: Vector) -> Vector:

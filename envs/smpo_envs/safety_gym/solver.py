@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from smpo_envs.compilation import stored
 from smpo_envs.safety_gym import contact
-from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, stored, total
+from smpo_envs.safety_gym.batched import Tree, apply, cross, dot, total
 from smpo_envs.safety_gym.contact import Rows
 
 MAX_ITERATIONS = 20
@@ -339,25 +340,25 @@ def _newton_step(hessian: Float[Array, "n n B"], gradient: Change) -> Change:
 def solve_positive(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
     """Solves A x = b for positive definite A, given `table` = [A, b], without pivoting."""
     if table.shape[0] <= _UNROLLED:
-        return _eliminate(table)
+        return eliminate(table)
     # The straight line takes a CPU's compiler long; on an accelerator each turn of a loop is
     # several launches.
-    return jax.lax.platform_dependent(table, cpu=_eliminate_in_turn, default=_eliminate)
+    return jax.lax.platform_dependent(table, cpu=_eliminate_in_turn, default=eliminate)
 
 
 def _eliminate_in_turn(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
     """`solve_positive` as a loop, by Gauss and Jordan."""
 
-    def eliminate(j, table):
+    def one(j, table):
         row = table[j] / table[j, j]
         rest = table - table[:, j][:, None] * row[None]
         return jax.lax.dynamic_update_index_in_dim(rest, row, j, axis=0)
 
-    return jax.lax.fori_loop(0, table.shape[0], eliminate, table)[:, -1]
+    return jax.lax.fori_loop(0, table.shape[0], one, table)[:, -1]
 
 
-def _eliminate(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
-    """`solve_positive` in straight-line code, by Gauss."""
+def eliminate(table: Float[Array, "n m B"]) -> Float[Array, "n B"]:
+    """Solves A x = b for positive definite A, given `table` = [A, b], by straight-line code."""
     n = table.shape[0]
     rows = []
     for _ in range(n):
