@@ -8,7 +8,7 @@ members that need the work are gathered into small groups, worked on, and scatte
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ def apply_where(
     *context: Any,
     grouped: bool = False,
     rate: float = 1 / 16,
+    lanes: int = 1,
 ) -> Tree:
     """`f(operand, *context)` if `predicate` else `operand`; under `vmap`, only where needed.
 
@@ -44,6 +45,7 @@ def apply_where(
         grouped: `f` is written for a whole group: its leaves have one more leading axis, the
             members. (A memory layout of its own choosing can be much faster than that of `vmap`.)
         rate: the share of hits to be expected; decides on the size of groups, not on results.
+        lanes: how many members a CPU works on in the time of one, as `f` is written.
     """
     operand_leaves, operand_def = jax.tree.flatten(operand)
     context_leaves, context_def = jax.tree.flatten(context)
@@ -66,18 +68,30 @@ def apply_where(
         result = on_group(inputs, *context_def.unflatten(wrapped[number:]))
         return tuple(_unwrap(x) for x in jax.tree.leaves(result))
 
-    sparse = _sparse(on_leaves, number, rate)
+    sparse = _sparse(on_leaves, number, GroupSize(rate, lanes))
     return operand_def.unflatten(wrap(sparse(jnp.asarray(predicate, bool), *map(_unwrap, leaves))))
 
 
-def group_size(batch: int, rate: float) -> int:
-    """Members worked on at once: twice the hits to be expected, so that mostly there is one group.
+class GroupSize(NamedTuple):
+    """How large groups are; see `apply_where`."""
 
-    On a CPU no more than 32: small groups waste less on padding. On an accelerator each operation
-    takes as long for a few thousand members as for a few, and the host reads whether there is
-    another group: few groups are all that counts.
-    """
-    return max(1, math.ceil(2 * rate * batch))
+    rate: float
+    lanes: int
+
+    def of(self, batch: int) -> int:
+        """Members worked on at once: twice the hits to be expected, so mostly there is one group.
+
+        On an accelerator each operation takes as long for a few thousand members as for a few, and
+        the host reads whether there is another group: few groups are all that counts.
+        """
+        return max(1, math.ceil(2 * self.rate * batch))
+
+    def on_cpu(self, batch: int) -> int:
+        """No more than 32: small groups waste less on padding. Lanes are filled if half are."""
+        size = self.of(batch)
+        if 2 * size > self.lanes:
+            size = math.ceil(size / self.lanes) * self.lanes
+        return min(size, LARGEST_GROUP)
 
 
 def _is_key(x: jax.Array) -> bool:
@@ -88,7 +102,7 @@ def _unwrap(x: jax.Array) -> jax.Array:
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _sparse(f: Callable[..., Leaves], number: int, rate: float) -> Callable[..., Leaves]:
+def _sparse(f: Callable[..., Leaves], number: int, size: GroupSize) -> Callable[..., Leaves]:
     """The sparse cond of `f`, which works on leaves that have the members of a group in front.
 
     The first `number` leaves change, the others are only read.
@@ -103,22 +117,22 @@ def _sparse(f: Callable[..., Leaves], number: int, rate: float) -> Callable[...,
         return jax.lax.cond(predicate, alone, lambda xs: xs[:number], leaves)
 
     @single.def_vmap
-    def _(size, batched, predicate, *leaves):
-        full = _broadcast(size, batched, (predicate, *leaves))
+    def _(batch, batched, predicate, *leaves):
+        full = _broadcast(batch, batched, (predicate, *leaves))
         return many(*full), (True,) * number
 
     @custom_vmap
     def many(predicate: jax.Array, *leaves: jax.Array) -> Leaves:
-        size = group_size(len(predicate), rate)
-        large = partial(_in_groups, f, size, number)
-        if size <= LARGEST_GROUP:
+        batch = len(predicate)
+        large = partial(_in_groups, f, size.of(batch), number)
+        if size.on_cpu(batch) == size.of(batch):
             return large(predicate, *leaves)
-        small = partial(_in_groups, f, LARGEST_GROUP, number)
+        small = partial(_in_groups, f, size.on_cpu(batch), number)
         return jax.lax.platform_dependent(predicate, *leaves, cpu=small, default=large)
 
     @many.def_vmap
-    def _(size, batched, predicate, *leaves):
-        full = _broadcast(size, batched, (predicate, *leaves))
+    def _(batch, batched, predicate, *leaves):
+        full = _broadcast(batch, batched, (predicate, *leaves))
         # Sizes spelled out: a leaf may be empty.
         flat = many(*(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]) for x in full))
         out = tuple(y.reshape(x.shape) for y, x in zip(flat, full[1:], strict=False))

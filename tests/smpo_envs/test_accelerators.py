@@ -15,7 +15,7 @@ from precision import double_precision
 import smpo_envs
 from smpo_envs.safety_gym import button, goal, layout, solver
 from smpo_envs.safety_gym.arena import AGENT_KEEPOUT
-from smpo_envs.sparse import LARGEST_GROUP, apply_where, group_size
+from smpo_envs.sparse import LARGEST_GROUP, GroupSize, apply_where
 
 BATCH = 1024
 
@@ -34,7 +34,7 @@ def test_large_groups_change_the_same_members(hits):
 
 
 def test_groups_are_small_on_a_cpu_and_one_for_all_that_is_expected_elsewhere():
-    assert group_size(BATCH, 1 / 16) == 128 > LARGEST_GROUP
+    assert GroupSize(1 / 16, lanes=1).of(BATCH) == 128 > LARGEST_GROUP
     arguments = jnp.zeros(BATCH, bool), jnp.arange(BATCH)
     on_cpu = jax.jit(add_one_where).lower(*arguments).compile().as_text()
     assert on_cpu is not None and "[32]" in on_cpu and "[128]" not in on_cpu

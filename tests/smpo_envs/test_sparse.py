@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from smpo_envs.sparse import apply_where, group_size, in_chunks
+from smpo_envs.sparse import GroupSize, apply_where, in_chunks
 
 
 def double(tree):
@@ -53,7 +53,7 @@ def test_apply_where_does_only_the_work_of_the_hits(batch):
     for _ in batch:
         g = jax.vmap(g)
     g = jax.jit(g)
-    size = group_size(int(np.prod(batch)), 1 / 16)
+    size = GroupSize(1 / 16, lanes=1).on_cpu(int(np.prod(batch)))
     for hits, passes in ((0, 0), (1, 1), (size, 1), (size + 1, 2)):
         predicate = jnp.arange(np.prod(batch)).reshape(batch) % 5 == 0
         predicate &= jnp.cumsum(predicate).reshape(batch) <= hits
@@ -89,7 +89,14 @@ def test_apply_where_reads_a_context_without_changing_it(grouped):
     [(4096, 1e-3, 9), (4096, 1 / 16, 512), (100, 1e-3, 1), (100, 1 / 16, 13), (8, 1.0, 16)],
 )
 def test_group_size_is_twice_the_hits_to_be_expected(batch, rate, size):
-    assert group_size(batch, rate) == size
+    assert GroupSize(rate, lanes=1).of(batch) == size
+
+
+@pytest.mark.parametrize(
+    ("expected", "size"), [(1, 2), (4, 8), (5, 16), (8, 16), (9, 32), (40, 32)]
+)
+def test_on_a_cpu_lanes_are_filled_if_more_than_half_are(expected, size):
+    assert GroupSize(expected / 1024, lanes=16).on_cpu(1024) == size
 
 
 def test_apply_where_carries_keys_and_empty_arrays():

@@ -78,7 +78,7 @@ class CarMechanics:
     """Of the Car; see `dynamics.Mechanics`."""
 
     timing: Timing = car_body.TIMING
-    act_is_elementwise = False
+    steps_in_one_kernel = False  # only the solver is
     outline = _outline()
 
     def gather(self, robot: Car) -> Motion:

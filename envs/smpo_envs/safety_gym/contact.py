@@ -107,9 +107,9 @@ def rows(slots: Slots, drift: Float[Array, "6 *s"]) -> Rows:
         drift: relative twist a₀ + b v: acceleration without contact plus damped velocity.
     """
     touch = slots.touch
-    lever = (touch.point - slots.reference) / LENGTH
     slides, turns = slots.friction[0], slots.friction[2:]
-    axes = (touch.normal, *frame(touch.normal))
+    lever = (touch.point - slots.reference) / LENGTH
+    lever, axes = stored((lever, (touch.normal, *frame(touch.normal))))
     slide = jnp.stack(
         [
             c * jnp.concatenate([e, cross(lever, e)])

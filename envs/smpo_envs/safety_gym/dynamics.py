@@ -22,9 +22,9 @@ from smpo_envs.safety_gym.scalars import rotation_matrices
 from smpo_envs.safety_gym.solver import Inertia
 
 GRAVITY = 9.81
-# Environments up to which it pays to step them in one kernel on a CPU. It takes longer to compile,
-# and with more of them, or with several boxes, it is computing that takes time.
-_FEW = 16
+# Environments up to which it pays to step them in one kernel on a CPU: it takes longer to compile,
+# and with more of them it is computing that takes time.
+_FEW = 32
 
 
 class Acting(NamedTuple):
@@ -91,8 +91,12 @@ class Mechanics(Protocol):
         ...
 
     @property
-    def act_is_elementwise(self) -> bool:
-        """Whether `act` has no products of matrices, which XLA leaves to a library on a CPU."""
+    def steps_in_one_kernel(self) -> bool:
+        """Whether a CPU is to step a group in one kernel, rather than `act` having its own ones.
+
+        That takes a CPU's compiler long if there are many operations, and no product of matrices
+        can be in it, which XLA leaves to a library.
+        """
         ...
 
     @property
@@ -216,8 +220,7 @@ def simulate_contacts(
     """Ten physics steps."""
     control = mechanics.controls(action.T)
     start = (island, mechanics.unwarmed(island))
-    _, boxes, batch = island.position.shape
-    small = batch <= _FEW and boxes <= 1 and mechanics.act_is_elementwise
+    small = island.position.shape[-1] <= _FEW and mechanics.steps_in_one_kernel
     (island, _), seen = one_kernel(_steps, mechanics, surroundings, control, start, pays=small)
     felt, touching_fixed, touching = (x[-1] for x in seen)
     return IslandMotion(island, felt.T, touching_fixed.T, touching.T)

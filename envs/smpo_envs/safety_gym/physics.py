@@ -45,6 +45,7 @@ _NEAR_FIXED = 2
 # In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
 # so that a body would never come to rest by itself.
 _UNRESOLVED = 1000
+_LANES = 16  # environments whose arithmetic fits into vectors of a CPU, two at a time
 _HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, roughly
 _KNOWN: dict[type, Mechanics] = {Point: PointMechanics(), Car: CarMechanics()}
 _MECHANICS: Mapping[type, Mechanics] = MappingProxyType(_KNOWN)
@@ -67,6 +68,7 @@ def _with_contacts(
 ) -> Motion:
     """The motion of an environment step, given what it would be if nothing touched."""
     number, fixed = count(world.boxes), len(world.fixed)
+    in_groups = partial(apply_where, grouped=True, lanes=_LANES)
     sweep = Sweep.of(mechanics_of(world.robot).outline, world.robot, motion.world.robot)
     near = in_reach_fixed(solids.post, sweep, world)
     ranking = Ranking(jnp.zeros(0, jnp.int32), jnp.zeros(0, action.dtype))
@@ -84,15 +86,15 @@ def _with_contacts(
         more_than_one = several(solids.body, ranking, world.boxes)
         more = partial(_simulate_contacts, solids, min(solids.body.most_at_once, number))
         # Several at once are much rarer than one.
-        motion = apply_where(more, more_than_one, motion, *context, grouped=True, rate=rate / 8)
+        motion = in_groups(more, more_than_one, motion, *context, rate=rate / 8)
     # Most of the rest is a box that has come to rest beside the robot, or still rocks untouched.
     needed &= ~more_than_one
     ahead = partial(_look_ahead, solids, min(1, number))
     looked = (*context, motion.world.robot)
-    meets = apply_where(ahead, needed, jnp.bool_(False), *looked, grouped=True, rate=rate)
+    meets = in_groups(ahead, needed, jnp.bool_(False), *looked, rate=rate)
     needed &= meets | jnp.any(is_moving(world.boxes))
     alone = partial(_simulate_contacts, solids, min(1, number))
-    return apply_where(alone, needed, motion, *context, grouped=True, rate=rate)
+    return in_groups(alone, needed, motion, *context, rate=rate)
 
 
 def mechanics_of(robot: Robot) -> Mechanics:

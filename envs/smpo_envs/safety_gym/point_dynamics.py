@@ -29,7 +29,7 @@ class PointMechanics:
     """Of the Point; see `dynamics.Mechanics`."""
 
     timing: Timing = point.TIMING
-    act_is_elementwise = True
+    steps_in_one_kernel = True
     # The sphere, and the disc around the arrow. The turn servo changes the rate by up to 0.8 rad/s
     # within a physics step.
     outline = Outline(

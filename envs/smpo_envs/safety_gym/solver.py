@@ -283,7 +283,8 @@ def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n 
             single[:, 5] + lever[0] * single[:, 1] - lever[1] * single[:, 0],
         ],
         axis=1,
-    )  # [6, 3, K, B]
+    )
+    coupling = stored(coupling)  # [6, 3, K, B]
     corner = corner - total(
         jnp.stack([_wrench_on_robot(lever, coupling[:, i])[:, k] for i in range(3)], axis=1)
         for k in range(count)
@@ -292,7 +293,7 @@ def _hessian(system: System, value: Float[Array, "6 S B"]) -> Float[Array, "n n 
     mass = _joined(
         eye * system.inertia.mass, jnp.zeros_like(ground[:3, :3]), system.inertia.angular
     )
-    diagonal = mass + ground + single
+    corner, diagonal = stored((corner, mass + ground + single))
     blocks = {(k, k): diagonal[:, :, k] for k in range(count)}
     right = _shifted_columns(double, links)
     left = jnp.swapaxes(right, 0, 1)
