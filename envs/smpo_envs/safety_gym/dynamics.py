@@ -22,9 +22,9 @@ from smpo_envs.safety_gym.scalars import rotation_matrices
 from smpo_envs.safety_gym.solver import Inertia
 
 GRAVITY = 9.81
-# Environments up to which it pays to step them in one kernel on a CPU: it takes longer to compile,
-# and with more of them it is computing that takes time.
-_FEW = 32
+# Environments up to which it pays to step them, and to look ahead, in one kernel on a CPU: it takes
+# longer to compile, and with more of them it is computing that takes time.
+_FEW, _FEW_AHEAD = 32, 16
 
 
 class Acting(NamedTuple):
@@ -267,7 +267,7 @@ def would_touch(
     """
     path = mechanics.path(island.robot, free, mechanics.controls(action.T))
     near = _Near(surroundings, island, displacement, rotation_matrices(island.quaternion))
-    few = island.position.shape[-1] <= _FEW
+    few = island.position.shape[-1] <= _FEW_AHEAD
     # A CPU is faster with what fits into its cache, an accelerator with one wide look.
     gaps = one_kernel(_gaps_in_turn, mechanics, near, path, elsewhere=_gaps_at_once, pays=few)
     return gaps.min(0) <= mechanics.grazing
