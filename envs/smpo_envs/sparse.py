@@ -82,16 +82,15 @@ class GroupSize(NamedTuple):
         """Members worked on at once: twice the hits to be expected, so mostly there is one group.
 
         On an accelerator each operation takes as long for a few thousand members as for a few, and
-        the host reads whether there is another group: few groups are all that counts.
+        the host reads whether there is another group: few groups are all that counts. Lanes are
+        filled if more than half of them are.
         """
-        return max(1, math.ceil(2 * self.rate * batch))
+        size = max(1, math.ceil(2 * self.rate * batch))
+        return math.ceil(size / self.lanes) * self.lanes if 2 * size > self.lanes else size
 
     def on_cpu(self, batch: int) -> int:
-        """No more than 32: small groups waste less on padding. Lanes are filled if half are."""
-        size = self.of(batch)
-        if 2 * size > self.lanes:
-            size = math.ceil(size / self.lanes) * self.lanes
-        return min(size, LARGEST_GROUP)
+        """No more than 32: small groups waste less on padding."""
+        return min(self.of(batch), LARGEST_GROUP)
 
 
 def _is_key(x: jax.Array) -> bool:

@@ -244,8 +244,9 @@ def deepest(every: Touches, most: int) -> Slots:
     Compared in pairs: sorting cannot be a part of one kernel (see `compilation.one_kernel`).
     """
     slots = _in_order(every)
-    distance, dtype = slots.distance, slots.distance.dtype
-    count = len(distance)
+    # What is no number would be neither before nor behind the others: it is no contact.
+    distance = jnp.where(jnp.isnan(slots.distance), 1, slots.distance)
+    count, dtype = len(distance), distance.dtype
     table = jnp.concatenate([slots.normal, slots.point, distance[:, None], slots.part], axis=1)
     table, distance = stored((table, distance))
     pick = partial(jax.lax.dynamic_index_in_dim, keepdims=False)

@@ -107,3 +107,11 @@ def test_the_deepest_touches_are_chosen_and_come_first():
         assert np.array_equal(found.distance[:, member], depth[order, member])
         assert np.array_equal(found.normal[:, :, member], normals[:, order, member].T)
         assert np.array_equal(np.argmax(found.part[:, :, member], axis=1), whose[order])
+
+
+def test_a_touch_that_is_no_number_does_not_disturb_the_others():
+    distance = jnp.array([-0.1, jnp.nan, -0.3])[:, None]
+    normal = jnp.arange(9.0).reshape(3, 3, 1)
+    found = car_touches.deepest({car_touches.Part.BODY: Touch(normal, normal, distance)}, 3)
+    assert jnp.array_equal(found.distance[:, 0], jnp.array([-0.3, -0.1, 1.0]))
+    assert jnp.array_equal(found.normal[:2, :, 0], normal[:, (2, 0), 0].T)
