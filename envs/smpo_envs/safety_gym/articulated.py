@@ -89,29 +89,29 @@ def newton(system: System, start: Float[Array, "N B"]) -> Float[Array, "N B"]:
     return y
 
 
-def of_each(slot: Callable[..., Slots], number: Int[Array, ""] | int, *places: Tree) -> Slots:
-    """`slot(*places)` of each place, given where all are: the places' first axis is that of slots.
+def of_each(slot: Callable[[Tree], Slots], number: Int[Array, ""] | int, places: Tree) -> Slots:
+    """`slot(place)` of all places, whose first axis is that of the slots.
 
     A CPU takes as many as there are in turn, an accelerator all at once.
     """
     every = jax.vmap(slot)
 
-    def in_turn(number: Int[Array, ""], *places: Tree) -> Slots:
+    def in_turn(number: Int[Array, ""], places: Tree) -> Slots:
         def one(s: Int[Array, ""], found: Slots) -> Slots:
             pick = partial(jax.lax.dynamic_index_in_dim, index=s, keepdims=False)
             put = partial(jax.lax.dynamic_update_index_in_dim, index=s, axis=0)
-            return jax.tree.map(put, found, slot(*jax.tree.map(pick, places)))
+            return jax.tree.map(put, found, slot(jax.tree.map(pick, places)))
 
-        shapes = jax.eval_shape(every, *places)
+        shapes = jax.eval_shape(every, places)
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.fori_loop(0, number, one, none)
 
-    def at_once(number: Int[Array, ""], *places: Tree) -> Slots:
+    def at_once(number: Int[Array, ""], places: Tree) -> Slots:
         del number
-        return every(*places)
+        return every(places)
 
     number = jnp.asarray(number, jnp.int32)
-    return jax.lax.platform_dependent(number, *places, cpu=in_turn, default=at_once)
+    return jax.lax.platform_dependent(number, places, cpu=in_turn, default=at_once)
 
 
 def _summed(term: Callable[..., jax.Array], contacts: Contacts, *others: jax.Array) -> jax.Array:
@@ -139,7 +139,11 @@ def some(unknowns: tuple[tuple[int, int], ...], y: Float[Array, "N B"]) -> Float
 
 
 def _values(slot: Slots, y: Float[Array, "n B"]) -> Float[Array, "6 B"]:
-    """The six components, without bias."""
+    """The six components, without bias.
+
+    Not `batched.apply`: a short sum inside a loop over slots takes a CPU a third of the time. Of
+    more members than a group has XLA would leave it to a library.
+    """
     return jnp.sum(slot.rows * y, axis=1)
 
 

@@ -34,7 +34,7 @@ from smpo_envs.safety_gym.car_body import Motion
 from smpo_envs.safety_gym.car_touches import Part, Pose
 from smpo_envs.safety_gym.collision import Touch
 from smpo_envs.safety_gym.contact import LENGTH
-from smpo_envs.safety_gym.dynamics import Acting, Boxes
+from smpo_envs.safety_gym.dynamics import FEW, Acting, Boxes
 from smpo_envs.safety_gym.island import Island, Surroundings
 from smpo_envs.safety_gym.robot import Timing
 from smpo_envs.safety_gym.scalars import Matrix, Scalar
@@ -121,7 +121,8 @@ class CarMechanics:
         free, drift = stored(_drift(motion, control, matrix, island, boxes))
         bodies = _Bodies(pose, matrix, island.position, boxes.inertia)
         meetings = _meetings(found, surroundings, island.position, boxes.rotation)
-        change = one_kernel(_solve, bodies, meetings, drift, warm)
+        few = warm.shape[-1] <= FEW
+        change = one_kernel(_solve, bodies, meetings, drift, warm, pays=few)
         total = free + change
         ours, theirs = total[:FREEDOMS] / _units(total.dtype), total[FREEDOMS:]
         back = scalars.transposed(matrix)

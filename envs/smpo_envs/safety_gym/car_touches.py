@@ -227,12 +227,13 @@ def _number(every: Touches) -> Int[Array, "M B"]:
 
 def _in_order(every: Touches) -> Slots:
     """One after another."""
-    parts = []
+    found, parts = list(every.values()), []
+    axes = found[0].distance.ndim
     for part, touch in every.items():
         code = jnp.array([part is other for other in Part], touch.normal.dtype)
-        code = code.reshape(len(Part), *(1,) * touch.distance.ndim)
+        code = code.reshape(len(Part), *(1,) * axes)
         parts.append(jnp.broadcast_to(code, (len(Part), *touch.distance.shape)))
-    touch = touches.joined(list(every.values()), -touch.distance.ndim)
+    touch = touches.joined(found, -axes)
     slots_first = (jnp.moveaxis(x, 1, 0) for x in (*touch[:2], jnp.concatenate(parts, axis=1)))
     normal, point, part = slots_first
     return Slots(normal, point, touch.distance, part)

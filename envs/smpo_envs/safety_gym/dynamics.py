@@ -24,7 +24,7 @@ from smpo_envs.safety_gym.solver import Inertia
 GRAVITY = 9.81
 # Environments up to which it pays to step them, and to look ahead, in one kernel on a CPU: it takes
 # longer to compile, and with more of them it is computing that takes time.
-_FEW, _FEW_AHEAD = 32, 16
+FEW, _FEW_AHEAD = 32, 16
 
 
 class Acting(NamedTuple):
@@ -220,7 +220,7 @@ def simulate_contacts(
     """Ten physics steps."""
     control = mechanics.controls(action.T)
     start = (island, mechanics.unwarmed(island))
-    small = island.position.shape[-1] <= _FEW and mechanics.steps_in_one_kernel
+    small = island.position.shape[-1] <= FEW and mechanics.steps_in_one_kernel
     (island, _), seen = one_kernel(_steps, mechanics, surroundings, control, start, pays=small)
     felt, touching_fixed, touching = (x[-1] for x in seen)
     return IslandMotion(island, felt.T, touching_fixed.T, touching.T)

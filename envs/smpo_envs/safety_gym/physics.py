@@ -45,7 +45,9 @@ _NEAR_FIXED = 2
 # In units of round-off, the speed (m/s) below which a physics step may leave a position as it was,
 # so that a body would never come to rest by itself.
 _UNRESOLVED = 1000
-_LANES = 16  # environments whose arithmetic fits into vectors of a CPU, two at a time
+# Environments that a CPU steps in the time of one: with eight, which are one vector, XLA writes
+# loops out before it could use vectors.
+_LANES = 16
 _HITS_PER_FIXED = 1 / 256  # share of steps in which the robot may touch one, roughly
 _KNOWN: dict[type, Mechanics] = {Point: PointMechanics(), Car: CarMechanics()}
 _MECHANICS: Mapping[type, Mechanics] = MappingProxyType(_KNOWN)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from accelerator import shaped_for_an_accelerator
+from precision import double_precision
 from scipy.optimize import minimize
 
 from smpo_envs.compilation import one_kernel
@@ -66,7 +68,7 @@ def solve(system, start, *, whole):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_newton_finds_the_least_energy(system, whole):
-    with jax.enable_x64(True):
+    with double_precision():
         start = jnp.ones((SIZE, BATCH))
         found = np.asarray(solve(system, start, whole=whole))
     for member in range(BATCH):
@@ -75,16 +77,11 @@ def test_newton_finds_the_least_energy(system, whole):
         assert np.allclose(found[:, member], least.x, atol=1e-4)
 
 
-def test_an_accelerator_that_takes_all_slots_at_once_finds_the_same(system, monkeypatch):
+def test_an_accelerator_that_takes_all_slots_at_once_finds_the_same(system):
     start = jnp.zeros((SIZE, BATCH))
     in_turn = solve(system, start, whole=False)
-
-    def elsewhere(*operands, cpu, default):
-        del cpu
-        return default(*operands)
-
-    monkeypatch.setattr(articulated.jax.lax, "platform_dependent", elsewhere)
-    at_once = solve(system, start, whole=False)
+    with shaped_for_an_accelerator():
+        at_once = solve(system, start, whole=False)
     assert jnp.allclose(in_turn, at_once, rtol=1e-4, atol=1e-5)
 
 
