@@ -246,11 +246,13 @@ def local_model(ac: ActorCritic[TrustRegion], learner: LearnerState, batch: Batc
     settings = ac.settings
     params, unravel = ravel_pytree(learner.params["policy"])
 
-    def policy(obs: Float[Array, "B O"]) -> Callable[[Vector], Distribution]:
-        return lambda flat: ac.policy.apply(unravel(flat), obs)
+    def policy(stride: int = 1) -> Callable[[Vector], Distribution]:
+        return _by_shard(
+            lambda flat, obs: ac.policy.apply(unravel(flat), obs), batch.obs, ac.spec.shards, stride
+        )
 
     fisher = trust_region.fisher_product(
-        policy(batch.obs[:: settings.fisher_stride]), params, damping=settings.fisher_damping
+        policy(settings.fisher_stride), params, damping=settings.fisher_damping
     )
 
     def solve(v: Vector) -> Vector:
@@ -259,7 +261,29 @@ def local_model(ac: ActorCritic[TrustRegion], learner: LearnerState, batch: Batc
     progress = jnp.clip(learner.iteration / ac.spec.total_iterations, 0.0, 1.0)
     # Not `optax.exponential_decay`, which stops at its end only for a rate that is not traced.
     target_kl = settings.target_kl * settings.target_kl_decay**progress
-    return LocalModel(batch, target_kl, params, unravel, policy(batch.obs), fisher, solve)
+    return LocalModel(batch, target_kl, params, unravel, policy(), fisher, solve)
+
+
+def _by_shard(
+    apply: Callable[[Vector, Float[Array, "B O"]], Distribution],
+    obs: Float[Array, "B O"],
+    shards: int,
+    stride: int,
+) -> Callable[[Vector], Distribution]:
+    """A policy on every nth observation of each shard, from its parameters.
+
+    Each of several shards has a copy of the parameters, so that derivatives by them are added up
+    as one vector (see `optimise.mean_over_shards`).
+    """
+    if shards == 1:
+        return lambda params: apply(params, obs[::stride])
+    parts = optimise.in_shards(obs, shards)[:, ::stride]
+
+    def on_copies(params: Vector) -> Distribution:
+        copies = jnp.broadcast_to(params, (shards, *params.shape))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(apply)(copies, parts))
+
+    return on_copies
 
 
 class Bounds(NamedTuple):

@@ -7,6 +7,7 @@ What only constrained methods share is in `constrained`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -294,7 +295,9 @@ def descend(
 
     def step(carry, minibatch):
         params, opt_state = carry
-        gradients, metrics = jax.grad(loss, has_aux=True)(params, minibatch)
+        gradients, metrics = optimise.mean_over_shards(
+            partial(jax.grad(loss, has_aux=True), params), minibatch, ac.spec.shards
+        )
         for name in networks:
             metrics[f"{name}/gradient_norm"] = optax.tree.norm(gradients[name])
         params, opt_state = optimise.descend(

@@ -6,12 +6,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from smpo_jax.types import Key, Metrics, Params, Scalar
 
 State = TypeVar("State")
 Batch = TypeVar("Batch")  # a pytree whose leaves have a leading axis [B]
+Tree = TypeVar("Tree")
 
 HALVINGS = 20  # of a step, at most: the divergence, about quadratic in it, falls by 1e12
 
@@ -138,6 +140,27 @@ def split(batch: Batch, pieces: int, shards: int = 1) -> Batch:
         return jnp.swapaxes(parts, 0, 1).reshape(pieces, -1, *x.shape[1:])
 
     return jax.tree.map(cut, batch)
+
+
+def mean_over_shards(f: Callable[[Batch], Tree], batch: Batch, shards: int = 1) -> Tree:
+    """The mean of what `f` gives on each of the equal shards of a batch that lie one after another.
+
+    For a gradient of a mean it is that of the whole batch, but for rounding. It is added up as one
+    vector: devices that hold a shard each wait for each other once, where compilers have them wait
+    for every array. With two cores of a CPU that took 85 us an array, half of a minibatch's time.
+    """
+    if shards == 1:
+        return f(batch)
+    parts = in_shards(batch, shards)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)
+    shapes = jax.eval_shape(f, one)
+    _, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+    return unravel(jnp.mean(jax.vmap(lambda part: ravel_pytree(f(part))[0])(parts), axis=0))
+
+
+def in_shards(batch: Batch, shards: int) -> Batch:
+    """`[B, ...] -> [shards, B / shards, ...]` in every leaf."""
+    return jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), batch)
 
 
 def flatten(tree: Batch, shards: int = 1) -> Batch:

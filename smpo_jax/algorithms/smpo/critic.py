@@ -199,9 +199,10 @@ def fit(
 
     def step(carry, minibatch):
         params, opt_state = carry
-        gradients, metrics = jax.grad(
-            lambda params: loss(critic, params[entry], minibatch), has_aux=True
-        )(params)
+        def gradients_of(some: Regression) -> tuple[Params, Metrics]:
+            return jax.grad(lambda params: loss(critic, params[entry], some), has_aux=True)(params)
+
+        gradients, metrics = optimise.mean_over_shards(gradients_of, minibatch, ac.spec.shards)
         metrics[f"{entry}/gradient_norm"] = optax.tree.norm(gradients)
         carry = optimise.descend(
             critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate

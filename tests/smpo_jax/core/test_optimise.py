@@ -72,6 +72,27 @@ def test_shuffling_is_even_and_loses_nothing(size):
         assert abs(quarter.mean() - 0.5) < 4 * (1 / 12 / (size // 4)) ** 0.5
 
 
+def test_a_gradient_over_shards_is_that_of_the_whole_batch():
+    """Where the loss is a mean; of what is not, it is the mean of what the shards give."""
+    x, y = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
+
+    def of(batch):
+        def loss(w):
+            errors = (w["slope"] * batch["x"] + w["offset"] - batch["y"]) ** 2
+            return jnp.mean(errors), {"largest": jnp.max(errors), "mean": jnp.mean(errors)}
+
+        return jax.grad(loss, has_aux=True)({"slope": jnp.ones(()), "offset": jnp.zeros(1)})
+
+    whole, _ = of({"x": x, "y": y})
+    errors = (x - y) ** 2
+    gradients, metrics = optimise.mean_over_shards(of, {"x": x, "y": y}, 3)
+    np.testing.assert_allclose(gradients["slope"], 2 * np.mean((x - y) * x), rtol=1e-5)
+    np.testing.assert_allclose(gradients["offset"], [2 * np.mean(x - y)], rtol=1e-5)
+    np.testing.assert_allclose(metrics["mean"], errors.mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["largest"], errors.reshape(3, 4).max(1).mean(), rtol=1e-6)
+    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, whole)
+
+
 def test_shards_are_shuffled_each_by_itself_and_are_in_every_minibatch_alike():
     """A batch of two shards of environments, numbered by their environment."""
     envs = jnp.broadcast_to(jnp.arange(4), (6, 4))  # [T, N]: 0 and 1 are the first shard
