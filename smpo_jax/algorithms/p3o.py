@@ -6,7 +6,8 @@ several constraints the penalties are added, as in the paper.
 
 Deviation: w = 1 as in OmniSafe, whose numbers these are; in the paper w = 1 − γ, which brings the
 episode's cost to the scale of the advantage. With w = 1 the penalty is in effect all on where
-J_c > d and all off elsewhere.
+J_c > d and all off elsewhere. On several devices E is of a device's samples, each minibatch's
+penalty the mean of theirs.
 """
 
 from dataclasses import dataclass

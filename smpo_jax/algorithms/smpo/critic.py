@@ -199,6 +199,7 @@ def fit(
 
     def step(carry, minibatch):
         params, opt_state = carry
+
         def gradients_of(some: Regression) -> tuple[Params, Metrics]:
             return jax.grad(lambda params: loss(critic, params[entry], some), has_aux=True)(params)
 

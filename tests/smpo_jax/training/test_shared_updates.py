@@ -30,7 +30,7 @@ def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(algo):
 
 
 def collectives(program):
-    """By computation of a compiled program, its messages between devices: kinds, and of how many."""
+    """By computation of a compiled program, its messages: of what kind, and of how many arrays."""
     found, name = {"ENTRY": []}, ""
     for line in program.splitlines():
         if line.endswith("{") and not line.startswith(" "):
