@@ -37,9 +37,6 @@ VALUE = ("value",)  # the critics of methods that ignore costs; `constrained.cri
 # deterministic went on to thousands of it. In default runs on PointGoal1 the furthest were 0.4 of
 # it by PPO's passes (1e7 steps), 1.6 by RCPO's whole steps and 2.6 by CUP's projection (3e6).
 FARTHEST = 5.0
-# On how many samples, about, a divergence is measured; on all of PPO's 32 000 it was a seventh of
-# an update on a CPU.
-_DIVERGENCE_SAMPLES = 8192
 
 SettingsT = TypeVar("SettingsT", bound=base.ActorCriticSettings, covariant=True)
 
@@ -330,26 +327,23 @@ def descend(
 def within_reach(ac: ActorCritic, batch: Batch) -> Check:
     """A check that stops once the policy is more than `target_kl` from the batch's.
 
-    The divergence is measured after each pass, so that it says what the update did, on samples
-    enough for two digits of it. A pass that ends beyond `FARTHEST` times `target_kl` is taken back,
-    as far as need be (the policy's part of it, not the critics'): near determinism, where a step
-    of the learning rate's size is many standard deviations, the policy then goes as far as it may
-    in the direction of the pass.
+    The divergence is that of the whole batch, measured after each pass, so that it costs a
+    fraction of one and says exactly what the update did. A pass that ends beyond `FARTHEST` times
+    `target_kl` is taken back, as far as need be (the policy's part of it, not the critics'): near
+    determinism, where a step of the learning rate's size is many standard deviations, the policy
+    then goes as far as it may in the direction of the pass.
     """
     target_kl = ac.settings.target_kl
-    shards = optimise.in_shards((batch.obs, batch.dist), ac.spec.shards)
-    # An odd stride meets all environments, whose number is even as a rule.
-    stride = len(batch.obs) // _DIVERGENCE_SAMPLES | 1
-    obs, dist = jax.tree.map(lambda x: x[:, ::stride].reshape(-1, *x.shape[2:]), shards)
 
     def divergence(policy: Params) -> Float[Array, ""]:
-        return jnp.mean(dist.kl(ac.policy.apply(policy, obs)))
+        return jnp.mean(batch.dist.kl(ac.policy.apply(policy, batch.obs)))
 
     def check(before: Params, after: Params) -> tuple[Params, Bool[Array, ""], Metrics]:
         policy, kl = optimise.retreat(
             before["policy"], after["policy"], divergence, bound=FARTHEST * target_kl
         )
-        metrics = {"policy/kl": kl, "policy/std": jnp.mean(ac.policy.apply(policy, obs).std())}
+        std = ac.policy.apply(policy, batch.obs).std()
+        metrics = {"policy/kl": kl, "policy/std": jnp.mean(std)}
         return {**after, "policy": policy}, kl > target_kl, metrics
 
     return check

@@ -14,7 +14,7 @@ within δ and the surrogate has not fallen. ρ is the ratio of the policy's prob
 one that acted.
 
 Settings and semantics follow OmniSafe's, for large vectorised batches: advantages standardised once
-over the rollout, passes stopped by the divergence after each, gradients clipped per
+over the rollout, passes stopped by the divergence of the whole batch, gradients clipped per
 network, PPO's learning rate decayed linearly.
 
 Deviation: minibatches are about 2 000 samples instead of 64, and passes at most 5 instead of 40,

@@ -152,8 +152,7 @@ def mean_over_shards(f: Callable[[Batch], Tree], batch: Batch, shards: int = 1) 
     if shards == 1:
         return f(batch)
     parts = in_shards(batch, shards)
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)
-    shapes = jax.eval_shape(f, one)
+    shapes = jax.eval_shape(lambda: f(jax.tree.map(lambda x: x[0], parts)))
     _, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
     return unravel(jnp.mean(jax.vmap(lambda part: ravel_pytree(f(part))[0])(parts), axis=0))
 

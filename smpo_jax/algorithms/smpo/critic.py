@@ -10,6 +10,7 @@ constraints each has a critic of its own.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -197,13 +198,13 @@ def fit(
     next_dist = ac.policy.apply(learner.params["policy"], estimates.next_obs)
     learning_rate = ac.decayed(learning.learning_rate, learner)
 
+    gradients_of = jax.grad(lambda params, some: loss(critic, params[entry], some), has_aux=True)
+
     def step(carry, minibatch):
         params, opt_state = carry
-
-        def gradients_of(some: Regression) -> tuple[Params, Metrics]:
-            return jax.grad(lambda params: loss(critic, params[entry], some), has_aux=True)(params)
-
-        gradients, metrics = optimise.mean_over_shards(gradients_of, minibatch, ac.spec.shards)
+        gradients, metrics = optimise.mean_over_shards(
+            partial(gradients_of, params), minibatch, ac.spec.shards
+        )
         metrics[f"{entry}/gradient_norm"] = optax.tree.norm(gradients)
         carry = optimise.descend(
             critic.optimiser, gradients, opt_state, params, learning_rate=learning_rate
