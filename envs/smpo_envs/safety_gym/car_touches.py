@@ -127,10 +127,10 @@ def with_fixed(pose: Pose, post: Post, places: Float[Array, "2 F B"]) -> Touches
     return found
 
 
-def with_boxes(
+def _body_with_boxes(
     pose: Pose, body: Body, position: Float[Array, "3 K B"], rotation: Float[Array, "3 3 K B"]
 ) -> Touches:
-    """With boxes that can be pushed; normals lead to the boxes; slots [n, K]."""
+    """What `with_boxes` finds but for the wheels."""
     parts = Box(pose.parts.center[:, :, None], pose.parts.axes[:, :, :, None])  # [3, 5, 1, B]
     boxes, size = touches.near_of(body, position[:, None], rotation[:, :, None], parts.center)
     several = Box(parts.center[:, None], parts.axes[:, :, None])
@@ -140,12 +140,34 @@ def with_boxes(
     boxes, size = touches.near_of(body, position, rotation, ball)
     touch = collision.sphere_and_box(ball[:, None], car_body.BALL_RADIUS, boxes, size)
     found[Part.BALL] = touches.flat(touch)
-    for i, part in enumerate(_WHEELS):
-        wheel = Cylinder(pose.wheels.center[:, i][:, None], pose.wheels.axis)
-        boxes, size = touches.near_of(body, position, rotation, wheel.center)
-        beside = Cylinder(wheel.center[:, None], wheel.axis[:, None])
-        found[part] = touches.flat(collision.cylinder_and_box(beside, _WHEEL, boxes, size))
     return found
+
+
+def with_boxes(
+    pose: Pose, body: Body, position: Float[Array, "3 K B"], rotation: Float[Array, "3 3 K B"]
+) -> Touches:
+    """With boxes that can be pushed; normals lead to the boxes; slots [n, K]."""
+    wheels, boxes, size = _wheels_beside(pose, body, position, rotation)
+    both = collision.cylinder_and_box(wheels, _WHEEL, boxes, size)
+    by_wheel = {
+        part: jax.tree.map(lambda x, i=i: jnp.take(x, i, axis=x.ndim - 4), both)
+        for i, part in enumerate(_WHEELS)
+    }
+    found = _body_with_boxes(pose, body, position, rotation)
+    return {**found, **{part: touches.flat(touch) for part, touch in by_wheel.items()}}
+
+
+def _wheels_beside(
+    pose: Pose, body: Body, position: Float[Array, "3 K B"], rotation: Float[Array, "3 3 K B"]
+) -> tuple[Cylinder, Box, Half]:
+    """Both wheels, [2, 1, 1, B], and the boxes that each may touch, [2, n, K, B]."""
+    near = [
+        touches.near_of(body, position, rotation, pose.wheels.center[:, i][:, None])
+        for i in range(len(_WHEELS))
+    ]
+    centers, axes = (jnp.stack([box[x] for box, _ in near], axis=x + 1) for x in (0, 1))
+    wheels = Cylinder(pose.wheels.center[:, :, None, None], pose.wheels.axis[:, :, None, None])
+    return wheels, Box(centers, axes), near[0][1]
 
 
 def _half_parts() -> Half:
@@ -213,10 +235,13 @@ def gap(
     pose: Pose, surroundings: Surroundings, island: Island, rotation: Float[Array, "3 3 K B"]
 ) -> Float[Array, " B"]:
     """Distance of the nearest of what the Car may touch besides the floor."""
-    every = [with_fixed(pose, surroundings.post, surroundings.near_robot)]
+    fixed = with_fixed(pose, surroundings.post, surroundings.near_robot)
+    distances = [touch.distance for touch in fixed.values()]
     if surroundings.body is not None:
-        every.append(with_boxes(pose, surroundings.body, island.position, rotation))
-    distances = [touch.distance for found in every for touch in found.values()]
+        there = (pose, surroundings.body, island.position, rotation)
+        distances += [touch.distance for touch in _body_with_boxes(*there).values()]
+        wheels, boxes, size = _wheels_beside(*there)
+        distances.append(collision.cylinder_apart_from_box(wheels, _WHEEL, boxes, size))
     return jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in distances]).min(0)
 
 

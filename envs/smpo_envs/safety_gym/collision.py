@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from smpo_envs.compilation import stored
+from smpo_envs.compilation import one_kernel, stored
+from smpo_envs.safety_gym import portal
 from smpo_envs.safety_gym.batched import cross, dot, total
+
+_FEW = 512  # pairs of bodies, at most, that a CPU is to look at in one kernel
 
 
 class Half(NamedTuple):
@@ -172,14 +175,81 @@ def sphere_and_cylinder(
 
 
 def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> Touch:
-    """A cylinder against a box, at one point; slots [1].
+    """A cylinder against a box, at one point, as the simulator's version 2 finds it; slots [1].
 
-    Of the faces of both, and of the direction from the axis to the nearest point of the box, the
-    normal is that through which the line between the two centres leaves their overlap first: what
-    the simulator's version 2 looks for. The point is that of the cylinder which is deepest along
-    the normal; of a line or a disc that is equally deep, where the box is nearest.
+    Near the cylinder's round side the normal is that of the side. Where there is no contact the
+    distance is 1 m (see `cylinder_apart_from_box`).
+    """
+    axis, center, beside = jnp.broadcast_arrays(cylinder.axis, cylinder.center, box.center)
+    extent = jnp.broadcast_to(_sizes(half, center), center.shape)
+    axes = jnp.broadcast_to(box.axes, (3, *center.shape))
+    pairs = [x.reshape(3, -1) for x in (center, axis, beside, extent)]
+    pairs = stored(_Pairs(*pairs, axes.reshape(3, 3, -1)))
+    few = pairs.center.shape[1] <= _FEW
+    touch = one_kernel(_meeting, size, pairs, elsewhere=_meeting_in_step, pays=few)
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *center.shape[1:]), touch)
 
-    Deviation: of a contact along a line or a face the simulator takes some point.
+
+class _Pairs(NamedTuple):
+    """Cylinders and boxes.
+
+    Attributes:
+        center: of the cylinder.
+        axis: of the cylinder.
+        beside: the box's centre.
+        extent: half the box's sizes.
+        axes: of the box.
+    """
+
+    center: Float[Array, "3 B"]
+    axis: Float[Array, "3 B"]
+    beside: Float[Array, "3 B"]
+    extent: Float[Array, "3 B"]
+    axes: Float[Array, "3 3 B"]
+
+
+def _meeting_in_step(size: Round, pairs: _Pairs) -> Touch:
+    return _meeting(size, pairs, early=False)
+
+
+def _meeting(size: Round, pairs: _Pairs, *, early: bool = True) -> Touch:
+    """What `cylinder_and_box` finds; slots [1]."""
+    center, axis, beside, extent, axes = pairs
+
+    def of_cylinder(direction: Float[Array, "3 B"]) -> Float[Array, "3 B"]:
+        along = dot(axis, direction)
+        side = stored(direction - along * axis)
+        # Twice, for directions along the axis: of what is left then most may be round-off.
+        side = side - dot(axis, side) * axis
+        length = jnp.sqrt(dot(side, side))
+        outward = side * (size.radius / jnp.maximum(length, 1e-15))
+        return center + outward + jnp.where(along < 0, -size.half_length, size.half_length) * axis
+
+    def of_box(direction: Float[Array, "3 B"]) -> Float[Array, "3 B"]:
+        local = stored(total(axes[i] * direction[i] for i in range(3)))
+        corner = jnp.where(local < 0, -extent, extent)
+        return beside + total(axes[:, i] * corner[i] for i in range(3))
+
+    found = portal.overlap(of_cylinder, of_box, center, beside, early=early)
+    offset = found.point - center
+    along = dot(axis, offset)
+    side = offset - along * axis
+    length = jnp.sqrt(dot(side, side))
+    to_end = size.half_length - jnp.abs(along)
+    near_side = 0.25 * jnp.abs(size.radius - length)
+    is_round = (to_end >= 0.05 * size.half_length) & (to_end >= near_side)
+    normal = jnp.where(is_round, side / jnp.where(length > 0, length, 1), found.normal)
+    distance = jnp.where(found.is_there, -found.depth, 1)
+    return Touch(normal[:, None], found.point[:, None], distance[None])
+
+
+def cylinder_apart_from_box(
+    cylinder: Cylinder, size: Round, box: Box, half: Half
+) -> Float[Array, "*s"]:
+    """At least how far a cylinder is from a box, m; 0 or less where they may touch.
+
+    The widest gap along the faces of both and the way from the cylinder's axis to the nearest point
+    of the box.
     """
     axis = cylinder.axis
     between = box.center - cylinder.center
@@ -190,35 +260,13 @@ def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> T
     far = jnp.sqrt(dot(across, across))
     radial = jnp.where(far > 0, across / jnp.where(far > 0, far, 1), axis)
     faces = [box.axes[:, i] for i in range(3)]
-    axis, *faces = jnp.broadcast_arrays(axis, *faces, radial)
-    *faces, radial = faces
-    normals = jnp.stack([*faces, axis, radial], axis=1)  # [3, 5, *s]
-    normals = stored(jnp.where(dot(normals, between[:, None]) < 0, -normals, normals))
-    towards = dot(normals, between[:, None])
+    normals = stored(jnp.stack(jnp.broadcast_arrays(*faces, axis, radial), axis=1))  # [3, 5, *s]
     along_axis = dot(normals, axis[:, None])
     roundness = jnp.sqrt(jnp.maximum(1 - along_axis * along_axis, 0))
     reach = size.half_length * jnp.abs(along_axis) + size.radius * roundness
     for i in range(3):
         reach = reach + extent[i] * jnp.abs(dot(normals, box.axes[:, i][:, None]))
-    along_axis, depth = stored((along_axis, reach - towards))
-    # How far along the line between the centres; the longest gap if there is any.
-    way = depth / jnp.maximum(towards, 1e-9)
-    chosen, _ = _first_largest(jnp.where(depth < 0, 1 - depth, -way / (1 + jnp.abs(way))))
-
-    pick = lambda x: total(jnp.where(chosen == i, x[i], 0) for i in range(5))  # noqa: E731
-    chosen = stored(chosen)
-    normal = total(jnp.where(chosen == i, normals[:, i], 0) for i in range(5))
-    normal, depth, cosine = stored((normal, pick(depth), pick(along_axis)))
-    flat = 1e-3  # sine of the angle below which a line or an end lies flat
-    side = normal - cosine * axis
-    length = jnp.sqrt(dot(side, side))
-    on_end = length < flat
-    rim = size.radius * side / jnp.where(on_end, 1, length)
-    held = across * jnp.minimum(1, size.radius / jnp.where(far > 0, far, 1))
-    end = jnp.clip(dot(nearest, axis), -size.half_length, size.half_length)
-    end = jnp.where(jnp.abs(cosine) < flat, end, jnp.sign(cosine) * size.half_length)
-    point = cylinder.center + end * axis + jnp.where(on_end, held, rim) - normal * (depth / 2)
-    return Touch(normal[:, None], point[:, None], -depth[None])
+    return (jnp.abs(dot(normals, between[:, None])) - reach).max(0)
 
 
 def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half) -> Touch:
@@ -254,28 +302,18 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     upright edges of the incident face are cut to the height of the reference face, their ends moved
     along the face to within its width. Slots [4].
 
-    Deviation: the simulator also looks at top and bottom faces and at other pairs of edges. These
-    boxes stand or hover upright beside each other. (Simulator versions differ from each other here,
-    too.)
-    """
-    between = second.center - first.center
-    gap_first = stored(_side_gaps(first, first_half, second, second_half))
-    gap_second = stored(_side_gaps(second, second_half, first, first_half))
-    best_first, best_second = gap_first.max(0), gap_second.max(0)
-    swap = best_second > best_first
-    face_gap = jnp.maximum(best_first, best_second)
-    sides, _ = _swap(swap, first.axes, second.axes)
-    gaps = jnp.where(swap, gap_second, gap_first)
-    face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
-    edge_normal, edge_gap = stored(_between_edges(first, first_half, second, second_half))
+    All as the simulator's version 2 has it: where a face is met it counts half of the depth (mended
+    in 3.4.0), and only the nearer upright edge of a face that is seen at more than 30 degrees;
+    where edges meet, no more than the first one of the reference face's corners.
 
-    # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
-    crossing = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
-    swap &= ~crossing
-    normal = jnp.where(crossing, edge_normal, face_normal)
-    normal, swap = stored((jnp.where(dot(normal, between) < 0, -normal, normal), swap))
+    Deviation: the simulator also looks at top and bottom faces and at other pairs of edges. These
+    boxes stand or hover upright beside each other.
+    """
+    way = _way_apart(first, first_half, second, second_half)
+    normal, swap = way.normal, way.swap
     reference, incident = stored(_swap(swap, first, second))
     half, incident_half = _swap(swap, first_half, second_half)
+    between = second.center - first.center
     between, outward = jnp.where(swap, -between, between), normal
     normal = jnp.where(swap, -normal, normal)
 
@@ -293,20 +331,78 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
 
     across, from_middle = stored(seen(along))
     up, from_centre = stored(seen(reference.axes[:, 2]))
+    edge_across, edge_up, rise_across, rise_up = stored(
+        tuple(dot(a, b) for a in (edge, rise) for b in (across, up))
+    )
     corners = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)], normal.dtype)
     side, end = corners.T.reshape(2, 4, *(1,) * (normal.ndim - 1))
-    foot = face[:, None] + side * (half_edge * edge)[:, None]  # [3, 4, *s]
-    height = (end * half.z - from_centre - dot(foot, up[:, None])) / dot(rise, up)
+    # Where on the incident face, from its middle: along its level edge and up its upright one.
+    height = end * half.z - from_centre - dot(face, up)
+    middle = dot(face, across) + from_middle
     extent = incident_half.z
-    relative = stored(foot + jnp.clip(height, -extent, extent) * rise[:, None])
-    lateral = dot(relative, across[:, None]) + from_middle
-    excess = lateral - jnp.clip(lateral, -half_along, half_along)
-    relative = stored(relative - excess / dot(edge, across) * edge[:, None])
+    aside = side * half_edge
+    above = jnp.clip((height - aside * edge_up) / rise_up, -extent, extent)
+    lateral = middle + aside * edge_across + above * rise_across
+    within = jnp.clip(lateral, -half_along, half_along)
+    is_moved, moved = stored((lateral != within, within - middle))
+    determinant = edge_across * rise_up - edge_up * rise_across
+    to_corner = (height * edge_across - moved * edge_up) / determinant
+    above = stored(jnp.where(is_moved, jnp.clip(to_corner, -extent, extent), above))
+    aside = jnp.where(is_moved, (moved - above * rise_across) / edge_across, aside)
+    relative = face[:, None] + aside * edge[:, None] + above * rise[:, None]
     depth = (dot(relative, axis[:, None]) - half_axis) / cosine
-    apart = jnp.maximum(face_gap, edge_gap) > 0
-    distance = jnp.where(apart, jnp.maximum(depth, 0), depth)
+
+    slant = dot(normal, edge)
+    is_nearer = (jnp.abs(slant) < 0.5) | (side * slant < 0)
+    # In which order the simulator goes through the corners depends on which face it is.
+    ahead = end * dot(axis, reference.axes[:, 0] + reference.axes[:, 1]) < 0
+    ahead, right = ahead.astype(depth.dtype), (lateral > 0).astype(depth.dtype)
+    is_x = jnp.abs(dot(axis, reference.axes[:, 0])) > 0.5
+    is_corner = is_moved & (jnp.abs(to_corner) < extent)
+    order = jnp.where(is_x, 2 * ahead + right, 2 * right + ahead)
+    order = stored(jnp.where(is_corner, order, 4))
+    is_first = ~is_corner | (order == order.min(0))
+    depth = jnp.where(jnp.where(way.crosses, is_first, is_nearer), depth, 1)
+    distance = jnp.where(way.gap > 0, jnp.maximum(depth, way.gap), depth)
     point = reference.center[:, None] + relative - normal[:, None] * (distance / 2)
+    distance = jnp.where(way.crosses, distance, distance / 2)
     return Touch(jnp.broadcast_to(outward[:, None], point.shape), point, distance)
+
+
+class _Way(NamedTuple):
+    """The direction of least overlap of two boxes.
+
+    Attributes:
+        normal: from the first to the second.
+        swap: whether it is a side axis of the second.
+        crosses: whether it is between two edges.
+        gap: how far apart they are along it; negative: they overlap.
+    """
+
+    normal: Float[Array, "3 *s"]
+    swap: Bool[Array, "*s"]
+    crosses: Bool[Array, "*s"]
+    gap: Float[Array, "*s"]
+
+
+def _way_apart(first: Box, first_half: Half, second: Box, second_half: Half) -> _Way:
+    """Of the directions that `box_and_box` looks at."""
+    between = second.center - first.center
+    gap_first = stored(_side_gaps(first, first_half, second, second_half))
+    gap_second = stored(_side_gaps(second, second_half, first, first_half))
+    best_first, best_second = gap_first.max(0), gap_second.max(0)
+    swap = best_second > best_first
+    face_gap = jnp.maximum(best_first, best_second)
+    sides, _ = _swap(swap, first.axes, second.axes)
+    gaps = jnp.where(swap, gap_second, gap_first)
+    face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
+    edge_normal, edge_gap = stored(_between_edges(first, first_half, second, second_half))
+
+    # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
+    crosses = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
+    normal = jnp.where(crosses, edge_normal, face_normal)
+    normal = jnp.where(dot(normal, between) < 0, -normal, normal)
+    return stored(_Way(normal, swap & ~crosses, crosses, jnp.maximum(face_gap, edge_gap)))
 
 
 def _nearest_side(

@@ -33,6 +33,9 @@ GRAVITY = 9.81
 
 _DAMPING_RATIO = 1.5
 _STIFFNESS = contact.STIFFNESS / _DAMPING_RATIO**2
+# Version 2 of the simulator weighs turning, too, by a gremlin's inverse mass, where the inverse of
+# its moment of inertia is meant (mended in 3.0.0): the spring resists it as many times as much.
+_TURN_STIFFER = GREMLIN.mass / GREMLIN.inertia[0]
 
 
 class Circling(NamedTuple):
@@ -104,7 +107,8 @@ def spring_response(
 
     With D = d / (1 - d) times the mass, an acceleration a costs |a - g|² + D |J a - a_ref|²: the
     minimum is the acceleration, the curvature the apparent mass. Turning by q = (w, e) towards the
-    target, the spring sees the vector part e, whose rate is J ω = -½ (w ω + ω × e).
+    target, the spring sees the vector part e, whose rate is J ω = -½ (w ω + ω × e); its D is
+    `_TURN_STIFFER` times as much.
 
     Args:
         error: from the gremlin to its target, world axes.
@@ -120,7 +124,7 @@ def spring_response(
     square = dot(e, e)
     impedance = contact.impedance(jnp.sqrt(dot(error, error) + square))
     yielding = 1 - impedance
-    stiffer = impedance / yielding
+    stiffer = _TURN_STIFFER * impedance / yielding
     # JᵀJ = ¼ (1 - e eᵀ), so the inertia is α - β e eᵀ; its inverse by Sherman and Morrison.
     alpha, beta = 1 + stiffer / 4, stiffer / 4
     torque = stiffer * (
