@@ -183,8 +183,8 @@ def cylinder_and_box(cylinder: Cylinder, size: Round, box: Box, half: Half) -> T
     axis, center, beside = jnp.broadcast_arrays(cylinder.axis, cylinder.center, box.center)
     extent = jnp.broadcast_to(_sizes(half, center), center.shape)
     axes = jnp.broadcast_to(box.axes, (3, *center.shape))
-    pairs = [x.reshape(3, -1) for x in (center, axis, beside, extent)]
-    pairs = stored(_Pairs(*pairs, axes.reshape(3, 3, -1)))
+    flat = lambda x: x.reshape(*x.shape[: -len(center.shape[1:])], -1)  # noqa: E731
+    pairs = stored(_Pairs(flat(center), flat(axis), flat(beside), flat(extent), flat(axes)))
     few = pairs.center.shape[1] <= _FEW
     touch = one_kernel(_meeting, size, pairs, elsewhere=_meeting_in_step, pays=few)
     return jax.tree.map(lambda x: x.reshape(*x.shape[:-1], *center.shape[1:]), touch)
