@@ -47,7 +47,7 @@ class Overlap(NamedTuple):
 
     Attributes:
         normal: unit vector from the first body to the second.
-        point: midway between the two surfaces, world.
+        point: about midway between the two surfaces, world.
         depth: by how much; anything where they do not.
         is_there: whether they do.
     """
