@@ -40,6 +40,8 @@ OTHERS = {
     "CarPush1_seek_s105": 6,
     "CarPush2_seek_s100": 4,
 }
+# Of these, such as differ by more than 3 times what versions of the simulator do.
+FAR = {"CarGoal2_seek_s103": 3, "CarPush1_seek_s105": 4}
 # By how much a vase that we have put to rest and one that is still settling may lie apart, m.
 RESTING = 2e-6
 
@@ -102,7 +104,12 @@ def test_contact_steps_are_those_recorded(name):
     pose, rates, boxes = errors(name, True)
     other = touched & ((pose > 1e-9) | (rates > 1e-6) | (boxes > 1e-8))
     assert other.sum() <= OTHERS.get(name, 0), np.flatnonzero(other)
-    assert pose[touched].max() < 2e-2 and boxes[touched].max() < 3e-3  # m
+    # The recording's own solver stops at 1e-6 for the push box (README of the recordings).
+    round_off = (1e-6, 5e-5, 5e-6)
+    far = np.zeros(len(touched), bool)
+    for error, spread, least in zip((pose, rates, boxes), spreads(r), round_off, strict=True):
+        far |= touched & (error > 3 * spread + least)
+    assert far.sum() <= FAR.get(name, 0), np.flatnonzero(far)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

@@ -24,8 +24,9 @@ DEEP = 0.02  # m
 # deeper than 2 cm for more than one step three times; a gremlin whose spring pulls it through a
 # button, in SafetyPointButton2-v0, comes to 8 cm. Depths are those of the contact law, which counts
 # half where a box meets a face. There the simulator pushes a gremlin up once its lower face is the
-# nearer way out, at about 2.5 cm; we do not look at that face, and come to 3.7 cm.
-DEEP_IN_GREMLIN = 0.04  # m
+# nearer way out, at about 2.5 cm; we do not look at that face, and PointButton1 comes to 3.7 cm:
+# it fails.
+DEEP_IN_GREMLIN = 0.03  # m
 # The original lets a push box begin inside a pillar, which then pushes it away.
 SETTLING = 50  # steps
 BATCH = 500
