@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from smpo_jax.algorithms import base
 from smpo_jax.augmentation import require_account
 from smpo_jax.core import constraints, episodes
-from smpo_jax.training import devices
+from smpo_jax.training import devices, meetings
 from smpo_jax.training.rollout import collect
 from smpo_jax.training.tracking import track
 from smpo_jax.types import (
@@ -151,14 +151,21 @@ def iteration(
     require_account(algorithm.account_size, env)
     env = devices.sharded(env, mesh)
 
+    def learn(
+        learner: LearnerState, tracker: episodes.Tracker, transition: Transition, key: Key
+    ) -> tuple[LearnerState, episodes.Tracker, Metrics]:
+        tracker, rollout = track(spec, tracker, devices.dealt(transition, mesh))
+        learner, metrics = algorithm.update(learner, rollout, key)
+        return learner, tracker, whole_metrics(learner, rollout, metrics)
+
+    learn = meetings.in_order(learn, mesh)
+
     def run(state: TrainState) -> tuple[TrainState, Metrics]:
         rollout_key, update_key, key = jax.random.split(state.key, 3)
         env_state, transition = collect(
             algorithm.policy(state.learner), env, state.env_state, rollout_key, spec.rollout_length
         )
-        tracker, rollout = track(spec, state.tracker, devices.dealt(transition, mesh))
-        learner, metrics = algorithm.update(state.learner, rollout, update_key)
-        metrics = whole_metrics(learner, rollout, metrics)
+        learner, tracker, metrics = learn(state.learner, state.tracker, transition, update_key)
         after = TrainState(learner, env_state, tracker, key)
         return placed(after, mesh, env.num_envs), devices.replicate(metrics, mesh)
 
