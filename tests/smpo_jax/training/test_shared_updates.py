@@ -33,8 +33,13 @@ def compiled():
     return program
 
 
-@pytest.mark.parametrize("algo", ["ppo", "cpo", pytest.param("smpo", marks=pytest.mark.slow)])
-def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(compiled, algo):
+@pytest.mark.parametrize(
+    ("algo", "messages_beside_loops"),
+    [("ppo", 9), ("cpo", 14), pytest.param("smpo", 18, marks=pytest.mark.slow)],
+)
+def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(
+    compiled, algo, messages_beside_loops
+):
     """What the compiler makes of an update on two devices; a gradient is one array."""
     by_computation = messages.in_computations(compiled(algo))
     entry = by_computation.pop("ENTRY")
@@ -42,7 +47,7 @@ def test_no_sample_moves_between_devices_and_a_trip_of_a_loop_is_one_sum(compile
     assert max(map(len, by_computation.values())) == 1
     line_search = 3  # divergence, gain and cost of a trial
     assert max(arrays for ((_, arrays),) in by_computation.values()) <= line_search
-    assert len(entry) <= 18  # sums on both sides of a loop are not one message
+    assert len(entry) <= messages_beside_loops  # sums before and after a loop are not one message
 
 
 @pytest.mark.parametrize("algo", [*QUICK, *OTHERS])
