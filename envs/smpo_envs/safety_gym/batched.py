@@ -36,6 +36,19 @@ def repeated(times: int, f: Callable[[int, Tree], Tree], start: Tree) -> Tree:
     return jax.lax.platform_dependent(start, cpu=loop, default=written_out)
 
 
+def passed_through(times: int, f: Callable[[Tree], Tree], start: Tree) -> Tree:
+    """`start`, `f(start)`, `f(f(start))`, ..., `times` of them, stacked.
+
+    A loop on a CPU, elsewhere written out, as `repeated`.
+    """
+
+    def walk(start: Tree, unroll: int = 1) -> Tree:
+        return jax.lax.scan(lambda now, _: (f(now), now), start, length=times, unroll=unroll)[1]
+
+    written_out = functools.partial(walk, unroll=times)
+    return jax.lax.platform_dependent(start, cpu=walk, default=written_out)
+
+
 def dot(a: Float[Array, "n *s"], b: Float[Array, "n *s"]) -> Float[Array, "*s"]:
     """Inner products."""
     return total(a * b)

@@ -108,12 +108,11 @@ class PointMechanics:
         """Step by step."""
         del end
 
-        def step(now: Coordinates, _) -> tuple[Coordinates, Coordinates]:
+        def step(now: Coordinates) -> Coordinates:
             force = point.force(now, *control)
-            after = point.integrate(now, *point.damped_acceleration(now, *force))
-            return after, now
+            return point.integrate(now, *point.damped_acceleration(now, *force))
 
-        return jax.lax.scan(step, begin, length=self.timing.substeps + 1)[1]
+        return batched.passed_through(self.timing.substeps + 1, step, begin)
 
     def gap(
         self, surroundings: Surroundings, island: Island, rotation: Float[Array, "3 3 K B"]
