@@ -1,14 +1,14 @@
 """Which safety critic is the best forecast? Off line, on stored rollouts of fixed policies.
 
-    python configs/suites/forecast.py pretrained:PointGoal1/smpo
+    smpo-jax train --config PointGoal1/smpo --out RUN
     python configs/suites/forecast.py RUN --checkpoints 32 160 313
 
-Of each policy 256 layouts are recorded without an end of the episode, half of them to learn from
-and half to be scored on. Each critic learns from steps of the first half as SMPO's does, in windows
-of a rollout's length, but for what its `Variant` says, and with as many gradient steps as all the
-others. What it then predicts of the other half is held against what followed there: the discounted
-cost (0.99), and the cost of the next 100 and the next 1000 steps. `forecast.csv` has a row for each
-policy and critic.
+Of each policy layouts are recorded without an end of the episode, some to learn from and others to
+be scored on. Each critic learns from the former as SMPO's does, in windows of a rollout's length,
+but for what its `Variant` says. What it then predicts of the others is held against what followed
+there: the discounted cost (0.99), and the cost of the next 100 and the next 1000 steps. So is what
+the run's own critic predicts, which has learnt while the policy did. `forecast.csv` has a row for
+each policy and critic.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from smpo_envs import compilation
 from smpo_jax.core import moments, returns
 from smpo_jax.experiment.results.policy import TrainedPolicy
 
-TASK, LAYOUTS, WINDOW = "PointGoal1", 256, 250
-FIRST, STEPS, BEYOND = 100, 1000, 1000  # steps not looked at, learnt from, and looked ahead
-ROUNDS, MINIBATCHES, BATCH = 200, 25, 1024
+TASK, LEARNT_FROM, SCORED_ON, WINDOW = "PointGoal1", 2048, 512, 250
+FIRST, STEPS, BEYOND = 100, 1000, 1000  # steps not looked at, looked at, and after these
+MINIBATCHES, BATCH = 25, 1024
 LEARNING_RATE = 1e-3  # decays to 0: there are fewer steps than in training
 BINS = 10
 
@@ -49,6 +49,9 @@ class Variant(NamedTuple):
         layer_norm: before each activation.
         bins: of a distribution over the cost to come, learnt by cross entropy; 0: a mean.
         history: of how many steps ago it sees observations, too.
+        layouts: that it learns from.
+        steps: in each of them.
+        rounds: times that targets are computed, of 25 gradient steps each.
     """
 
     name: str
@@ -59,6 +62,9 @@ class Variant(NamedTuple):
     layer_norm: bool = False
     bins: int = 0
     history: tuple[int, ...] = ()
+    layouts: int = 128
+    steps: int = 1000
+    rounds: int = 200
 
 
 VARIANTS = (
@@ -73,16 +79,28 @@ VARIANTS = (
     Variant("layer norm", layer_norm=True),
     Variant("51 bins", bins=51),
     Variant("sees 5 and 25 steps back", history=(5, 25)),
+    Variant("512 layouts, 250 steps of each", layouts=512, steps=250),
+    Variant("512 layouts", layouts=512),
+    Variant("512 layouts, 15 000 gradient steps", layouts=512, rounds=600),
+    Variant("2048 layouts, 500 steps of each", layouts=2048, steps=500),
+    Variant("the same, 15 000 gradient steps", layouts=2048, steps=500, rounds=600),
+    Variant("the same, discount 0.997", layouts=2048, steps=500, rounds=600, discount=0.997),
+    Variant("the same, 128 x 128", layouts=2048, steps=500, rounds=600, hidden=(128, 128)),
 )
+OWN = "the run's own"
 
 
 class Record(NamedTuple):
-    """Steps of a policy, observations normalised; `mode` is its action without noise."""
+    """Steps of a policy, observations normalised.
+
+    `mode` is its action without noise, `predicted` what the run's own critic said of the step.
+    """
 
     obs: Float[Array, "T N O"]
     action: Float[Array, "T N A"]
     mode: Float[Array, "T N A"]
     cost: Float[Array, "T N"]
+    predicted: Float[Array, "T N"]
 
 
 class Score(NamedTuple):
@@ -90,7 +108,8 @@ class Score(NamedTuple):
 
     Attributes:
         policy: the iteration it is of.
-        learnt: the next one, on the layouts that it has learnt from.
+        seed: of the layouts that are learnt from, and of the learning.
+        learnt: the next one, on the layouts that it has learnt from; nan of the run's own.
         correlation: of a step's prediction with the discounted cost that followed (0.99).
         next_100, next_1000: with the cost of so many steps, undiscounted.
         rank: Spearman's, with the discounted cost.
@@ -102,6 +121,7 @@ class Score(NamedTuple):
     """
 
     policy: int
+    seed: int
     critic: str
     learnt: float
     correlation: float
@@ -114,19 +134,21 @@ class Score(NamedTuple):
     seconds: float
 
 
-def record(policy: TrainedPolicy, key: jax.Array) -> Record:
+def record(policy: TrainedPolicy, layouts: int, key: jax.Array) -> Record:
     """Plays the policy with its noise, each robot in one layout all the time."""
     task = smpo_envs.make(TASK, episode_length=10**6)
-    env = smpo_envs.VectorEnv(task, LAYOUTS, stagger=False)
+    env = smpo_envs.VectorEnv(task, layouts, stagger=False)
     learner = policy.learner
     act = policy.algorithm.policy(learner)
+    critic = policy.algorithm.cost_critic
     clip = policy.config.hyperparameters.observation_clip
 
     def step(state: Any, key: jax.Array) -> Any:
         action, _, dist = act(state.obs, key)
         obs = moments.normalise(learner.obs_moments, state.obs, clip=clip)
+        predicted = critic.predict(learner, state.obs, action)
         after, seen = env.step(state, action)
-        return after, Record(obs, action, dist.mode(), seen.cost)
+        return after, Record(obs, action, dist.mode(), seen.cost, predicted)
 
     @partial(jax.jit, compiler_options=compilation.options())
     def play(key: jax.Array) -> Record:
@@ -159,15 +181,15 @@ class Data(NamedTuple):
     cost: Float[Array, "T N"]
 
 
-def data(given: Record, variant: Variant, layouts: slice) -> Data:
-    """The steps that are looked at."""
+def data(given: Record, variant: Variant, layouts: int, steps: int) -> Data:
+    """So many steps in so many layouts, from the first step that is looked at on."""
 
     def seen(shift: int, action: jax.Array) -> jax.Array:
         begin = FIRST + shift
-        past = [given.obs[begin - back : begin - back + STEPS] for back in (0, *variant.history)]
-        return jnp.concatenate([*past, action[begin : begin + STEPS]], axis=-1)[:, layouts]
+        past = [given.obs[begin - back : begin - back + steps] for back in (0, *variant.history)]
+        return jnp.concatenate([*past, action[begin : begin + steps]], axis=-1)[:, :layouts]
 
-    cost = given.cost[FIRST : FIRST + STEPS, layouts]
+    cost = given.cost[FIRST : FIRST + steps, :layouts]
     return Data(seen(0, given.action), seen(1, given.mode), cost)
 
 
@@ -192,7 +214,7 @@ def loss(variant: Variant, highest: jax.Array, out: jax.Array, target: jax.Array
 def learn(variant: Variant, given: Data, key: jax.Array) -> tuple[Any, jax.Array]:
     """Parameters, and the highest cost to come that bins can say."""
     network = Critic(variant)
-    rate = optax.cosine_decay_schedule(LEARNING_RATE, ROUNDS * MINIBATCHES)
+    rate = optax.cosine_decay_schedule(LEARNING_RATE, variant.rounds * MINIBATCHES)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     steps, layouts = given.cost.shape
     nothing = jnp.zeros_like(given.cost)
@@ -225,7 +247,7 @@ def learn(variant: Variant, given: Data, key: jax.Array) -> tuple[Any, jax.Array
     start, key = jax.random.split(key)
     params = network.init(start, given.x[0, :1])
     carry = (params, optimiser.init(params))
-    (params, _), _ = jax.lax.scan(one_round, carry, jax.random.split(key, ROUNDS))
+    (params, _), _ = jax.lax.scan(one_round, carry, jax.random.split(key, variant.rounds))
     return params, highest
 
 
@@ -257,53 +279,73 @@ def ranks(x: np.ndarray) -> np.ndarray:
     return (np.cumsum(number) - (number - 1) / 2)[place]
 
 
-def score(policy: int, given: Record, variant: Variant, seed: int) -> Score:
-    """Learns, predicts, and compares."""
-    half = LAYOUTS // 2
-    learning, other = (data(given, variant, s) for s in (slice(half), slice(half, None)))
-    began = time.perf_counter()
-    params, highest = jax.block_until_ready(learn(variant, learning, jax.random.key(seed)))
-    seconds = time.perf_counter() - began
-    of_learnt, predicted = (
-        np.asarray(predictions(variant, params, highest, x)).ravel() for x in (learning.x, other.x)
-    )
-    learnt = followed(np.asarray(given.cost)[:, :half], 0.99).ravel()
-    cost = np.asarray(given.cost)[:, half:]
-    truth = followed(cost, 0.99).ravel()
-    own = followed(cost, variant.discount).ravel()
+def score(
+    predicted: Float[np.ndarray, "T N"], cost: Float[np.ndarray, "T N"], discount: float
+) -> dict[str, float]:
+    """What is predicted of the steps that are looked at, against the costs that were recorded."""
+    predicted = predicted.ravel()
+    truth, own = followed(cost, 0.99).ravel(), followed(cost, discount).ravel()
     order = np.array_split(np.argsort(predicted), BINS)
     gaps = [abs(predicted[i].mean() - own[i].mean()) for i in order]
 
     def with_(other: np.ndarray) -> float:
         return float(np.corrcoef(predicted, other.ravel())[0, 1])
 
-    return Score(
-        policy,
-        variant.name,
-        float(np.corrcoef(of_learnt, learnt)[0, 1]),
-        with_(truth),
-        with_(ahead(cost, 100)),
-        with_(ahead(cost, 1000)),
-        float(np.corrcoef(ranks(predicted), ranks(truth))[0, 1]),
-        float(predicted.mean() / own.mean()),
-        float(np.mean(gaps) / own.mean()),
-        float(ahead(cost, 1000).mean() / predicted.mean()),
-        seconds,
-    )
+    return {
+        "correlation": with_(truth),
+        "next_100": with_(ahead(cost, 100)),
+        "next_1000": with_(ahead(cost, 1000)),
+        "rank": float(np.corrcoef(ranks(predicted), ranks(truth))[0, 1]),
+        "ratio": float(predicted.mean() / own.mean()),
+        "error": float(np.mean(gaps) / own.mean()),
+        "scale": float(ahead(cost, 1000).mean() / predicted.mean()),
+    }
+
+
+def score_learnt(
+    learning: Record, other: Record, variant: Variant, key: jax.Array
+) -> dict[str, float]:
+    """Learns from some layouts, predicts others, and compares."""
+    given = data(learning, variant, variant.layouts, variant.steps)
+    began = time.perf_counter()
+    params, highest = jax.block_until_ready(learn(variant, given, key))
+    seconds = time.perf_counter() - began
+
+    def predict(x: jax.Array) -> np.ndarray:
+        return np.asarray(predictions(variant, params, highest, x))
+
+    truth = followed(np.asarray(learning.cost), 0.99)[: variant.steps, : variant.layouts]
+    learnt = float(np.corrcoef(predict(given.x).ravel(), truth.ravel())[0, 1])
+    scored_on = data(other, variant, SCORED_ON, STEPS)
+    found = score(predict(scored_on.x), np.asarray(other.cost), variant.discount)
+    return {"learnt": learnt, "seconds": seconds, **found}
+
+
+def say(out: Path, row: Score) -> None:
+    """To a file and to the terminal."""
+    add(out, Score._fields, [row])
+    print(row, flush=True)
 
 
 def main(run: Path, checkpoints: Sequence[int], seeds: int, out: Path) -> None:
     """Scores all critics on all policies."""
     for checkpoint in checkpoints or ("newest",):
         policy = sx.load_policy(run, checkpoint)
-        given = record(policy, jax.random.key(policy.iteration))
-        cost = 1000 * float(given.cost.mean())
+        key = jax.random.key(policy.iteration)
+        other = record(policy, SCORED_ON, key)
+        cost = 1000 * float(other.cost.mean())
         print(f"iteration {policy.iteration}: {cost:.1f} in 1000 steps", flush=True)
+
+        shown = slice(FIRST, FIRST + STEPS)
+        discount = policy.algorithm.cost_critic.discount
+        own = score(np.asarray(other.predicted)[shown], np.asarray(other.cost), discount)
+        say(out, Score(policy.iteration, 0, OWN, learnt=np.nan, seconds=np.nan, **own))
         for seed in range(seeds):
+            layouts_key, learn_key = jax.random.split(jax.random.fold_in(key, seed))
+            learning = record(policy, LEARNT_FROM, layouts_key)
             for variant in VARIANTS:
-                found = score(policy.iteration, given, variant, seed)
-                add(out, Score._fields, [found])
-                print(found, flush=True)
+                found = score_learnt(learning, other, variant, learn_key)
+                say(out, Score(policy.iteration, seed, variant.name, **found))
 
 
 if __name__ == "__main__":

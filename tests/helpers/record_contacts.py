@@ -4,7 +4,7 @@
     python tests/helpers/record_contacts.py tests/data/contacts.npz
 
 Of each kind of pair, bodies beside each other as the tasks have them: turned at random, tilted a
-little, from far apart to deep inside each other.
+little, from far apart to deep inside each other, or one below the other.
 """
 
 import importlib
@@ -32,6 +32,8 @@ KINDS = {
     "body_vase": (BODY, CUBE, (0.2, 0.28), (0.1, STANDING), 0.02),
     "body_gremlin": (BODY, CUBE, (0.2, 0.28), (0.1, HOVERING), 0.02),
     "bumper_vase": (BUMPER, CUBE, (0.11, 0.2), (0.1, STANDING), 0.02),
+    "arrow_under_gremlin": (ARROW, CUBE, (0.0, 0.15), (0.1, HOVERING), 0.0),
+    "body_under_gremlin": (BODY, CUBE, (0.0, 0.2), (0.1, HOVERING), 0.02),
 }
 Place = tuple[np.ndarray, np.ndarray]  # position and rotation matrix
 

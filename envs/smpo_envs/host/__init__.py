@@ -9,25 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smpo_envs.host.throughput import measure_real, measure_workers
-    from smpo_envs.host.vector import (
+    from smpo_envs.host.processes import WorkerError
+    from smpo_envs.host.tasks import (
         HostTask,
-        WorkerEnvs,
-        WorkerError,
         gymnasium_task,
         native_name_to_id,
         safety_gymnasium_task,
     )
+    from smpo_envs.host.throughput import measure_real, measure_workers
+    from smpo_envs.host.vector import WorkerEnvs
 
 _HOME = {
-    "HostTask": "vector",
+    "HostTask": "tasks",
     "WorkerEnvs": "vector",
-    "WorkerError": "vector",
-    "gymnasium_task": "vector",
+    "WorkerError": "processes",
+    "gymnasium_task": "tasks",
     "measure_real": "throughput",
     "measure_workers": "throughput",
-    "native_name_to_id": "vector",
-    "safety_gymnasium_task": "vector",
+    "native_name_to_id": "tasks",
+    "safety_gymnasium_task": "tasks",
 }
 
 __all__ = [

@@ -1,18 +1,10 @@
 """Many environments outside JAX, stepped in worker processes over shared memory."""
 
-import functools
-import importlib.util
 import os
-import pickle
-import subprocess
-import sys
-import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from multiprocessing.connection import Connection, Pipe
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -20,140 +12,25 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from smpo_envs.host import shared
-from smpo_envs.host.compat import check_installed
-from smpo_envs.host.single import Maker, Sizes
+from smpo_envs.host.processes import (
+    NO_EXTRA,
+    START_LIMIT,
+    Crew,
+    GoneError,
+    WorkerError,
+    WorkerProcess,
+)
+from smpo_envs.host.single import Sizes
+from smpo_envs.host.tasks import HostTask
 from smpo_envs.host.worker import Share
-from smpo_envs.registry import TASKS, resolve
 from smpo_envs.step import HostStep, by_name
 
 TIME_LIMIT = 120.0  # seconds that a worker may take for a step of its share, resets included
-START_LIMIT = 600.0  # seconds that it may take to start and make its environments
 REPLACEMENTS = 3  # workers replaced in an hour, at most
 HOUR = 3600.0
-NO_EXTRA: Mapping[str, str] = MappingProxyType({})
 # How MuJoCo and pygame draw where there is no screen. Only for films: MuJoCo does not even import
 # where there is no EGL to be had.
 WITHOUT_A_SCREEN = MappingProxyType({"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"})
-
-
-class WorkerError(RuntimeError):
-    """A worker process failed, or died too often."""
-
-
-@dataclass(frozen=True)
-class HostTask:
-    """A task outside JAX: how workers make an environment of it, and what it is like.
-
-    Attributes:
-        name: for people.
-        maker: how to make one environment.
-        observation_size: `O`.
-        action_size: `A`; actions are of -1 to 1.
-        episode_length: steps after which an episode is cut.
-        cost_names: what each of its costs is called.
-        discrete: actions are one-hot, one of `A` choices.
-        first_action: what the environment calls the first choice.
-        observation_names: of the parts of an observation, in order; () if it is of one.
-        observation_shape: of a picture; () for vectors.
-    """
-
-    name: str
-    maker: Maker
-    observation_size: int
-    action_size: int
-    episode_length: int
-    cost_names: tuple[str, ...] = ("cost",)
-    discrete: bool = False
-    first_action: int = 0
-    observation_names: tuple[str, ...] = ()
-    observation_shape: tuple[int, ...] = ()
-
-
-def safety_gymnasium_task(task_id: str, episode_length: int | None = None) -> HostTask:
-    """A task of the real Safety-Gymnasium, e.g. `SafetyDoggoGoal1-v0`.
-
-    Raises:
-        ImportError: the real package is not installed; says what to run.
-        ValueError: there is no such task, it cannot be trained in, or its episodes are shorter.
-    """
-    check_installed()
-    maker = Maker("safety_gymnasium", {"task_id": task_id})
-    return _task(f"safety-gymnasium:{task_id}", maker, episode_length)
-
-
-def gymnasium_task(
-    env_id: str, cost: str, episode_length: int | None = None, **options: Any
-) -> HostTask:
-    """A task that is registered with Gymnasium, e.g. `Pendulum-v1`.
-
-    Args:
-        env_id: what `gymnasium.make` takes.
-        cost: `info.NAME`, `module:function` (of observation, action, next observation and info) or
-            `none`; several with commas between them.
-        episode_length: the time limit in place of its own, in steps.
-        options: more for `gymnasium.make`.
-
-    Raises:
-        ImportError: gymnasium is not installed.
-        ValueError: there is no such task, it cannot be trained in, or it has no time limit.
-    """
-    if importlib.util.find_spec("gymnasium") is None:
-        raise ImportError(f"gymnasium:{env_id} needs the package gymnasium: pip install gymnasium")
-    limit = {} if episode_length is None else {"max_episode_steps": episode_length}
-    arguments = {"env_id": env_id, "cost": cost, "options": {**options, **limit}}
-    maker = Maker("gymnasium", arguments)
-    return _task(f"gymnasium:{env_id}", maker, episode_length)
-
-
-def _task(name: str, maker: Maker, episode_length: int | None) -> HostTask:
-    try:
-        sizes = _sizes(name, pickle.dumps(maker))
-    except WorkerError as error:
-        raise ValueError(str(error)) from error
-    longest = sizes.episode_length
-    if episode_length is None and longest is None:
-        raise ValueError(f"{name} has no time limit: say after how many steps an episode is cut")
-    if episode_length is not None and longest is not None and episode_length > longest:
-        raise ValueError(
-            f"{name}: episode_length={episode_length}, but its episodes end after {longest} steps"
-        )
-    return HostTask(
-        name,
-        maker,
-        sizes.observation,
-        sizes.action,
-        episode_length or longest or 0,
-        cost_names=sizes.cost_names,
-        discrete=sizes.discrete,
-        first_action=sizes.first_action,
-        observation_names=sizes.observation_names,
-        observation_shape=sizes.observation_shape,
-    )
-
-
-@functools.cache
-def _sizes(name: str, pickled: bytes) -> Sizes:
-    """Sizes of what a maker makes, in a process of its own: that may take much memory."""
-    worker = _Worker(name)
-    try:
-        return worker.ask("look", pickle.loads(pickled), START_LIMIT)
-    except _GoneError as gone:
-        raise WorkerError(str(gone)) from None
-    finally:
-        worker.close()
-
-
-def native_name_to_id(name: str) -> str:
-    """The real package's id of a task: `PointGoal1` is `SafetyPointGoal1-v0`.
-
-    Raises:
-        ValueError: there is no such task, or it has no counterpart in the real package.
-    """
-    task_id = TASKS[resolve(name)].task_id
-    if task_id is None:
-        both = ", ".join(native for native, entry in TASKS.items() if entry.task_id)
-        raise ValueError(f"safety-gymnasium has no task {name!r}; in both are {both}")
-    return task_id
 
 
 class WorkerEnvs:
@@ -229,7 +106,7 @@ class WorkerEnvs:
         self._time_limit = time_limit
         self._shares = _deal(num_envs, processes)
         self._films = films
-        self._crew = _Crew()
+        self._crew = Crew()
         weakref.finalize(self, self._crew.close)
         self._replaced: list[float] = []  # when
         self._notices: list[str] = []
@@ -375,14 +252,14 @@ class WorkerEnvs:
                 self._set_to_work(i)
             for worker in workers:
                 worker.receive(START_LIMIT)
-        except _GoneError as gone:
+        except GoneError as gone:
             raise WorkerError(str(gone)) from None
 
-    def _hire(self, i: int) -> "_Worker":
+    def _hire(self, i: int) -> WorkerProcess:
         own = self._shares[i]
         count = sum(stop - start for start, stop in own)
         name = f"worker {i + 1} of {len(self._shares)} ({count} of {self.task.name})"
-        return _Worker(name, self._crew.memory, WITHOUT_A_SCREEN if self._films else NO_EXTRA)
+        return WorkerProcess(name, self._crew.memory, WITHOUT_A_SCREEN if self._films else NO_EXTRA)
 
     def _set_to_work(self, i: int) -> None:
         limit, memory = self.task.episode_length, self._crew.memory
@@ -405,7 +282,7 @@ class WorkerEnvs:
                 continue
             try:
                 self._crew.workers[i].send(name, half, expect=half)
-            except _GoneError as gone:
+            except GoneError as gone:
                 self._replace(i, gone)
 
     def _wait(self, half: int) -> None:
@@ -413,10 +290,10 @@ class WorkerEnvs:
         for i in range(len(self._shares)):
             try:
                 self._crew.workers[i].finish(half, self._time_limit)
-            except _GoneError as gone:
+            except GoneError as gone:
                 self._replace(i, gone)
 
-    def _replace(self, i: int, gone: "_GoneError") -> None:
+    def _replace(self, i: int, gone: GoneError) -> None:
         """Puts a new worker, with new episodes, in the place of one that is gone."""
         now = time.monotonic()
         self._replaced = [when for when in self._replaced if now - when < HOUR]
@@ -440,27 +317,9 @@ class WorkerEnvs:
                 worker.ask("reset", half, START_LIMIT)
                 self._lost[rows] = True
                 count += stop - start
-        except _GoneError as again:
+        except GoneError as again:
             raise WorkerError(f"{gone}, and so did the one in its place: {again}") from None
         self._notices.append(f"{gone}; replaced, {count} episodes dropped")
-
-
-class _Crew:
-    """The workers, and the memory that they share; what has to be given back."""
-
-    def __init__(self) -> None:
-        self.workers: list[_Worker] = []
-        self.memory = -1
-
-    def close(self) -> None:
-        for worker in self.workers:
-            worker.hang_up()
-        for worker in self.workers:
-            worker.close()
-        self.workers = []
-        if self.memory >= 0:
-            os.close(self.memory)
-        self.memory = -1
 
 
 class _CloseOnError:
@@ -475,107 +334,6 @@ class _CloseOnError:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._envs.close()
-
-
-class _GoneError(Exception):
-    """A worker has died or hangs: which, and how."""
-
-
-class _Worker:
-    """One worker process and the socket to it; `name` is for people."""
-
-    def __init__(
-        self, name: str, memory: int | None = None, extra: Mapping[str, str] = NO_EXTRA
-    ) -> None:
-        self.name = name
-        self._pending: list[int] = []  # halves in the order in which replies will come
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        here, there = Pipe()
-        self._connection: Connection = here
-        # A plain interpreter rather than `multiprocessing`, which would run the caller's main
-        # module again, with all that it imports. One thread each: the matrices are 3 by 3.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                f"from smpo_envs.host.worker import main; main({there.fileno()}, {os.getpid()})",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            pass_fds=[there.fileno(), *([] if memory is None else [memory])],
-            env={
-                **os.environ,
-                # Behind all else comes the folder where the user stands, with a cost of their own.
-                "PYTHONPATH": os.pathsep.join([*map(os.path.abspath, sys.path), os.getcwd()]),
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-                **{key: os.environ.get(key, value) for key, value in extra.items()},
-            },
-        )
-        there.close()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ask(self, name: str, argument: Any, limit: float) -> Any:
-        """The answer to a command."""
-        self.send(name, argument)
-        return self.receive(limit)
-
-    def send(self, name: str, argument: Any, expect: int | None = None) -> None:
-        """Sends a command; `expect` is the half of which `finish` will be asked."""
-        try:
-            self._connection.send((name, argument))
-        except OSError:
-            raise self._death() from None
-        if expect is not None:
-            self._pending.append(expect)
-
-    def finish(self, half: int, limit: float) -> None:
-        """Waits until nothing of a half is under way."""
-        while half in self._pending:
-            self.receive(limit)
-            self._pending.pop(0)
-
-    def receive(self, limit: float) -> Any:
-        """The next reply."""
-        try:
-            if not self._connection.poll(limit):
-                self._process.kill()
-                raise _GoneError(f"{self.name} did not answer for {limit:g} s and was ended")
-            status, result = self._connection.recv()
-        except (EOFError, OSError):
-            raise self._death() from None
-        if status == "error":
-            raise WorkerError(f"{self.name}: {result}")
-        return result
-
-    def hang_up(self) -> None:
-        """Closes the socket, which makes the process end."""
-        self._connection.close()
-
-    def close(self) -> None:
-        """Waits for the end of the process, up to a few seconds, then kills it."""
-        self.hang_up()
-        self._await_end()
-        self._log.close()
-
-    def _await_end(self) -> int:
-        try:
-            return self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def _death(self) -> _GoneError:
-        status = self._await_end()
-        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        self._log.seek(0)
-        last_line = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
-        return _GoneError(": ".join([f"{self.name} died ({how})", *last_line]))
 
 
 def _deal(num_envs: int, processes: int) -> list[tuple[tuple[int, int], ...]]:

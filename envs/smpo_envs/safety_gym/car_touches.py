@@ -134,7 +134,7 @@ def _body_with_boxes(
     parts = Box(pose.parts.center[:, :, None], pose.parts.axes[:, :, :, None])  # [3, 5, 1, B]
     boxes, size = touches.near_of(body, position[:, None], rotation[:, :, None], parts.center)
     several = Box(parts.center[:, None], parts.axes[:, :, None])
-    touch = collision.box_and_box(several, _half_parts(), boxes, size)
+    touch = collision.box_and_box(several, _half_parts(), boxes, size, hovers=not body.on_floor)
     found = {Part.BODY: touches.flat(touches.flat(touch))}
     ball = pose.ball[:, None]
     boxes, size = touches.near_of(body, position, rotation, ball)

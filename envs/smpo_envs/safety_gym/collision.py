@@ -294,7 +294,9 @@ def post_and_box(post: Post, middle: Float[Array, "3 *s"], box: Box, half: Half)
     return jax.tree.map(lambda a, b: jnp.where(deeper, a, b), upper, lower)
 
 
-def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) -> Touch:
+def box_and_box(
+    first: Box, first_half: Half, second: Box, second_half: Half, *, hovers: bool = False
+) -> Touch:
     """Two boxes side by side: a side face of one against the nearest side face of the other.
 
     The normal is the direction of least overlap: a side axis of either box, or, if one of them is
@@ -306,9 +308,15 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     in 3.4.0), and only the nearer upright edge of a face that is seen at more than 30 degrees;
     where edges meet, no more than the first one of the reference face's corners.
 
-    Deviation: the simulator also looks at top and bottom faces and at other pairs of edges. These
-    boxes stand or hover upright beside each other.
+    If the second `hovers`, the way apart may also be up: then both are looked at laid on their
+    sides, their top and bottom faces and level edges in the place of side faces and upright edges.
+
+    Deviation: the simulator also looks at other pairs of edges, and where a face is above another
+    one it finds the corners of all that both cover, up to eight. These boxes stand or hover upright
+    beside each other; if one is pushed up, it hardly matters where.
     """
+    if hovers:
+        first, first_half, second, second_half = _laid_over(first, first_half, second, second_half)
     way = _way_apart(first, first_half, second, second_half)
     normal, swap = way.normal, way.swap
     reference, incident = stored(_swap(swap, first, second))
@@ -369,6 +377,35 @@ def box_and_box(first: Box, first_half: Half, second: Box, second_half: Half) ->
     return Touch(jnp.broadcast_to(outward[:, None], point.shape), point, distance)
 
 
+def _laid_over(
+    first: Box, first_half: Half, second: Box, second_half: Half
+) -> tuple[Box, Half, Box, Half]:
+    """Both boxes, their axes called otherwise where the overlap is least along the third one.
+
+    That comes first there, and third a level one: of the second box the more parallel to the
+    first's.
+    """
+    gaps = [
+        _face_gaps(first, first_half, second, second_half),
+        _face_gaps(second, second_half, first, first_half),
+    ]
+    sides = jnp.maximum(gaps[0][:2].max(0), gaps[1][:2].max(0))
+    is_over = stored(jnp.maximum(gaps[0][2], gaps[1][2]) > sides)
+    a, b = jnp.broadcast_arrays(first.axes, second.axes)
+    cosines = jnp.abs(dot(a[:, 0][:, None], b[:, :2]))
+    turned = cosines[1] > cosines[0]
+
+    def called(x: Any, y: Any, z: Any, turned: Any) -> list[jax.Array]:
+        level, rise = jnp.where(turned, x, y), jnp.where(turned, y, x)
+        return [jnp.where(is_over, new, old) for new, old in ((z, x), (level, y), (rise, z))]
+
+    def of(box: Box, axes: jax.Array, half: Half, turned: Any) -> tuple[Box, Half]:
+        own = jnp.stack(called(axes[:, 0], axes[:, 1], axes[:, 2], turned), axis=1)
+        return Box(box.center, own), Half(*called(*half, turned))
+
+    return *of(first, a, first_half, False), *of(second, b, second_half, turned)
+
+
 class _Way(NamedTuple):
     """The direction of least overlap of two boxes.
 
@@ -388,8 +425,8 @@ class _Way(NamedTuple):
 def _way_apart(first: Box, first_half: Half, second: Box, second_half: Half) -> _Way:
     """Of the directions that `box_and_box` looks at."""
     between = second.center - first.center
-    gap_first = stored(_side_gaps(first, first_half, second, second_half))
-    gap_second = stored(_side_gaps(second, second_half, first, first_half))
+    gap_first = stored(_face_gaps(first, first_half, second, second_half)[:2])
+    gap_second = stored(_face_gaps(second, second_half, first, first_half)[:2])
     best_first, best_second = gap_first.max(0), gap_second.max(0)
     swap = best_second > best_first
     face_gap = jnp.maximum(best_first, best_second)
@@ -459,14 +496,13 @@ def _first_largest(x: Float[Array, "n *s"]) -> tuple[jax.Array, jax.Array]:
     return chosen, best
 
 
-def _side_gaps(box: Box, half: Half, other: Box, other_half: Half) -> Float[Array, "2 *s"]:
-    """How far apart two boxes are along the two side axes of the first; negative: they overlap."""
-    sides = box.axes[:, :2]
-    centers = jnp.abs((sides * (other.center - box.center)[:, None]).sum(0))
-    along = jnp.abs((sides[:, :, None] * other.axes[:, None]).sum(0))
+def _face_gaps(box: Box, half: Half, other: Box, other_half: Half) -> Float[Array, "3 *s"]:
+    """How far apart two boxes are along the axes of the first; negative: they overlap."""
+    centers = jnp.abs((box.axes * (other.center - box.center)[:, None]).sum(0))
+    along = jnp.abs((box.axes[:, :, None] * other.axes[:, None]).sum(0))
     x, y, z = other_half
     reach = x * along[:, 0] + y * along[:, 1] + z * along[:, 2]
-    return centers - _sizes(half, centers)[:2] - reach
+    return centers - _sizes(half, centers) - reach
 
 
 def _swap(condition, a, b):

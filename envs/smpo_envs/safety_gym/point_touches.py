@@ -141,7 +141,7 @@ def _touches_of_robot_and_boxes(
     origin, arrow, middle = parts
     core = touches.core_of(body, position, rotation)
     by_sphere = [collision.sphere_and_box(origin, SPHERE_RADIUS, core, body.core)]
-    by_arrow = [collision.box_and_box(arrow, ARROW, core, body.core)]
+    by_arrow = [collision.box_and_box(arrow, ARROW, core, body.core, hovers=not body.on_floor)]
     if body.corners:
         half = body.corners.half
         near = touches.nearest_corners(body.corners, position, rotation, middle)

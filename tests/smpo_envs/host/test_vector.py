@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from smpo_envs.host import (
+    HostTask,
     WorkerEnvs,
     WorkerError,
     gymnasium_task,
     native_name_to_id,
     safety_gymnasium_task,
 )
-from smpo_envs.host import vector as vector_module
 from smpo_envs.host.single import Maker
 
 pytestmark = pytest.mark.xdist_group("real")  # one process pays for the imports
@@ -410,7 +410,7 @@ def test_worker_that_cannot_start_reports_its_last_words(monkeypatch, tmp_path):
     interpreter.write_text("#!/bin/sh\necho Traceback >&2; echo ImportError: gone >&2; exit 3\n")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    task = vector_module.HostTask("own", Maker("gymnasium", {}), 1, 1, 10)
+    task = HostTask("own", Maker("gymnasium", {}), 1, 1, 10)
     message = r"worker 1 of 1 \(1 of own\) died \(exit status 3\): ImportError: gone$"
     with pytest.raises(WorkerError, match=message):
         WorkerEnvs(task, 1).reset(0)
@@ -427,7 +427,7 @@ def test_worker_module_loads_no_jax():
 
 @pytest.mark.parametrize("processes", [0, 3])
 def test_processes_must_be_between_one_and_the_environments(processes):
-    task = vector_module.HostTask("own", Maker("gymnasium", {}), 1, 1, 10)
+    task = HostTask("own", Maker("gymnasium", {}), 1, 1, 10)
     with pytest.raises(ValueError, match=f"processes={processes} is not between 1 and num_envs=2"):
         WorkerEnvs(task, 2, processes)
 
@@ -435,9 +435,7 @@ def test_processes_must_be_between_one_and_the_environments(processes):
 @pytest.mark.parametrize("num_envs", [1, 2, 3, 7])
 def test_every_worker_has_work_and_every_environment_a_worker(num_envs):
     for processes in range(1, num_envs + 1):
-        env = WorkerEnvs(
-            vector_module.HostTask("own", Maker("gymnasium", {}), 1, 1, 10), num_envs, processes
-        )
+        env = WorkerEnvs(HostTask("own", Maker("gymnasium", {}), 1, 1, 10), num_envs, processes)
         rows = [[i for own in share for i in range(*own)] for share in env._shares]
         assert all(rows)
         assert sorted(i for own in rows for i in own) == list(range(num_envs))

@@ -1,5 +1,7 @@
 """Contacts against those that MuJoCo 2.3.3 finds (see `record_contacts`)."""
 
+from functools import partial
+
 import golden
 import jax
 import jax.numpy as jnp
@@ -18,14 +20,13 @@ from smpo_envs.safety_gym.collision import (
 )
 
 CUBE, WHEEL = Half(0.1, 0.1, 0.1), Round(0.05, 0.025)
-# First bodies, and in how many places other contacts are found: gremlins deep enough inside for
-# their lower face to be the nearer way out.
+ARROW, BODY = Half(0.05, 0.05, 0.05), Half(0.1, 0.1, 0.05)
 BOXES = {
-    "arrow_vase": (Half(0.05, 0.05, 0.05), 0),
-    "arrow_gremlin": (Half(0.05, 0.05, 0.05), 0),
-    "body_vase": (Half(0.1, 0.1, 0.05), 0),
-    "body_gremlin": (Half(0.1, 0.1, 0.05), 2),
-    "bumper_vase": (Half(0.1, 0.01, 0.05), 0),
+    "arrow_vase": ARROW,
+    "arrow_gremlin": ARROW,
+    "body_vase": BODY,
+    "body_gremlin": BODY,
+    "bumper_vase": Half(0.1, 0.01, 0.05),
 }
 
 
@@ -63,14 +64,32 @@ def is_same(touch, theirs, i, tolerance):
 
 @pytest.mark.parametrize("kind", BOXES)
 def test_boxes_touch_at_the_points_that_the_simulator_finds(kind):
-    half, others = BOXES[kind]
     with double_precision():
         ((at, turn), (beside, other)), theirs = recorded(kind)
-        touch = jax.jit(box_and_box)(Box(at, turn), half, Box(beside, other), CUBE)
+        pair = Box(at, turn), BOXES[kind], Box(beside, other), CUBE
+        touch = jax.jit(partial(box_and_box, hovers="gremlin" in kind))(*pair)
     touches = ~np.isnan(theirs[:, 0, 0])
     np.testing.assert_array_equal(np.any(np.asarray(touch.distance) <= 0, axis=0), touches)
     assert 40 < touches.sum() < 90
-    assert sum(not is_same(touch, theirs[i], i, 1e-8) for i in np.flatnonzero(touches)) == others
+    assert all(is_same(touch, theirs[i], i, 1e-8) for i in np.flatnonzero(touches))
+
+
+@pytest.mark.parametrize(("first", "half", "others"), [("arrow", ARROW, 4), ("body", BODY, 12)])
+def test_what_is_deep_below_a_gremlin_pushes_it_up_as_in_the_simulator(first, half, others):
+    with double_precision():
+        ((at, turn), (beside, other)), theirs = recorded(f"{first}_under_gremlin")
+        pair = Box(at, turn), half, Box(beside, other), CUBE
+        touch = jax.jit(partial(box_and_box, hovers=True))(*pair)
+    distance, normal = np.asarray(touch.distance), np.asarray(touch.normal[:, 0])
+    np.testing.assert_array_equal(np.any(distance <= 0, axis=0), ~np.isnan(theirs[:, 0, 0]))
+    up = theirs[:, 0, 3] > 0.5
+    assert up.sum() > 40
+    # The others are pushed along what is normal to two level edges that we do not look at.
+    same = up & (np.abs(normal.T - theirs[:, 0, 1:4]).max(1) < 1e-8)
+    assert np.sum(up & ~same) <= others
+    assert np.all(normal[2, up] > 0.99)
+    deepest = np.nanmin(theirs[same, :, 0], axis=1)
+    np.testing.assert_allclose(distance[:, same].min(0), deepest, rtol=0, atol=1e-8)
 
 
 def wheel_and_box(kind, dtype):

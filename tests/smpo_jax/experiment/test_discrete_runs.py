@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import smpo_jax as sx
-from smpo_envs.host import vector
+from smpo_envs.host import tasks
 from smpo_jax.experiment.settings import config_file
 
 CODE = '''
@@ -71,7 +71,7 @@ def lights(toy):
     write(NOISE, LIGHT)
     yield
     sys.modules.pop("lights", None)
-    vector._sizes.cache_clear()
+    tasks._sizes.cache_clear()
 
 
 def rows(folder):
@@ -139,7 +139,7 @@ def test_another_order_of_parts_is_refused_in_one_line(command, lights):
     del lights
     assert command(f"{RUN} {SMALL} --steps 320 --out run").status == 0
     write(LIGHT, NOISE)
-    vector._sizes.cache_clear()  # a new process would look again
+    tasks._sizes.cache_clear()  # a new process would look again
     for words in ("train --resume run --steps 640", "evaluate run --episodes 2"):
         result = command(words)
         line = result.err.splitlines()[-1]
@@ -147,7 +147,7 @@ def test_another_order_of_parts_is_refused_in_one_line(command, lights):
         assert "gives observations of light[2], noise[3], and the run was trained on " in line
     assert len(rows("run")) == 2
     write(NOISE, LIGHT)
-    vector._sizes.cache_clear()
+    tasks._sizes.cache_clear()
     assert command("train --resume run --steps 640").status == 0
     assert len(rows("run")) == 4
 
