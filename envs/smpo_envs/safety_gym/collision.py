@@ -15,6 +15,7 @@ from smpo_envs.compilation import one_kernel, stored
 from smpo_envs.safety_gym import portal
 from smpo_envs.safety_gym.batched import cross, dot, total
 
+_PARALLEL = 1e-3  # sine between edges that are taken to be parallel
 _FEW = 512  # pairs of bodies, at most, that a CPU is to look at in one kernel
 
 
@@ -312,12 +313,11 @@ def box_and_box(
     sides, their top and bottom faces and level edges in the place of side faces and upright edges.
 
     Deviation: the simulator also looks at other pairs of edges, and where a face is above another
-    one it finds the corners of all that both cover, up to eight. These boxes stand or hover upright
-    beside each other; if one is pushed up, it hardly matters where.
+    one it finds all corners of what both cover, up to eight.
     """
     if hovers:
         first, first_half, second, second_half = _laid_over(first, first_half, second, second_half)
-    way = _way_apart(first, first_half, second, second_half)
+    way = _way_apart(first, first_half, second, second_half, all_edges=hovers)
     normal, swap = way.normal, way.swap
     reference, incident = stored(_swap(swap, first, second))
     half, incident_half = _swap(swap, first_half, second_half)
@@ -422,7 +422,9 @@ class _Way(NamedTuple):
     gap: Float[Array, "*s"]
 
 
-def _way_apart(first: Box, first_half: Half, second: Box, second_half: Half) -> _Way:
+def _way_apart(
+    first: Box, first_half: Half, second: Box, second_half: Half, *, all_edges: bool
+) -> _Way:
     """Of the directions that `box_and_box` looks at."""
     between = second.center - first.center
     gap_first = stored(_face_gaps(first, first_half, second, second_half)[:2])
@@ -433,7 +435,9 @@ def _way_apart(first: Box, first_half: Half, second: Box, second_half: Half) -> 
     sides, _ = _swap(swap, first.axes, second.axes)
     gaps = jnp.where(swap, gap_second, gap_first)
     face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
-    edge_normal, edge_gap = stored(_between_edges(first, first_half, second, second_half))
+    edge_normal, edge_gap = stored(
+        _between_edges(first, first_half, second, second_half, all_edges=all_edges)
+    )
 
     # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
     crosses = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
@@ -464,23 +468,29 @@ def _sizes(half: Half, like: jax.Array) -> Float[Array, "3 *#s"]:
 
 
 def _between_edges(
-    first: Box, first_half: Half, second: Box, second_half: Half
+    first: Box, first_half: Half, second: Box, second_half: Half, *, all_edges: bool
 ) -> tuple[Float[Array, "3 *s"], Float[Array, "*s"]]:
     """How far apart two boxes are at most along a direction between their edges, and which it is.
 
-    Of the directions normal to a level edge of one box and an upright edge of the other.
+    Of the directions normal to a level edge of one box and an upright edge of the other, and of two
+    more that are upright where the boxes were laid on their sides.
     """
     a, b = jnp.broadcast_arrays(first.axes, second.axes)
-    level = jnp.stack([a[:, 0], a[:, 1], b[:, 0], b[:, 1]], axis=1)
-    rises = [b[:, 2], b[:, 2], a[:, 2], a[:, 2]]
-    normal = cross(level, jnp.stack(rises, axis=1))
-    normal = stored(normal * jax.lax.rsqrt(dot(normal, normal)))
+    level = [a[:, 0], a[:, 1], b[:, 0], b[:, 1]]
+    other = [b[:, 2], b[:, 2], a[:, 2], a[:, 2]]
+    if all_edges:
+        level, other = [*level, a[:, 1], a[:, 2]], [*other, b[:, 1], b[:, 2]]
+    normal = cross(jnp.stack(level, axis=1), jnp.stack(other, axis=1))
+    square = dot(normal, normal)
+    normal = stored(normal * jax.lax.rsqrt(square))
     gap = jnp.abs(dot(normal, (second.center - first.center)[:, None]))
     for box, half in ((first, first_half), (second, second_half)):
         for j, size in enumerate(half):
             gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
+    if all_edges:  # parallel edges have no direction between them
+        gap = jnp.where(square > _PARALLEL**2, gap, -jnp.inf)
     chosen, best = _first_largest(stored(gap))
-    return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(4)), best
+    return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(len(level))), best
 
 
 def _first_largest(x: Float[Array, "n *s"]) -> tuple[jax.Array, jax.Array]:

@@ -74,22 +74,18 @@ def test_boxes_touch_at_the_points_that_the_simulator_finds(kind):
     assert all(is_same(touch, theirs[i], i, 1e-8) for i in np.flatnonzero(touches))
 
 
-@pytest.mark.parametrize(("first", "half", "others"), [("arrow", ARROW, 4), ("body", BODY, 12)])
-def test_what_is_deep_below_a_gremlin_pushes_it_up_as_in_the_simulator(first, half, others):
+@pytest.mark.parametrize(("first", "half"), [("arrow", ARROW), ("body", BODY)])
+def test_what_is_deep_below_a_gremlin_pushes_it_up_as_in_the_simulator(first, half):
     with double_precision():
         ((at, turn), (beside, other)), theirs = recorded(f"{first}_under_gremlin")
         pair = Box(at, turn), half, Box(beside, other), CUBE
         touch = jax.jit(partial(box_and_box, hovers=True))(*pair)
-    distance, normal = np.asarray(touch.distance), np.asarray(touch.normal[:, 0])
-    np.testing.assert_array_equal(np.any(distance <= 0, axis=0), ~np.isnan(theirs[:, 0, 0]))
-    up = theirs[:, 0, 3] > 0.5
-    assert up.sum() > 40
-    # The others are pushed along what is normal to two level edges that we do not look at.
-    same = up & (np.abs(normal.T - theirs[:, 0, 1:4]).max(1) < 1e-8)
-    assert np.sum(up & ~same) <= others
-    assert np.all(normal[2, up] > 0.99)
-    deepest = np.nanmin(theirs[same, :, 0], axis=1)
-    np.testing.assert_allclose(distance[:, same].min(0), deepest, rtol=0, atol=1e-8)
+    assert np.sum(theirs[:, 0, 3] > 0.99) > 80
+    normal, deepest = np.asarray(touch.normal[:, 0]), np.asarray(touch.distance).min(0)
+    np.testing.assert_allclose(normal.T, theirs[:, 0, 1:4], rtol=0, atol=1e-8)
+    error = np.abs(deepest - np.nanmin(theirs[:, :, 0], axis=1))
+    of_faces = deepest > -0.03  # half of what overlaps; of edges the whole, at other corners
+    assert of_faces.sum() > 40 and error[of_faces].max() < 1e-8 and error.max() < 4e-3
 
 
 def wheel_and_box(kind, dtype):

@@ -19,14 +19,13 @@ from smpo_envs.vector_env import VectorEnv
 
 ROUGH = {"Goal": GOAL, "Button": BUTTON, "Push": PUSH}
 DEEP = 0.02  # m
-# Gremlins weigh so little and contacts are so soft that they sink deeper, in the real package, too:
-# a robot driven straight at them for 47 000 steps of SafetyPointButton1-v0 came to 2.3 cm, and was
-# deeper than 2 cm for more than one step three times; a gremlin whose spring pulls it through a
-# button, in SafetyPointButton2-v0, comes to 8 cm. Depths are those of the contact law, which counts
-# half where a box meets a face. There the simulator pushes a gremlin up once its lower face is the
-# nearer way out, at about 2.5 cm; we do not look at that face, and PointButton1 comes to 3.7 cm:
-# it fails.
-DEEP_IN_GREMLIN = 0.03  # m
+# Gremlins weigh so little and contacts are so soft that the robot's ball sinks deeper: driven like
+# half of the robots here, that of SafetyPointButton1-v0 on MuJoCo 2.3.3 was deeper than 2 cm in
+# 2.7 of 1000 steps, than 3 cm in 0.8, and at most 4.1 cm deep, in 100 episodes; ours in 1500 was in
+# 2.1, in 0.4, and at most 4.0 cm. (On MuJoCo 4, which lets gremlins turn away, 2.1 cm in 60
+# episodes.) A gremlin whose spring pulls it through a button, in SafetyPointButton2-v0, comes to
+# 8 cm.
+DEEP_IN_GREMLIN = 0.05  # m
 # The original lets a push box begin inside a pillar, which then pushes it away.
 SETTLING = 50  # steps
 BATCH = 500
