@@ -315,9 +315,11 @@ def box_and_box(
     Deviation: the simulator also looks at other pairs of edges, and where a face is above another
     one it finds all corners of what both cover, up to eight.
     """
+    way = _way_apart(first, first_half, second, second_half, hovers=hovers)
     if hovers:
-        first, first_half, second, second_half = _laid_over(first, first_half, second, second_half)
-    way = _way_apart(first, first_half, second, second_half, all_edges=hovers)
+        first, first_half, second, second_half = _laid_over(
+            way.is_over, first, first_half, second, second_half
+        )
     normal, swap = way.normal, way.swap
     reference, incident = stored(_swap(swap, first, second))
     half, incident_half = _swap(swap, first_half, second_half)
@@ -378,19 +380,13 @@ def box_and_box(
 
 
 def _laid_over(
-    first: Box, first_half: Half, second: Box, second_half: Half
+    is_over: Bool[Array, "*s"], first: Box, first_half: Half, second: Box, second_half: Half
 ) -> tuple[Box, Half, Box, Half]:
-    """Both boxes, their axes called otherwise where the overlap is least along the third one.
+    """Both boxes, their axes called otherwise where one is above the other.
 
-    That comes first there, and third a level one: of the second box the more parallel to the
-    first's.
+    The third axis comes first there, and third a level one: of the second box the more parallel to
+    the first's.
     """
-    gaps = [
-        _face_gaps(first, first_half, second, second_half),
-        _face_gaps(second, second_half, first, first_half),
-    ]
-    sides = jnp.maximum(gaps[0][:2].max(0), gaps[1][:2].max(0))
-    is_over = stored(jnp.maximum(gaps[0][2], gaps[1][2]) > sides)
     a, b = jnp.broadcast_arrays(first.axes, second.axes)
     cosines = jnp.abs(dot(a[:, 0][:, None], b[:, :2]))
     turned = cosines[1] > cosines[0]
@@ -414,36 +410,42 @@ class _Way(NamedTuple):
         swap: whether it is a side axis of the second.
         crosses: whether it is between two edges.
         gap: how far apart they are along it; negative: they overlap.
+        is_over: whether it is up: of all faces' axes the overlap is least along a third one.
     """
 
     normal: Float[Array, "3 *s"]
     swap: Bool[Array, "*s"]
     crosses: Bool[Array, "*s"]
     gap: Float[Array, "*s"]
+    is_over: Bool[Array, "*s"]
 
 
 def _way_apart(
-    first: Box, first_half: Half, second: Box, second_half: Half, *, all_edges: bool
+    first: Box, first_half: Half, second: Box, second_half: Half, *, hovers: bool
 ) -> _Way:
     """Of the directions that `box_and_box` looks at."""
     between = second.center - first.center
-    gap_first = stored(_face_gaps(first, first_half, second, second_half)[:2])
-    gap_second = stored(_face_gaps(second, second_half, first, first_half)[:2])
+    faces = 3 if hovers else 2
+    gap_first = stored(_face_gaps(first, first_half, second, second_half)[:faces])
+    gap_second = stored(_face_gaps(second, second_half, first, first_half)[:faces])
     best_first, best_second = gap_first.max(0), gap_second.max(0)
     swap = best_second > best_first
     face_gap = jnp.maximum(best_first, best_second)
     sides, _ = _swap(swap, first.axes, second.axes)
     gaps = jnp.where(swap, gap_second, gap_first)
     face_normal, _ = _swap(gaps[1] > gaps[0], sides[:, 0], sides[:, 1])
-    edge_normal, edge_gap = stored(
-        _between_edges(first, first_half, second, second_half, all_edges=all_edges)
-    )
+    is_over = stored(gaps[2] > gaps[:2].max(0)) if hovers else jnp.zeros_like(swap)
+    if hovers:
+        face_normal = jnp.where(is_over, sides[:, 2], face_normal)
+    edges = _edges_up(first, second, is_over) if hovers else _edges(first, second)
+    edge_normal, edge_gap = stored(_between(edges, first, first_half, second, second_half))
 
     # Of two upright boxes each such direction is a side axis; the rest of the difference is noise.
     crosses = edge_gap > face_gap + 10 * jnp.finfo(face_gap.dtype).eps
     normal = jnp.where(crosses, edge_normal, face_normal)
     normal = jnp.where(dot(normal, between) < 0, -normal, normal)
-    return stored(_Way(normal, swap & ~crosses, crosses, jnp.maximum(face_gap, edge_gap)))
+    gap = jnp.maximum(face_gap, edge_gap)
+    return stored(_Way(normal, swap & ~crosses, crosses, gap, is_over))
 
 
 def _nearest_side(
@@ -467,30 +469,43 @@ def _sizes(half: Half, like: jax.Array) -> Float[Array, "3 *#s"]:
     return full.reshape(3, *(1,) * (like.ndim - 1 - len(shape)), *shape)
 
 
-def _between_edges(
-    first: Box, first_half: Half, second: Box, second_half: Half, *, all_edges: bool
-) -> tuple[Float[Array, "3 *s"], Float[Array, "*s"]]:
-    """How far apart two boxes are at most along a direction between their edges, and which it is.
-
-    Of the directions normal to a level edge of one box and an upright edge of the other, and of two
-    more that are upright where the boxes were laid on their sides.
-    """
+def _edges(first: Box, second: Box) -> tuple[Float[Array, "3 4 *s"], Float[Array, "3 4 *s"]]:
+    """Pairs of edges, one of each box: the level ones of one and the upright ones of the other."""
     a, b = jnp.broadcast_arrays(first.axes, second.axes)
-    level = [a[:, 0], a[:, 1], b[:, 0], b[:, 1]]
-    other = [b[:, 2], b[:, 2], a[:, 2], a[:, 2]]
-    if all_edges:
-        level, other = [*level, a[:, 1], a[:, 2]], [*other, b[:, 1], b[:, 2]]
-    normal = cross(jnp.stack(level, axis=1), jnp.stack(other, axis=1))
+    level = jnp.stack([a[:, 0], a[:, 1], b[:, 0], b[:, 1]], axis=1)
+    return level, jnp.stack([b[:, 2], b[:, 2], a[:, 2], a[:, 2]], axis=1)
+
+
+def _edges_up(
+    first: Box, second: Box, is_over: Bool[Array, "*s"]
+) -> tuple[Float[Array, "3 4 *s"], Float[Array, "3 4 *s"]]:
+    """The same, and where one box is above the other pairs of level edges."""
+    a, b = jnp.broadcast_arrays(first.axes, second.axes)
+    level = jnp.stack([a[:, 0], a[:, 0], a[:, 1], a[:, 1]], axis=1)
+    other = jnp.stack([b[:, 0], b[:, 1], b[:, 0], b[:, 1]], axis=1)
+    pairs = zip((level, other), _edges(first, second), strict=True)
+    level, other = (jnp.where(is_over, over, beside) for over, beside in pairs)
+    return level, other
+
+
+def _between(
+    edges: tuple[Float[Array, "3 4 *s"], Float[Array, "3 4 *s"]],
+    first: Box,
+    first_half: Half,
+    second: Box,
+    second_half: Half,
+) -> tuple[Float[Array, "3 *s"], Float[Array, "*s"]]:
+    """Which direction, of those normal to a pair of edges, is that of least overlap; the gap."""
+    normal = cross(*edges)
     square = dot(normal, normal)
     normal = stored(normal * jax.lax.rsqrt(square))
     gap = jnp.abs(dot(normal, (second.center - first.center)[:, None]))
     for box, half in ((first, first_half), (second, second_half)):
         for j, size in enumerate(half):
             gap = gap - size * jnp.abs(dot(normal, box.axes[:, j][:, None]))
-    if all_edges:  # parallel edges have no direction between them
-        gap = jnp.where(square > _PARALLEL**2, gap, -jnp.inf)
-    chosen, best = _first_largest(stored(gap))
-    return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(len(level))), best
+    # Parallel edges have no direction between them.
+    chosen, best = _first_largest(stored(jnp.where(square > _PARALLEL**2, gap, -jnp.inf)))
+    return total(jnp.where(chosen == i, normal[:, i], 0) for i in range(4)), best
 
 
 def _first_largest(x: Float[Array, "n *s"]) -> tuple[jax.Array, jax.Array]:

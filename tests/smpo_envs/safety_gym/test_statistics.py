@@ -130,7 +130,13 @@ def test_random_policy_has_the_statistics_of_the_original(name, number):
     np.testing.assert_allclose(ours.readings[:, 2], 9.81, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in RANDOM if "Push" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("PointGoal2", "PointButton1")),
+    ],
+)
 def test_zero_policy_stays_still_free_of_cost(name):
     ours = episodes(name, 128, scale=0.0)
     # The first distance is rounded in another compiled function than the second: once.
