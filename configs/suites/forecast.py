@@ -85,7 +85,6 @@ VARIANTS = (
     Variant("2048 layouts, 500 steps of each", layouts=2048, steps=500),
     Variant("the same, 15 000 gradient steps", layouts=2048, steps=500, rounds=600),
     Variant("the same, discount 0.997", layouts=2048, steps=500, rounds=600, discount=0.997),
-    Variant("the same, 128 x 128", layouts=2048, steps=500, rounds=600, hidden=(128, 128)),
 )
 OWN = "the run's own"
 
