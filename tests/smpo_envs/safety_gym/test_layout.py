@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from smpo_envs.safety_gym import button, goal, layout, push
+from smpo_envs.safety_gym import agents, button, goal, layout, push
 from smpo_envs.safety_gym.arena import AGENT_KEEPOUT
 
 LEVELS = {
@@ -64,14 +64,14 @@ def standard_errors_apart(a, b):
     return (a.mean(axis=0) - b.mean(axis=0)) / error
 
 
-def keepouts(name):
-    objects = LEVELS[name].objects
+def keepouts(level, agent=agents.POINT):
+    objects = agent.fitted(level).objects
     return (AGENT_KEEPOUT, *(kind.keepout for kind, number in objects for _ in range(number)))
 
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_sample_keeps_all_distances_and_stays_inside(name):
-    keepout, extent = np.array(keepouts(name)), LEVELS[name].extent
+    keepout, extent = np.array(keepouts(LEVELS[name])), LEVELS[name].extent
     positions = sample_many(tuple(keepout), extent, 500)
     i, j = np.triu_indices(len(keepout), 1)
     gaps = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
@@ -82,8 +82,16 @@ def test_sample_keeps_all_distances_and_stays_inside(name):
 @pytest.mark.parametrize("name", LEVELS)
 def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
     recorded = golden.recording_of_layouts(name)
-    assert_allclose(keepouts(name), recorded["keepout"])
+    assert_allclose(keepouts(LEVELS[name]), recorded["keepout"])
     assert recorded["extents"][2] == LEVELS[name].extent
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_car_is_given_the_same_room_but_a_smaller_push_box(name):
+    recorded = golden.recording_of_layouts(name)
+    # As in SafetyCarGoal1-v0, SafetyCarButton1-v0 and SafetyCarPush1-v0 of 1.0.0.
+    expected = np.where(recorded["names"] == "push_box", 0.125, recorded["keepout"])
+    assert_allclose(keepouts(LEVELS[name], agents.CAR), expected)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,7 @@ def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
 )  # those of Button take minutes
 def test_sample_has_the_distribution_of_the_recorded_layouts(name):
     recorded = distances(golden.recording_of_layouts(name)["xy"].astype(np.float64))
-    ours = distances(sample_many(keepouts(name), LEVELS[name].extent, 20_000))
+    ours = distances(sample_many(keepouts(LEVELS[name]), LEVELS[name].extent, 20_000))
     # Up to 253 features: of so many normal deviates the largest is expected near 2.9, and
     # exceeds 4 in one of 60 cases; the root mean square would be 1.
     for power in (1, 2):
