@@ -89,7 +89,7 @@ def test_keepouts_and_extent_are_those_of_the_recorded_layouts(name):
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_car_is_given_the_same_room_but_a_smaller_push_box(name):
     recorded = golden.recording_of_layouts(name)
-    # As in SafetyCarGoal1-v0, SafetyCarButton1-v0 and SafetyCarPush1-v0 of 1.0.0.
+    # As in the Car's tasks of Safety-Gymnasium 1.0.0, where levels 1 and 2 were looked at.
     expected = np.where(recorded["names"] == "push_box", 0.125, recorded["keepout"])
     assert_allclose(keepouts(LEVELS[name], agents.CAR), expected)
 

@@ -49,7 +49,10 @@ from smpo_jax.experiment.settings.presets import policies
         ),
         ("train --config loop", "see `smpo-jax list`; allowed: PointGoal1/smpo, "),
         ("suite loop", "see `smpo-jax list`; allowed: baselines, "),
-        ("evaluate pretrained:loop", "no pretrained policy loop; allowed: PointCircle1/smpo, "),
+        (
+            "evaluate pretrained:loop",
+            f"no pretrained policy loop; allowed: {', '.join(policies())}",
+        ),
         ("track", "there is no command 'track'; did you mean train?"),
         ("export run --to bogus", "--to: expected one of npz, onnx, stablehlo, got 'bogus'"),
         ("export run --to None", "--to: expected one of npz, onnx, stablehlo, got 'None'"),
