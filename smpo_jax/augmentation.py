@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smpo_jax.types import Key, VectorEnv
+from smpo_jax.types import Key, Scalar, VectorEnv
 
 Account = Float[Array, "*batch K"]
 
@@ -28,6 +28,8 @@ class Augmentation(NamedTuple):
         size: `E`, the entries that `observe` adds to the observation.
         observe: what is shown of z, `[*batch, E]`.
         is_over: whether the episode ends, as one that has no future.
+        limits: cost limits of which each episode of training is under one; () for the run's alone.
+        draw: z at the start of an episode of training, where not all start alike.
     """
 
     start: tuple[float, ...]
@@ -35,6 +37,12 @@ class Augmentation(NamedTuple):
     size: int
     observe: Callable[[Account], Float[Array, "*batch E"]]
     is_over: Callable[[Account], Bool[Array, "*batch"]]
+    limits: tuple[Scalar, ...] = ()
+    draw: Callable[[Key], Account] | None = None
+
+    def apart_from_training(self) -> "Augmentation":
+        """The same where all episodes start at `start`."""
+        return self if self.draw is None else self._replace(draw=None)
 
 
 NONE = Augmentation(
@@ -125,13 +133,17 @@ class AugmentedEnv:
         Raises:
             ValueError: the environment has several costs, and an account is of one.
         """
+        start = jnp.asarray(self.augmentation.start)
+        if self.augmentation.draw is not None:
+            key, own_key = jax.random.split(key)
+            start = self.augmentation.draw(own_key)
         state = self.env.reset(key)
         costs = jnp.size(state.info["cost"])
         if costs != 1:
             raise ValueError(
                 f"the method keeps an account of one cost, and the environment has {costs}"
             )
-        return self._show(state, jnp.asarray(self.augmentation.start, state.obs.dtype))
+        return self._show(state, jnp.asarray(start, state.obs.dtype))
 
     def step(self, state: Any, action: Float[Array, " A"]) -> Any:
         """The state after an action; `done` also where the account says so."""

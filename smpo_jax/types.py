@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import jax
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Key = PRNGKeyArray
 Params = Any  # a pytree of network parameters
@@ -171,6 +171,8 @@ class Algorithm(NamedTuple):
         cost_critic: what it expects of costs; None if it has no such critic.
         account_size: entries of the account of cost that its environments must keep (see
             `augmentation`); 0 for none.
+        is_counted: `obs [*batch, O] -> [*batch]`, whether episodes with such observations are
+            those that are reported; None: all are.
     """
 
     init: Callable[[Key], LearnerState]
@@ -178,6 +180,7 @@ class Algorithm(NamedTuple):
     update: Callable[[LearnerState, Rollout, Key], tuple[LearnerState, Metrics]]
     cost_critic: CostCritic | None = None
     account_size: int = 0
+    is_counted: Callable[[Float[Array, "*batch O"]], Bool[Array, "*batch"]] | None = None
 
 
 A_co = TypeVar("A_co", covariant=True)  # jax.Array, or np.ndarray from outside JAX

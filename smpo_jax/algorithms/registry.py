@@ -56,6 +56,16 @@ ALGORITHMS: dict[str, Entry] = {
         year=2025,
         summary="cost-modulated rewards, steered to the limit: our best variant",
     ),
+    "smpo-limits": Entry(
+        settings="smpo_jax.algorithms.smpo:SMPOLimits",
+        make="smpo_jax.algorithms.smpo:make",
+        improver="natural step",
+        paper=_SMPO,
+        year=2025,
+        summary="the same for several limits at once: the policy is told which one holds",
+        augmentation="smpo_jax.algorithms.smpo.levels:augmentation",
+        most_constraints=1,
+    ),
     "smpo-ppo": Entry(
         settings="smpo_jax.algorithms.smpo:SMPOPPO",
         make="smpo_jax.algorithms.smpo:make",

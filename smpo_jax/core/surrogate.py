@@ -1,12 +1,16 @@
 """Policy-gradient objectives on probability ratios."""
 
 import operator
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.core import constraints
 from smpo_jax.types import PerCost, Scalar
+
+# Of all entries, or of each one's like; it broadcasts against them.
+Mean = Callable[[Float[Array, "*batch"]], Float[Array, "..."]]
 
 
 def ratio(
@@ -33,9 +37,14 @@ def clip_share(ratio: Float[Array, " B"], *, clip: Scalar) -> Float[Array, ""]:
     return jnp.mean(jnp.asarray(jnp.abs(ratio - 1.0) > clip, ratio.dtype))
 
 
-def standardise(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Zero mean, unit standard deviation over all entries; a constant becomes 0."""
-    return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)
+def standardise(x: Float[Array, "*batch"], mean: Mean = jnp.mean) -> Float[Array, "*batch"]:
+    """Zero mean, unit standard deviation over what `mean` takes in; a constant becomes 0."""
+    return (x - mean(x)) / (deviation(x, mean) + 1e-8)
+
+
+def deviation(x: Float[Array, "*batch"], mean: Mean = jnp.mean) -> Float[Array, "..."]:
+    """The standard deviation over what `mean` takes in."""
+    return jnp.sqrt(mean((x - mean(x)) ** 2))
 
 
 def centre(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

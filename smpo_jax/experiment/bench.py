@@ -89,7 +89,7 @@ def outside(config: Config, num_envs: int, options: BenchOptions) -> dict[str, A
     """Random actions in worker processes, without a policy; resets included."""
     from smpo_envs.host import measure_workers
 
-    with contextlib.closing(host_env(config, num_envs, stagger=True)) as env:
+    with contextlib.closing(host_env(config, num_envs, training=True)) as env:
         rate = measure_workers(env, options.rollout_length, options.repeats)
     return {"num_envs": num_envs, "steps_per_second": rate}
 

@@ -209,15 +209,16 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
         UserError: no environment can be made of its name.
     """
     if config.source.is_outside:
-        return host_env(config, config.num_envs, traced, stagger=True)
+        return host_env(config, config.num_envs, traced, training=True)
     schedule = config.hazard_shift
     if schedule.is_constant:
         # Of this package only a probe has several costs, and is traced at once.
         has_one = config.source.is_native and not getattr(task(config), "cost_names", ())
         known = constraints.ONE if has_one else None
-        return smpo_envs.VectorEnv(single_env(config, traced), config.num_envs, known_costs=known)
+        env = single_env(config, traced, training=True)
+        return smpo_envs.VectorEnv(env, config.num_envs, known_costs=known)
     reached = [schedule.at(step) for step in schedule.steps]
-    tasks = task_by_shift(config, reached, traced)
+    tasks = task_by_shift(config, reached, traced, training=True)
 
     def reset(key: Key, taken: Int[Array, ""]) -> smpo_envs.State:
         steps = jnp.asarray(taken, jnp.result_type(float)) * config.num_envs
@@ -232,20 +233,22 @@ def vector_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Vector
 
 def _batch(config: Config, traced: Mapping[str, Scalar]) -> AnyVectorEnv:
     if config.source.is_outside:
-        return host_env(config, config.num_envs, traced, stagger=True)
+        return host_env(config, config.num_envs, traced, training=True)
     return vector_env(config, traced)
 
 
 def host_env(
-    config: Config, num_envs: int, traced: Mapping[str, Scalar] = NOTHING, *, stagger: bool = False
+    config: Config, num_envs: int, traced: Mapping[str, Scalar] = NOTHING, *, training: bool = False
 ) -> HostVectorEnv:
     """A run's environments outside JAX, with what the algorithm adds to them; not yet started.
+
+    In training their first episodes begin at all ages, so that they do not all end at once.
 
     Raises:
         UserError: no environment can be made of its name.
     """
-    workers = host_workers(config, num_envs, stagger=stagger)
-    return augment_host(workers, augmentation(config, traced))
+    workers = host_workers(config, num_envs, stagger=training)
+    return augment_host(workers, augmentation(config, traced, training=training))
 
 
 def host_workers(config: Config, num_envs: int, **options: Any) -> WorkerEnvs:
@@ -263,6 +266,8 @@ def task_by_shift(
     config: Config,
     points: Sequence[Mapping[str, float]],
     traced: Mapping[str, Scalar] = NOTHING,
+    *,
+    training: bool = False,
 ) -> Callable[[smpo_envs.Shift], SingleEnv]:
     """The run's task, with what the algorithm adds to it, as a function of the shift.
 
@@ -276,7 +281,7 @@ def task_by_shift(
         _native(config, shift=smpo_envs.Shift(**point))
     numbers = [point["hazards"] for point in points if "hazards" in point]
     most = max(1, *map(round, numbers)) if numbers else None
-    extra = augmentation(config, traced)
+    extra = augmentation(config, traced, training=training)
     return lambda shift: augment(_native(config, shift=shift, most=most), extra)
 
 
@@ -357,15 +362,23 @@ def _modules_of_costs(config: Config) -> list[str]:
     return [place.partition(":")[0] for place in places if ":" in place]
 
 
-def single_env(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> SingleEnv:
+def single_env(
+    config: Config, traced: Mapping[str, Scalar] = NOTHING, *, training: bool = False
+) -> SingleEnv:
     """The task at the end of training, with what the algorithm adds to it."""
-    return augment(task(config), augmentation(config, traced))
+    return augment(task(config), augmentation(config, traced, training=training))
 
 
-def augmentation(config: Config, traced: Mapping[str, Scalar] = NOTHING) -> Augmentation:
-    """What the algorithm adds to an environment, whichever it is."""
+def augmentation(
+    config: Config, traced: Mapping[str, Scalar] = NOTHING, *, training: bool = False
+) -> Augmentation:
+    """What the algorithm adds to an environment, whichever it is.
+
+    Where episodes of training begin each in its own way, those outside of it all begin alike.
+    """
     limit, hyperparameters = _settings(config, traced)
-    return registry.augmentation(config.algo, hyperparameters, limit)
+    extra = registry.augmentation(config.algo, hyperparameters, limit)
+    return extra if training else extra.apart_from_training()
 
 
 def _settings(config: Config, traced: Mapping[str, Scalar]) -> tuple[Any, Any]:

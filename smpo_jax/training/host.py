@@ -18,7 +18,7 @@ from smpo_jax.core import constraints, episodes
 from smpo_jax.core.constraints import each
 from smpo_jax.training import loop
 from smpo_jax.training.evaluation import Act, Episodes
-from smpo_jax.training.tracking import track
+from smpo_jax.training.tracking import not_counted, track
 from smpo_jax.types import (
     Algorithm,
     Key,
@@ -136,8 +136,10 @@ class AugmentedHostEnv:
         self.close = env.close
         self._env = env
         self.account_size = len(augmentation.start)
-        self._start = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
-        self._account = self._start
+        self._first = np.tile(np.asarray(augmentation.start), (env.num_envs, 1))
+        self._draw = augmentation.draw and jax.jit(jax.vmap(augmentation.draw))
+        self._key = jax.random.key(0)
+        self._account = self._first
         self._observe = jax.jit(lambda z: augmentation.observe(jnp.asarray(z, float)))
 
         @jax.jit
@@ -149,7 +151,8 @@ class AugmentedHostEnv:
 
     def reset(self, seed: int) -> Float[np.ndarray, "N O"]:
         """First observations of new episodes."""
-        self._account = self._start.copy()
+        self._key = jax.random.key(seed)
+        self._account = self._start(self._first)
         return self._show(self._env.reset(seed), self._account)
 
     def receive(self, half: int) -> tuple[Float[np.ndarray, "H O"], HostStepLike[np.ndarray]]:
@@ -165,15 +168,24 @@ class AugmentedHostEnv:
             obs = np.where(early[:, None], self._env.restart(half, early), obs)
         truncated = np.where(terminated > 0, 0.0, seen.truncated)
         ended = (terminated + truncated > 0)[:, None]
-        self._account[rows] = np.where(ended, self._start[rows], account)
+        start = self._start(self._first[rows]) if ended.any() else account
+        self._account[rows] = np.where(ended, start, account)
         seen = seen._replace(terminated=terminated, truncated=truncated, next_obs=next_obs)
         return self._show(obs, self._account[rows]), seen
 
     def restart(self, half: int, over: Bool[np.ndarray, " H"]) -> Float[np.ndarray, "H O"]:
         """Starts new episodes in a half where `over`; what to act on next."""
         rows = self.halves[half]
-        self._account[rows] = np.where(over[:, None], self._start[rows], self._account[rows])
+        start = self._start(self._first[rows])
+        self._account[rows] = np.where(over[:, None], start, self._account[rows])
         return self._show(self._env.restart(half, over), self._account[rows])
+
+    def _start(self, first: Float[np.ndarray, "H K"]) -> Float[np.ndarray, "H K"]:
+        """Accounts of new episodes: the given ones, or drawn."""
+        if self._draw is None:
+            return first.copy()
+        own_key, self._key = jax.random.split(self._key)
+        return np.array(self._draw(jax.random.split(own_key, len(first))))
 
     def _show(
         self, obs: Float[np.ndarray, "H O"], account: Float[np.ndarray, "H K"]
@@ -347,6 +359,8 @@ def compile_iteration(
     def learn(
         state: TrainState, transition: Transition, lost: Float[jax.Array, "T N"], keys: jax.Array
     ) -> tuple[TrainState, Metrics]:
+        other = not_counted(algorithm, transition)
+        lost = lost if other is None else jnp.maximum(lost, other)
         tracker, rollout = track(spec, state.tracker, transition, lost)
         learner, metrics = algorithm.update(state.learner, rollout, keys[0])
         after = TrainState(learner, state.env_state, tracker, keys[1])

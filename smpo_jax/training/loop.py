@@ -26,7 +26,7 @@ from smpo_jax.augmentation import require_account
 from smpo_jax.core import constraints, episodes
 from smpo_jax.training import devices, meetings
 from smpo_jax.training.rollout import collect
-from smpo_jax.training.tracking import track
+from smpo_jax.training.tracking import not_counted, track
 from smpo_jax.types import (
     Algorithm,
     EpisodeStats,
@@ -154,7 +154,8 @@ def iteration(
     def learn(
         learner: LearnerState, tracker: episodes.Tracker, transition: Transition, key: Key
     ) -> tuple[LearnerState, episodes.Tracker, Metrics]:
-        tracker, rollout = track(spec, tracker, devices.dealt(transition, mesh))
+        dealt = devices.dealt(transition, mesh)
+        tracker, rollout = track(spec, tracker, dealt, not_counted(algorithm, dealt))
         learner, metrics = algorithm.update(learner, rollout, key)
         return learner, tracker, whole_metrics(learner, rollout, metrics)
 

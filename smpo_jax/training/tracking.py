@@ -1,10 +1,11 @@
 """From what happened in a rollout to what an update learns from, wherever it was collected."""
 
 import chex
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smpo_jax.core import constraints, episodes
-from smpo_jax.types import Rollout, Spec, Transition
+from smpo_jax.types import Algorithm, Rollout, Spec, Transition
 
 
 def start_tracking(spec: Spec) -> episodes.Tracker:
@@ -25,7 +26,8 @@ def track(
         tracker: of `start_tracking` at first, then what the last call returned: episodes may begin
             in one rollout and end in another.
         transition: `spec.rollout_length` steps of `spec.num_envs` environments, `[T, N, ...]`.
-        lost: 1 where the end of an episode does not count, as what played it was lost.
+        lost: 1 where the end of an episode does not count: what played it was lost, or it is none
+            of those that the method reports.
 
     Raises:
         ValueError: the steps have other costs than the spec has limits.
@@ -43,3 +45,10 @@ def track(
         )
     chex.assert_tree_shape_prefix(transition, (spec.rollout_length, spec.num_envs))
     return episodes.annotate(tracker, transition, cost_limit=spec.cost_limit, lost=lost)
+
+
+def not_counted(algorithm: Algorithm, transition: Transition) -> Float[Array, "T N"] | None:
+    """The `lost` of `track`, 1 in episodes that the method does not report; or None."""
+    if algorithm.is_counted is None:
+        return None
+    return 1.0 - jnp.asarray(algorithm.is_counted(transition.obs), transition.reward.dtype)

@@ -10,7 +10,7 @@ from lockstep import Lockstep, step
 
 import smpo_envs
 import smpo_jax as sx
-from smpo_jax.algorithms import early_terminated, registry, saute, simmer, unconstrained
+from smpo_jax.algorithms import early_terminated, registry, saute, simmer, smpo, unconstrained
 from smpo_jax.augmentation import NONE, augment
 from smpo_jax.training import host
 from smpo_jax.types import EpisodeStats
@@ -158,6 +158,25 @@ def test_outside_jax_the_account_is_shown_as_natively():
         _, seen = step(env, np.full((2, 1), speed))
         np.testing.assert_allclose(seen.next_obs[0, 1:], state.obs[1:])
     assert host.augment_host(Tradeoff(), NONE).observation_size == 1
+
+
+def test_outside_jax_each_episode_of_training_is_under_a_limit_of_its_own():
+    kept = registry.augmentation("smpo-limits", smpo.SMPOLimits(), 25.0)
+    env = host.augment_host(Tradeoff(), kept)
+    limits = np.log1p([10.0, 25.0, 50.0])
+    shown = [env.reset(3)]
+    for _ in range(400):
+        obs, seen = step(env, np.zeros((2, 1)))
+        np.testing.assert_array_equal(seen.next_obs[:, 1], shown[-1][:, 1])  # until its end
+        shown.append(obs)
+    seen = np.stack(shown)
+    # Both columns are of the same 41 episodes of 10 steps, each drawn by itself.
+    starts = seen[::10, :, 1]
+    assert {*np.round(starts.ravel(), 4)} == {*np.round(limits, 4)}
+    assert np.mean(starts[:, 0] == starts[:, 1]) < 0.7
+    np.testing.assert_array_equal(np.repeat(starts[:-1], 10, axis=0), seen[:-1, :, 1])
+    told = host.augment_host(Tradeoff(), kept.apart_from_training())
+    np.testing.assert_allclose(told.reset(3)[:, 1], np.log1p(25.0))
 
 
 def finished(cost):

@@ -8,6 +8,8 @@ episode nears the limit. The four parts, each in a file of its own:
 - `gradient`: the gradient of the objective through Q^c, eqs. 10-13;
 - `threshold`: the threshold d' that tightens with time, section 4.5.
 
+One run may learn to keep several limits, of which the policy is told (`levels`).
+
 Every choice that the paper leaves open, or that the author's code makes otherwise, is a setting in
 `settings`, where the presets say what they choose and why. With f = 1 and the critic's gradient
 off, this is the method that moves the policy: PPO or TRPO.
@@ -25,13 +27,20 @@ from smpo_jax.algorithms import recipes
 from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.smpo import critic as safety_critic
 from smpo_jax.algorithms.smpo import gradient, weight
-from smpo_jax.algorithms.smpo.settings import SMPO, SMPOPPO, SMPOCode, SMPOEarlier, SMPOPaper
+from smpo_jax.algorithms.smpo.settings import (
+    SMPO,
+    SMPOPPO,
+    SMPOCode,
+    SMPOEarlier,
+    SMPOLimits,
+    SMPOPaper,
+)
 from smpo_jax.core import constraints, surrogate
 from smpo_jax.core.constraints import each
 from smpo_jax.networks import DEFAULT, Networks
 from smpo_jax.types import Algorithm, Key, LearnerState, Metrics, PerCost, Rollout, Spec
 
-__all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOEarlier", "SMPOPaper", "make"]
+__all__ = ["SMPO", "SMPOPPO", "SMPOCode", "SMPOEarlier", "SMPOLimits", "SMPOPaper", "make"]
 
 
 def make(
@@ -45,8 +54,10 @@ def make(
     # Of each constraint: the critic Q^c, and the threshold d'.
     names = constraints.named(COST_VALUE, spec.cost_limit)
     critics = each(lambda name: settings.critic(ac, networks, name), names)
+    levels = each(lambda limit: settings.make_levels(spec, limit), spec.cost_limit)
     thresholds = each(
-        lambda limit: settings.threshold(spec._replace(cost_limit=limit)), spec.cost_limit
+        lambda own: own.threshold(lambda d: settings.threshold(spec._replace(cost_limit=d))),
+        levels,
     )
     cost_critic = safety_critic.cost_critic(critics)
     modulation = settings.modulation(spec, constraints.values(critics)[0].learning)
@@ -71,10 +82,12 @@ def make(
         )
         # Section 4.5: the thresholds d' of this epoch.
         moved = each(
-            lambda threshold, state, view: threshold.update(state, view.episodes, epoch),
-            thresholds, learner.aux, views,
+            lambda threshold, own, state, view: threshold.update(state, own.finished(view), epoch),
+            thresholds, levels, learner.aux, views,
         )  # fmt: skip
-        aux, d = (each(operator.itemgetter(i), moved) for i in (0, 1))
+        aux, thresholds_now = (each(operator.itemgetter(i), moved) for i in (0, 1))
+        d = each(lambda own, found, view: own.at(found, view), levels, thresholds_now, views)
+        mean = constraints.values(levels)[0].mean(rollout)
         # Eqs. 5-6: the weights f of every step, and the modulated reward M(r).
         is_on = epoch >= settings.warmup_epochs
         f, weights = weight.product(
@@ -86,14 +99,15 @@ def make(
         advantage, target = recipes.advantages(ac, reward, transition, estimates)
         # Eqs. 10-13: what the policy pays for the change of Q^c that it makes.
         charges = each(lambda own: modulation.charge(own, transition), weights)
-        price = each(lambda own: through_critic.price(own, rollout, advantage), charges)
-        advantage = modulation.advantage(surrogate.standardise(advantage), f)
+        price = each(lambda own: through_critic.price(own, rollout, advantage, mean), charges)
+        advantage = modulation.advantage(surrogate.standardise(advantage, mean), f)
         advantage = through_critic.charge(advantage, price, q)
         term = through_critic.term(each(lambda own: own.predict(learner), critics))
         extra = through_critic.extra(price, q)
         batch = recipes.to_batch(ac, transition, estimates, advantage, {"value": target}, extra)
         metrics = {
-            **_explain(f, d, price, views, aux),
+            **_explain(f, price, views),
+            **_steering(levels, thresholds_now, aux),
             **_calibration(critics, q, views),
             "value/explained_variance": recipes.explained_variance(estimates.value, target),
             "smpo/inverted_share": jnp.mean(jnp.asarray(inverted, f.dtype)),
@@ -109,7 +123,7 @@ def make(
         learner = recipes.end_iteration(ac, learner.replace(aux=aux), transition)
         return learner, {**metrics, **improved}
 
-    return Algorithm(init, ac.acting, update, cost_critic)
+    return Algorithm(init, ac.acting, update, cost_critic, is_counted=settings.is_counted(spec))
 
 
 def _calibration(critics: PerCost, q: PerCost, views: PerCost) -> Metrics:
@@ -120,17 +134,26 @@ def _calibration(critics: PerCost, q: PerCost, views: PerCost) -> Metrics:
     return metrics
 
 
-def _explain(f: weight.Steps, d: PerCost, price: PerCost, views: PerCost, aux: PerCost) -> Metrics:
-    """What explains a run: how much is modulated, by which threshold, at which price."""
+def _steering(levels: PerCost, thresholds: PerCost, aux: PerCost) -> Metrics:
+    """Which threshold each limit has, and what its episodes cost."""
+    metrics: Metrics = {}
+    names = constraints.named("smpo", thresholds)
+    for name, own, d, state in constraints.zipped(names, levels, thresholds, aux):
+        for what, found in (("threshold", d), ("cost_return", state.window.cost)):
+            labelled = own.labelled(jnp.asarray(found))
+            metrics |= {f"{name}/{label}{what}": x for label, x in labelled}
+    return metrics
+
+
+def _explain(f: weight.Steps, price: PerCost, views: PerCost) -> Metrics:
+    """What explains a run: how much is modulated, at which price."""
     metrics = {
         "smpo/weight": jnp.mean(f),
         "smpo/negative_share": jnp.mean(jnp.asarray(f < 0, f.dtype)),
     }
-    names = constraints.named("smpo", d)
-    for name, own_d, own_price, view, own in constraints.zipped(names, d, price, views, aux):
+    names = constraints.named("smpo", price)
+    for name, own_price, view in constraints.zipped(names, price, views):
         metrics |= {
-            f"{name}/threshold": jnp.asarray(own_d),
-            f"{name}/cost_return": own.window.cost,
             f"{name}/spent": jnp.mean(view.cost_so_far),
             f"{name}/price": jnp.mean(own_price),
         }

@@ -39,6 +39,7 @@ def price_of(
     *,
     discount: Scalar,
     trace: Scalar,
+    mean: surrogate.Mean = jnp.mean,
 ) -> Float[Array, "T N"]:
     """What a unit of Q^c(s_τ, a_τ) costs the objective, from the steps before τ (eqs. 10-13).
 
@@ -50,7 +51,7 @@ def price_of(
 
     `trace` = 0 being the paper's single step and 1 the gradient with no term cut off, which is up
     to 1 / (1 − γ) times larger. A rollout that begins within an episode starts from what the mean
-    charge would have left after that many steps.
+    charge, as `mean` takes it, would have left after that many steps.
     """
     decay = discount * trace
     steady = jnp.where(
@@ -58,7 +59,7 @@ def price_of(
         (1.0 - decay ** elapsed[0]) / jnp.maximum(1.0 - decay, 1e-9),
         elapsed[0],
     )
-    first = discount * jnp.mean(charge) * steady
+    first = discount * jnp.broadcast_to(mean(charge), charge.shape)[0] * steady
 
     def step(w, inputs):
         charge_t, end_t = inputs
@@ -104,7 +105,13 @@ class Gradient(NamedTuple):
     trace: Scalar
     standardised: bool
 
-    def price(self, charge: Steps, rollout: Rollout, advantage: Steps) -> Steps:
+    def price(
+        self,
+        charge: Steps,
+        rollout: Rollout,
+        advantage: Steps,
+        mean: surrogate.Mean = jnp.mean,
+    ) -> Steps:
         """Of a unit of Q^c(s_t, a_t), in the units of the advantage that the policy is paid."""
         t = rollout.transition
         found = price_of(
@@ -114,9 +121,10 @@ class Gradient(NamedTuple):
             t.truncated,
             discount=self.discount,
             trace=self.trace,
+            mean=mean,
         )
         if self.standardised:
-            found /= jnp.std(advantage) + 1e-8
+            found /= surrogate.deviation(advantage, mean) + 1e-8
         return found * self.coefficient
 
     def charge(self, advantage: Steps, price: PerCost, q: PerCost) -> Steps:

@@ -3,6 +3,7 @@
 Names are flat, as in a YAML file or on the command line. Of the presets,
 
 - `smpo` (`SMPO`) is the one that measured best: natural steps, a price on measured cost;
+- `smpo-limits` (`SMPOLimits`) is that for several limits, which one policy learns to keep;
 - `smpo-ppo` (`SMPOPPO`) is the same modulation with the paper's clipped passes;
 - `smpo-paper` (`SMPOPaper`) reads the paper as literally as it can be read;
 - `smpo-code` (`SMPOCode`) makes the choices of the author's published code;
@@ -10,18 +11,20 @@ Names are flat, as in a YAML file or on the command line. Of the presets,
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_jax.algorithms import base
 from smpo_jax.algorithms.constrained import COST_VALUE
 from smpo_jax.algorithms.improvers import FirstOrder, TrustRegion
 from smpo_jax.algorithms.recipes import ActorCritic, on_pictures
-from smpo_jax.algorithms.smpo import critic, gradient, threshold, weight
+from smpo_jax.algorithms.smpo import critic, gradient, levels, threshold, weight
 from smpo_jax.core import optimise
 from smpo_jax.networks import ACTIVATIONS, DEFAULT, Networks, nonnegative_action_value
 from smpo_jax.ranges import LARGE
@@ -30,6 +33,11 @@ from smpo_jax.types import Scalar, Spec
 # Below, float32 has no number between it and 1.
 MORE_THAN_ONE = ("more than 1 and finite, as float32", lambda x: 1 + 1e-6 <= x <= LARGE)
 LESS_THAN_ONE = ("less than 1 and finite, as float32", lambda x: -LARGE <= x < 1)
+
+LIMITS = (
+    "one or more different numbers, each 0 or more and finite",
+    lambda x: len(x) == len(set(x)) > 0 and all(0 <= limit <= LARGE for limit in x),
+)
 
 # The choices by name.
 WEIGHT = {"budget": weight.cost_aware_weight, "twice-budget": weight.twice_budget_weight}
@@ -266,6 +274,16 @@ class Choices(
             standardised=self.critic_gradient_standardised,
         )
 
+    def make_levels(self, spec: Spec, limit: Scalar) -> levels.Levels:
+        """Which limits the episodes of training are under: all under the same one."""
+        del spec
+        return levels.one(limit)
+
+    def is_counted(self, spec: Spec) -> Callable[..., Any] | None:
+        """Which episodes of training are reported: all."""
+        del spec
+        return None
+
 
 # The presets. The improver comes first: of the settings that both have, its defaults hold.
 
@@ -374,6 +392,34 @@ class SMPO(TrustRegion, Ours):
     feedback_bound: float = 0.5  # on |target - J_c|, in multiples of the limit
     target_factor: float = 2.0  # the first target in multiples of the limit
     target_epochs: float = 150.0  # epochs until the target is the limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class SMPOLimits(SMPO):
+    """`smpo` for several limits at once: the policy is told which one holds, and learns all.
+
+    Each episode of training is under the run's `cost_limit` or one of `other_limits`, drawn when it
+    begins; those under `cost_limit` are reported. Afterwards the policy takes any limit in between.
+    """
+
+    other_limits: tuple[float, ...] = (10.0, 50.0)  # that it learns to keep besides cost_limit
+    # A third of the episodes are of each limit: J_c is as recent as with one.
+    episode_window: float = 33.0  # episodes of each limit that J_c is a mean of
+
+    def __post_init__(self):
+        if isinstance(self.other_limits, list | np.ndarray | jax.Array):
+            plain = tuple(np.asarray(self.other_limits, float).tolist())
+            object.__setattr__(self, "other_limits", plain)
+        base.require(self, LIMITS, "other_limits")
+        super().__post_init__()
+
+    def make_levels(self, spec: Spec, limit: Scalar) -> levels.Levels:
+        """Each episode under the limit that its observations end with."""
+        return levels.several(levels.known_limits(self, limit), spec.episode_length)
+
+    def is_counted(self, spec: Spec) -> Callable[..., Any]:
+        """Which episodes of training are reported: those under the run's own limit."""
+        return partial(levels.is_counted, cost_limit=spec.cost_limit)
 
 
 @dataclass(frozen=True, kw_only=True)

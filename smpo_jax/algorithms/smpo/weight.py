@@ -22,6 +22,7 @@ from smpo_jax.core.episodes import ends
 from smpo_jax.types import PerCost, Rollout, Scalar, Transition
 
 Steps = Float[Array, "T N"]
+Threshold = Scalar | Float[Array, "*batch"]  # d' of all steps, or of each
 
 
 class Weight(NamedTuple):
@@ -33,7 +34,7 @@ class Weight(NamedTuple):
 
 def cost_aware_weight(
     x: Float[Array, "*batch"],
-    threshold: Scalar,
+    threshold: Threshold,
     *,
     base: Scalar,
     temperature: Scalar = 1.0,
@@ -55,7 +56,7 @@ def cost_aware_weight(
 
 def twice_budget_weight(
     x: Float[Array, "*batch"],
-    threshold: Scalar,
+    threshold: Threshold,
     *,
     base: Scalar,
     temperature: Scalar = 1.0,
@@ -128,8 +129,8 @@ class Modulation(NamedTuple):
         at_stake: `(r + shift, transition) -> [T, N]`, what f puts at stake at each step.
     """
 
-    f: Callable[[Steps, Scalar], Weight]
-    spent: Callable[[Rollout, Scalar], Steps]
+    f: Callable[[Steps, Threshold], Weight]
+    spent: Callable[[Rollout, Threshold], Steps]
     scale: Scalar
     prediction_clip: Scalar
     shift: Callable[[Transition], Steps]
@@ -138,7 +139,7 @@ class Modulation(NamedTuple):
     at_stake: Callable[[Steps, Transition], Steps]
 
     def weigh(
-        self, rollout: Rollout, q: Steps, threshold: Scalar, *, is_on: Bool[Array, ""]
+        self, rollout: Rollout, q: Steps, threshold: Threshold, *, is_on: Bool[Array, ""]
     ) -> Weight:
         """F of every step and its slope in Q^c(s_t, a_t); 1 and 0 while SMPO is not on yet.
 
@@ -159,18 +160,18 @@ class Modulation(NamedTuple):
 # What counts as spent
 
 
-def episode_cost(rollout: Rollout, threshold: Scalar) -> Steps:
+def episode_cost(rollout: Rollout, threshold: Threshold) -> Steps:
     """C_t as in the paper: the cost of the episode before step t."""
     del threshold
     return rollout.cost_so_far
 
 
-def capped_cost(rollout: Rollout, threshold: Scalar) -> Steps:
+def capped_cost(rollout: Rollout, threshold: Threshold) -> Steps:
     """min(C_t, d'), as in the author's earlier published experiments."""
     return jnp.minimum(rollout.cost_so_far, threshold)
 
 
-def nothing(rollout: Rollout, threshold: Scalar) -> Steps:
+def nothing(rollout: Rollout, threshold: Threshold) -> Steps:
     """C_t = 0: f looks ahead only."""
     del threshold
     return jnp.zeros_like(rollout.cost_so_far)

@@ -41,6 +41,9 @@ def main(options: EvaluateOptions) -> None:
         require_not_negative("cost_limit", limit)
     policy = load_policy(options.folder, options.checkpoint)
     _require_as_many(policy.config, options)
+    if options.cost_limit is not None and policy.is_told_its_limit:
+        (limit,) = in_full(options.cost_limit)
+        policy = policy.under(limit)
     if options.hazard_shift:
         _evaluate_shifted(policy, options, options.hazard_shift.combinations())
         return

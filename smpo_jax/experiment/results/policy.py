@@ -1,5 +1,6 @@
 """A trained policy, read from the folder of its run, or from the files of the package."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smpo_jax.experiment.errors import UserError
-from smpo_jax.experiment.problem import Problem, algorithm, build
+from smpo_jax.experiment.problem import Problem, algorithm, augmentation, build
 from smpo_jax.experiment.results import export, pretrained
 from smpo_jax.experiment.run.leaves import from_leaves, to_leaves
 from smpo_jax.experiment.settings import config_file, presets
@@ -97,6 +98,32 @@ class TrainedPolicy:
         if self.spec.discrete:
             return self.first_action + jnp.argmax(action, axis=-1)
         return jnp.clip(action, -1.0, 1.0)
+
+    @property
+    def is_told_its_limit(self) -> bool:
+        """Whether observations end with the cost limit that holds."""
+        return bool(augmentation(self.config, training=True).limits)
+
+    def under(self, cost_limit: float) -> "TrainedPolicy":
+        """The policy in environments that tell it another limit, if it is told any.
+
+        Raises:
+            UserError: it is not, or has not learnt to keep such a limit.
+        """
+        if not self.is_told_its_limit:
+            raise UserError(
+                f"cost_limit: {self.config.algo} has learnt to keep {self.config.cost_limit}, and "
+                "is not told of others; smpo-limits is"
+            )
+        known = augmentation(self.config, training=True).limits
+        if not min(known) <= cost_limit <= max(known):
+            raise UserError(
+                f"cost_limit={cost_limit:g} must be from {min(known):g} to {max(known):g}, between "
+                "those that the policy has learnt to keep"
+            )
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, cost_limit=cost_limit)
+        return other
 
     def export(self, path: str | os.PathLike[str], to: ExportFormat | None = None) -> Path:
         """Writes what `predict` computes, for programs that know nothing of this package.

@@ -102,7 +102,7 @@ class EvaluateOptions:
         seed: seed of the episodes and of the policy's samples.
         json: print JSON.
         cost_limit: the limit that episodes are held against, of several costs one for each with
-            commas between them; unless given, the run's. The policy is not told.
+            commas between them; unless given, the run's. Only a policy of smpo-limits is told.
         hazard_shift: play where hazards differ from the task's own: NAME=VALUE,VALUE of hazards
             (their number), size (radius, m) and extent (half width of the square they are in, m);
             every combination in turn. Unless given, what the run was trained on at its end.

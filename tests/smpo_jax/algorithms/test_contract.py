@@ -35,6 +35,7 @@ COMPOSED = {
     "trpo_pid",
     "smpo-code",
     "smpo-earlier",
+    "smpo-limits",
     "smpo-ppo",
     "trpo_saute",
     "trpo_simmer",

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from rich.text import Text
 
+from smpo_jax.experiment.errors import UserError
+from smpo_jax.experiment.problem import single_env
 from smpo_jax.experiment.results import evaluate, pieces
 from smpo_jax.experiment.results.policy import load_policy
 
@@ -52,6 +54,30 @@ def test_table_names_what_it_shows(command, tradeoff):
     out = command("evaluate run --episodes 3 --deterministic").out
     for expected in ("toy on ProbeTradeoff (native) after 20 steps", "5.00", "100.00 %", "Wilson"):
         assert expected in out
+
+
+def test_a_policy_that_knows_several_limits_is_told_the_one_that_is_asked_for(command):
+    small = "--hidden 4 --cost-hidden 4 --minibatches 2 --cost-minibatches 2 --cost-limit 3"
+    words = "--algo smpo-limits --other-limits 1 8 --num-envs 4 --rollout-length 10 --steps 40"
+    assert command(f"train {words} {small} --env ProbeTradeoff --out run").status == 0
+    policy = load_policy("run")
+    told = [float(single_env(own.config).reset(jax.random.key(0)).obs[-1])
+            for own in (policy, policy.under(8.0), policy.under(1.5))]  # fmt: skip
+    np.testing.assert_allclose(told, np.log1p([3.0, 8.0, 1.5]), rtol=1e-6)
+    evaluated = [
+        json.loads(command(f"evaluate run --episodes 4 --deterministic --json {given}").out)
+        for given in ("", "--cost-limit 1", "--cost-limit 8")
+    ]
+    assert [each["cost_limit"] for each in evaluated] == [3.0, 1.0, 8.0]
+    assert len({each["return"]["value"] for each in evaluated}) == 3  # it acts otherwise
+    refused = command("evaluate run --cost-limit 9")
+    assert refused.status == 2
+    assert "cost_limit=9 must be from 1 to 8, between those that the policy has" in refused.err
+
+
+def test_a_policy_of_one_limit_cannot_be_told_another(tradeoff):
+    with pytest.raises(UserError, match=r"toy has learnt to keep 3\.0, and is not told of others"):
+        load_policy(tradeoff).under(5.0)
 
 
 def test_one_episode_has_no_interval(command, tradeoff):
