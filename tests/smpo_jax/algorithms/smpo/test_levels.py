@@ -40,8 +40,8 @@ def rollout():
     none = jnp.zeros((STEPS, ENVS))
     blank = none[..., None]
     t = Transition(
-        obs, blank, none, DiagonalGaussian(blank, blank),
-        jnp.asarray(reward), jnp.asarray(cost), jnp.asarray(terminated), jnp.asarray(truncated), obs,
+        obs, blank, none, DiagonalGaussian(blank, blank), jnp.asarray(reward), jnp.asarray(cost),
+        jnp.asarray(terminated), jnp.asarray(truncated), obs,
     )  # fmt: skip
     spec = sx.Spec(2, 1, ENVS, STEPS, episode_length=LENGTH, total_iterations=10)
     tracker = episodes.start(ENVS, jnp.asarray(np.random.default_rng(0).integers(0, LENGTH, ENVS)))
