@@ -111,10 +111,19 @@ def known_limits(settings: Any, cost_limit: PerCost) -> tuple[Scalar, ...]:
 
 
 def augmentation(settings: Any, cost_limit: PerCost) -> Augmentation:
-    """The limit of the episode is shown: in training one of several, else the run's own."""
+    """The limit of the episode is shown: in training one of several, else the run's own.
+
+    Episodes of training raise a ValueError if the run's own is only known when its program runs:
+    resets are the same for all runs of a program.
+    """
     known = known_limits(settings, cost_limit)
 
     def draw(key: Key) -> Account:
+        if isinstance(cost_limit, jax.core.Tracer):
+            raise ValueError(
+                "cost_limit is traced, and environments that show it need a number: runs of "
+                "smpo-limits with different ones are different programs"
+            )
         of_all = jnp.stack([jnp.asarray(shown(limit), float) for limit in known])
         return jax.random.choice(key, of_all, (ENTRIES,))
 

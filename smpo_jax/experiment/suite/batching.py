@@ -10,7 +10,7 @@ from typing import TypeVar
 import jax
 
 from smpo_jax.experiment import sizes
-from smpo_jax.experiment.problem import build
+from smpo_jax.experiment.problem import augmentation, build
 from smpo_jax.experiment.run import checkpoint
 from smpo_jax.experiment.settings import config_file
 from smpo_jax.experiment.settings.config import Config
@@ -76,9 +76,12 @@ def program_key(config: Config) -> str:
     """A text that is the same for configs that one program can serve.
 
     They differ in nothing but the seed, the cost limit, float hyperparameters and how the run is
-    watched. Those outside JAX have a program each.
+    watched. Those whose environments show the limit have the same one, and those outside JAX have
+    a program each.
     """
-    free = {"seed", "cost_limit", "steps", *vmappable(config)}
+    free = {"seed", "steps", *vmappable(config)}
+    if not augmentation(config, training=True).limits:
+        free.add("cost_limit")
     free = set[str]() if config.source.is_outside else free
     fixed = {name: value for name, value in config_file.flat(config).items() if name not in free}
     return json.dumps([fixed, config.total_iterations], sort_keys=True)

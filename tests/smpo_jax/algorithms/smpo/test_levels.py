@@ -174,6 +174,16 @@ def test_only_episodes_under_the_runs_own_limit_are_reported():
     assert tracking.not_counted(sx.make("ppo", env_spec, minibatches=2), t) is None
 
 
+def test_a_traced_limit_cannot_be_shown():
+    env = smpo_envs.make("ProbeFollow")
+
+    def run(limit):
+        return sx.augment(env, "smpo-limits", cost_limit=limit).reset(jax.random.key(0)).obs
+
+    with pytest.raises(ValueError, match="cost_limit is traced"):
+        jax.vmap(run)(jnp.array([1.0, 2.0]))
+
+
 @pytest.mark.parametrize("given", [(), (10.0, 10.0), (-1.0,), (np.inf,)])
 def test_limits_that_cannot_be_are_refused(given):
     with pytest.raises(ValueError, match=r"other_limits=.* must be one or more different numbers"):

@@ -39,6 +39,14 @@ def test_these_do_not(fields):
     assert program_key(config(**fields)) != program_key(config())
 
 
+def test_runs_of_a_method_that_is_told_its_limit_share_a_program_under_the_same_one():
+    key, same, other = (
+        program_key(from_mapping({**BASE, "algo": "smpo-limits", **own}, where="test"))
+        for own in ({}, {"seed": 1}, {"cost_limit": 2.0})
+    )
+    assert key == same != other
+
+
 def test_parts_are_few_and_even():
     assert [len(part) for part in split_evenly(list(range(10)), 4)] == [4, 4, 2]
     assert [len(part) for part in split_evenly(list(range(9)), 4)] == [3, 3, 3]
