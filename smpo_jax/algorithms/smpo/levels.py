@@ -1,8 +1,8 @@
 """Which cost limits a run has, and which of them each step is under.
 
 There is one, or several that one policy learns to keep: each episode of training is under one of
-them, drawn when it begins, which the policy sees (`augmentation`). What is measured
-over a rollout is then measured for each limit by itself, as if each had a run of its own.
+them, drawn when it begins, which the policy sees (`augmentation`). What is measured over a rollout
+is then measured for each limit by itself, as if each had a run of its own.
 
 Deviation: the paper has one limit for a run.
 """
